@@ -1,0 +1,190 @@
+//! The audit event: field names of the Elastic Common Schema (8.x) where it has them, ours under
+//! `vouchsafe.` where it has none. `docs/audit-log.md` describes every field.
+//!
+//! Everything that came from the network is escaped before it gets here or by the JSON writer; no
+//! request field, query or body is ever part of an event.
+
+use std::{fmt::Write as _, net::SocketAddr};
+
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+
+use crate::{
+    clock::rfc3339,
+    connect::error::HandshakeFailure,
+    route::upstream::Upstream,
+    tls::{
+        failure::{Finding, Subject},
+        presented::{Certificate, escape},
+        trust::TrustAnchors,
+    },
+};
+
+/// The version of the schema; it moves with every change that a reader could notice.
+pub const SCHEMA: u32 = 1;
+
+/// A refused handshake, with all that is known of it.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    /// The event's id, which the client was told too.
+    pub id: &'a str,
+    /// When.
+    pub time: OffsetDateTime,
+    /// To whom.
+    pub upstream: &'a Upstream,
+    /// Why, and what was presented.
+    pub refused: &'a HandshakeFailure,
+    /// For whom.
+    pub client: SocketAddr,
+    /// By which listener.
+    pub listener: &'a str,
+    /// The request that wanted it.
+    pub method: &'a str,
+    /// Its path, without the query.
+    pub path: &'a str,
+}
+
+impl Refused<'_> {
+    fn action(&self) -> &'static str {
+        match self.refused.failure.code().is_verdict() {
+            true => "tls-verification-refused",
+            false => "tls-handshake-failed",
+        }
+    }
+
+    /// The event as one line of JSON, without the line's end.
+    pub fn json(&self) -> String {
+        let failure = &self.refused.failure;
+        let verdict = &failure.verdict;
+        let presented = &self.refused.presented;
+        let anchors = &self.upstream.trust.0.trust().anchors;
+        let mut event = Map::new();
+        let mut put = |key: &str, value: Value| {
+            event.insert(key.to_owned(), value);
+        };
+        put("@timestamp", rfc3339(self.time).into());
+        put("ecs.version", "8.17".into());
+        put("event.kind", "alert".into());
+        put("event.category", json!(["network"]));
+        put("event.type", json!(["connection", "denied"]));
+        put("event.action", self.action().into());
+        put("event.outcome", "failure".into());
+        put("event.id", self.id.into());
+        put("vouchsafe.schema", SCHEMA.into());
+        put("error.code", verdict.code.as_str().into());
+        put("error.message", verdict.sentence.as_str().into());
+        put("vouchsafe.hint", failure.hint.as_str().into());
+        put("vouchsafe.findings", failure.also.iter().map(finding).collect());
+        put("vouchsafe.offending", offending(verdict.subject, presented, anchors));
+        put("vouchsafe.upstream", self.upstream.authority().into());
+        put("vouchsafe.reference", self.upstream.reference.to_string().into());
+        put("vouchsafe.presented_names", names(presented).into());
+        put("server.address", self.upstream.host.to_string().into());
+        put("server.ip", self.refused.address.ip().to_string().into());
+        put("server.port", self.refused.address.port().into());
+        put("tls.client.server_name", self.upstream.sni.clone().into());
+        if let Some(own) = presented.first() {
+            put("tls.server.hash.sha256", own.sha256.as_str().into());
+            if let Ok(facts) = &own.facts {
+                put("tls.server.subject", facts.subject.as_str().into());
+                put("tls.server.issuer", facts.issuer.as_str().into());
+                put("tls.server.not_before", rfc3339(facts.not_before).into());
+                put("tls.server.not_after", rfc3339(facts.not_after).into());
+                put("tls.server.x509.serial_number", facts.serial.as_str().into());
+                put("tls.server.x509.subject.common_name", facts.common_name.clone().into());
+                put("tls.server.x509.alternative_names", facts.presented_names().into());
+                put("tls.server.x509.signature_algorithm", facts.signature_algorithm.as_str().into());
+                put("tls.server.x509.public_key_algorithm", facts.key.describe().into());
+            }
+        }
+        put("vouchsafe.chain", presented.iter().take(MOST).enumerate().map(certificate).collect());
+        put("vouchsafe.chain_length", presented.len().into());
+        put("vouchsafe.bundle.source", anchors.source.as_str().into());
+        put("vouchsafe.bundle.anchors", anchors.anchors().len().into());
+        put("vouchsafe.bundle.sha256", anchors.sha256.as_str().into());
+        put("client.ip", self.client.ip().to_string().into());
+        put("client.port", self.client.port().into());
+        put("vouchsafe.listener", self.listener.into());
+        put("http.request.method", self.method.into());
+        put("url.path", escape(self.path).into());
+        put("vouchsafe.request_bytes_sent", 0.into());
+        Value::Object(event).to_string()
+    }
+
+    /// The event for people: a line, the sentences, the hint.
+    pub fn text(&self) -> String {
+        let failure = &self.refused.failure;
+        let anchors = &self.upstream.trust.0.trust().anchors;
+        let mut text = format!(
+            "{} WARN refused code={} upstream={} reference={} presented={:?} anchors={} event={}\n      {}\n",
+            rfc3339(self.time),
+            failure.verdict.code,
+            self.upstream,
+            self.upstream.reference,
+            names(&self.refused.presented),
+            anchors.anchors().len(),
+            self.id,
+            failure.verdict.sentence,
+        );
+        for also in &failure.also {
+            let _ = writeln!(text, "      also: {}", also.sentence);
+        }
+        let _ = write!(text, "  hint: {} (docs/failures.md#{})", failure.hint, failure.verdict.code);
+        text
+    }
+}
+
+/// A hostile chain may be long; its length is recorded, its tail is not.
+const MOST: usize = 16;
+
+fn names(presented: &[Certificate]) -> Vec<String> {
+    let facts = presented.first().and_then(|own| own.facts.as_ref().ok());
+    facts.map(|facts| facts.presented_names().into_iter().take(64).collect()).unwrap_or_default()
+}
+
+fn finding(finding: &Finding) -> Value {
+    let certificate = match finding.subject {
+        Subject::Presented(place) => place.into(),
+        Subject::Anchor(_) | Subject::Handshake => Value::Null,
+    };
+    json!({ "code": finding.code.as_str(), "certificate": certificate, "message": finding.sentence })
+}
+
+fn offending(subject: Subject, presented: &[Certificate], anchors: &TrustAnchors) -> Value {
+    let (place, at, certificate) = match subject {
+        Subject::Anchor(place) => ("bundle", place, anchors.certificates().get(place)),
+        Subject::Presented(place) => ("presented", place, presented.get(place)),
+        Subject::Handshake => return Value::Null,
+    };
+    certificate.map_or(Value::Null, |certificate| {
+        json!({
+            "in": place,
+            "index": at,
+            "subject": certificate.name(),
+            "sha256": certificate.sha256,
+        })
+    })
+}
+
+fn certificate((index, certificate): (usize, &Certificate)) -> Value {
+    match &certificate.facts {
+        Ok(facts) => json!({
+            "index": index,
+            "subject": facts.subject,
+            "issuer": facts.issuer,
+            "serial": facts.serial,
+            "not_before": rfc3339(facts.not_before),
+            "not_after": rfc3339(facts.not_after),
+            "names": facts.presented_names().into_iter().take(64).collect::<Vec<_>>(),
+            "key": facts.key.describe(),
+            "ca": facts.is_ca,
+            "sha256": certificate.sha256,
+        }),
+        Err(error) => json!({
+            "index": index,
+            "unreadable": error,
+            "length": certificate.der.len(),
+            "sha256": certificate.sha256,
+        }),
+    }
+}

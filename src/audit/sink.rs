@@ -1,0 +1,127 @@
+//! Where audit events go: always to stderr, and to a file if one was named.
+//!
+//! A refusal stands whether or not it can be written. A file that cannot be written is said on stderr
+//! once, tried again at every event, and its recovery is said too. It is opened anew when it was renamed
+//! or removed (log rotation), and on request.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use super::event::Refused;
+
+/// How the copy on stderr is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The audit sink. Its lock is taken for refusals only, never for a request that is passed on.
+#[derive(Debug)]
+pub struct AuditSink {
+    form: Form,
+    file: Option<Mutex<Target>>,
+}
+
+#[derive(Debug)]
+struct Target {
+    path: PathBuf,
+    open: Option<(File, u64)>,
+    lost: u64,
+}
+
+impl AuditSink {
+    /// A sink; the file is opened here so that a wrong path shows at start.
+    ///
+    /// # Errors
+    /// The system's, where the file cannot be opened for appending.
+    pub fn new(form: Form, path: Option<PathBuf>) -> io::Result<Self> {
+        let file = match path {
+            None => None,
+            Some(path) => {
+                let open = Some(open(&path)?);
+                Some(Mutex::new(Target { path, open, lost: 0 }))
+            }
+        };
+        Ok(Self { form, file })
+    }
+
+    /// Records a refusal.
+    pub fn record(&self, event: &Refused<'_>) {
+        let json = event.json();
+        match self.form {
+            Form::Json => complain(&json),
+            Form::Text => complain(&event.text()),
+        }
+        let Some(file) = &self.file else { return };
+        // A panic while the lock was held cannot leave the target half-changed.
+        let mut target = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        target.write(&json);
+    }
+
+    /// Opens the file anew at the next event.
+    pub fn reopen(&self) {
+        if let Some(file) = &self.file {
+            file.lock().unwrap_or_else(std::sync::PoisonError::into_inner).open = None;
+        }
+    }
+}
+
+impl Target {
+    fn write(&mut self, line: &str) {
+        match self.try_write(line) {
+            Ok(()) if self.lost > 0 => {
+                complain(&format!(
+                    "INFO audit log `{}`: writing again; {} events went to stderr only",
+                    self.path.display(),
+                    self.lost
+                ));
+                self.lost = 0;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.open = None;
+                self.lost += 1;
+                if self.lost == 1 || self.lost.is_multiple_of(1000) {
+                    complain(&format!(
+                        "ERROR audit log `{}`: {error}; refusals stand and go to stderr, {} so far\n  hint: free space or mend the path; writing resumes by itself",
+                        self.path.display(),
+                        self.lost
+                    ));
+                }
+            }
+        }
+    }
+
+    fn try_write(&mut self, line: &str) -> io::Result<()> {
+        let rotated = match (&self.open, std::fs::metadata(&self.path)) {
+            (Some((_, inode)), Ok(meta)) => meta.ino() != *inode,
+            (Some(_), Err(_)) | (None, _) => true,
+        };
+        if rotated {
+            self.open = Some(open(&self.path)?);
+        }
+        match &mut self.open {
+            Some((file, _)) => file.write_all(format!("{line}\n").as_bytes()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
+    let inode = file.metadata()?.ino();
+    Ok((file, inode))
+}
+
+fn complain(line: &str) {
+    // Nowhere is left to say that stderr is gone.
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}

@@ -1,0 +1,100 @@
+//! The sub-commands, each from its arguments to its end.
+
+use std::{fmt, io};
+
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::info;
+
+use crate::{
+    app::{App, AppError},
+    config::{
+        args::{Cli, Command, RunArgs},
+        error::ConfigError,
+        settings::Settings,
+    },
+    demo::{self, DemoError},
+    logging,
+};
+
+/// Why a command failed.
+#[derive(Debug)]
+pub enum CliError {
+    /// The proxy cannot do its duty.
+    App(AppError),
+    /// The configuration is wrong.
+    Config(ConfigError),
+    /// The demonstration failed.
+    Demo(DemoError),
+    /// A signal handler or an event loop cannot be had.
+    System(io::Error),
+}
+
+impl CliError {
+    /// 2 for usage and configuration, 1 for all else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::App(_) | Self::Demo(_) | Self::System(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App(error) => error.fmt(f),
+            Self::Config(error) => error.fmt(f),
+            Self::Demo(error) => error.fmt(f),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// [`CliError`].
+pub fn run(cli: Cli) -> Result<(), CliError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
+    let end = match cli.command {
+        Command::Demo(args) => runtime.block_on(demo::run(args.keep)).map_err(CliError::Demo),
+        Command::Run(args) => runtime.block_on(serve(*args)),
+    };
+    // Workers that did not drain in time must not hold up the end.
+    runtime.shutdown_background();
+    end
+}
+
+async fn serve(args: RunArgs) -> Result<(), CliError> {
+    let settings = Settings::of(args, |name| std::env::var(name).ok()).map_err(CliError::Config)?;
+    logging::start(settings.log.format, settings.log.level, settings.log.access);
+    let app = App::bind(settings).map_err(CliError::App)?;
+    let (stop, drain) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::System)?;
+    let mut rotate = signal(SignalKind::user_defined1()).map_err(CliError::System)?;
+    let audit = app.audit();
+    let running = app.run(drain);
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            end = &mut running => return end.map_err(CliError::App),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = rotate.recv() => {
+                audit.reopen();
+                continue;
+            }
+        }
+        if stop.send_replace(true) {
+            info!("a second signal: stopping at once");
+            return Ok(());
+        }
+    }
+}

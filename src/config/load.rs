@@ -1,0 +1,166 @@
+//! Reads the named files; the only file IO of this room.
+
+use std::{
+    fs, io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args as _, Command};
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    args::{Options, UpstreamOptions},
+    error::ConfigError,
+};
+
+/// A file's name for messages, and its bytes.
+pub type Named = (String, Vec<u8>);
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// [`ConfigError`] that names the file, the line, and the nearest known key.
+pub fn file(path: &Path) -> Result<Options, ConfigError> {
+    let name = path.display();
+    let text = fs::read_to_string(path)
+        .map_err(|error| ConfigError::one(format!("--config `{name}`: {error}")))?;
+    parse(&text).map_err(|problems| {
+        let problems: Vec<_> = problems.into_iter().map(|problem| format!("{name}:{problem}")).collect();
+        match ConfigError::unless_empty(problems) {
+            Err(error) => error,
+            Ok(()) => ConfigError::one(format!("{name}: cannot be read")),
+        }
+    })
+}
+
+/// Parses a configuration file's text; problems begin with their line.
+///
+/// # Errors
+/// The problems, at least one.
+pub fn parse(text: &str) -> Result<Options, Vec<String>> {
+    let complain = |error: toml::de::Error| {
+        vec![format!("{}: {}", line(text, error.span().unwrap_or_default()), error.message())]
+    };
+    let table = DeTable::parse(text).map_err(complain)?;
+    let problems = unknown_keys(text, table.get_ref());
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    toml::from_str(text).map_err(complain)
+}
+
+fn unknown_keys(text: &str, table: &DeTable<'_>) -> Vec<String> {
+    let flags = Options::augment_args(Command::new(""));
+    let mut known: Vec<&str> = flags.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+    known.push("upstream");
+    let mut problems = Vec::new();
+    for (key, value) in table {
+        check(text, key.get_ref(), key.span(), &known, &mut problems);
+        let DeValue::Array(sections) = value.get_ref() else { continue };
+        if key.get_ref() != "upstream" {
+            continue;
+        }
+        for section in sections.iter() {
+            let DeValue::Table(section) = section.get_ref() else { continue };
+            for key in section.keys() {
+                check(text, key.get_ref(), key.span(), &UpstreamOptions::KEYS, &mut problems);
+            }
+        }
+    }
+    problems
+}
+
+fn check(text: &str, key: &str, span: Range<usize>, known: &[&str], problems: &mut Vec<String>) {
+    if known.contains(&key) {
+        return;
+    }
+    let written = key.replace('-', "_");
+    let nearest = known.iter().max_by(|a, b| {
+        let distance = |k: &str| strsim::jaro_winkler(&written, k);
+        distance(a).total_cmp(&distance(b))
+    });
+    let hint = match nearest {
+        Some(nearest) if strsim::jaro_winkler(&written, nearest) > 0.7 => format!("\nhint: did you mean `{nearest}`?"),
+        _ => format!("\nhint: the keys are {}", known.join(", ")),
+    };
+    problems.push(format!("{}: unknown key `{key}`{hint}", line(text, span)));
+}
+
+fn line(text: &str, span: Range<usize>) -> usize {
+    1 + text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count()
+}
+
+/// Reads PEM bundles: files, and directories of `*.pem`, `*.crt`, `*.cer` and OpenSSL's hashed names.
+///
+/// # Errors
+/// A sentence that names the path.
+pub fn bundle(what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
+    let mut files = Vec::new();
+    for path in paths {
+        let complain = |error: io::Error| format!("{what} `{}`: {error}", path.display());
+        if !fs::metadata(path).map_err(complain)?.is_dir() {
+            files.push(named(path).map_err(complain)?);
+            continue;
+        }
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path).map_err(complain)? {
+            let entry = entry.map_err(complain)?.path();
+            if is_certificate_name(&entry) && entry.is_file() {
+                entries.push(entry);
+            }
+        }
+        entries.sort();
+        for entry in entries {
+            files.push(named(&entry).map_err(|error| format!("{what} `{}`: {error}", entry.display()))?);
+        }
+    }
+    Ok(files)
+}
+
+/// Reads files.
+///
+/// # Errors
+/// A sentence that names the path.
+pub fn files(what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
+    let read = |path: &PathBuf| named(path).map_err(|error| format!("{what} `{}`: {error}", path.display()));
+    paths.iter().map(read).collect()
+}
+
+fn named(path: &Path) -> io::Result<Named> {
+    Ok((path.display().to_string(), fs::read(path)?))
+}
+
+fn is_certificate_name(path: &Path) -> bool {
+    path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| {
+        ["pem", "crt", "cer"].contains(&extension) || extension.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_what_flags_say() {
+        let options = parse(
+            "route = [\"127.0.0.1:1=https://a\"]\nanswer = \"reset\"\nconnect_timeout = \"2s\"\n[[upstream]]\nof = \"a\"\nsni = \"b\"\n",
+        )
+        .unwrap();
+        assert_eq!(options.route, ["127.0.0.1:1=https://a"]);
+        assert_eq!(options.upstream[0].sni.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_line_and_neighbour() {
+        let problems = parse("\nca-bundel = []\n[[upstream]]\nof = \"a\"\nsnii = \"x\"\n").unwrap_err();
+        assert_eq!(problems[0], "2: unknown key `ca-bundel`\nhint: did you mean `ca_bundle`?");
+        assert_eq!(problems[1], "5: unknown key `snii`\nhint: did you mean `sni`?");
+    }
+
+    #[test]
+    fn wrong_values_name_their_line() {
+        let problems = parse("threads = 1\nconnect_timeout = \"soon\"\n").unwrap_err();
+        assert!(problems[0].starts_with("2: "), "{problems:?}");
+    }
+}

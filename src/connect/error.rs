@@ -1,0 +1,80 @@
+//! What ended the way out: the phase, and its cause.
+
+use std::{fmt, io, net::SocketAddr, time::Duration};
+
+use crate::tls::{failure::VerificationFailure, presented::Certificate};
+
+/// Why there is no verified connection.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// All addresses are outside the destination policy.
+    AddressDenied {
+        /// What the name resolved to.
+        addresses: Vec<SocketAddr>,
+    },
+    /// No address answered in time.
+    ConnectTimeout {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The resolver said no.
+    Dns {
+        /// The name.
+        name: String,
+        /// The resolver's words.
+        why: String,
+    },
+    /// The resolver said nothing.
+    DnsTimeout {
+        /// The name.
+        name: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The handshake failed, or the peer was refused.
+    Handshake(Box<HandshakeFailure>),
+    /// The address is one of our own listeners.
+    Loop {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// TCP failed at every address; the last error.
+    Tcp {
+        /// The last address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// A handshake that did not end in trust, with its evidence.
+#[derive(Debug)]
+pub struct HandshakeFailure {
+    /// What and why.
+    pub failure: VerificationFailure,
+    /// What the server sent.
+    pub presented: Vec<Certificate>,
+    /// Where it was.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddressDenied { addresses } => {
+                let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+                write!(f, "its address {} is not allowed as a destination", list.join(", "))
+            }
+            Self::ConnectTimeout { after } => write!(f, "no connection within {} s", after.as_secs_f32()),
+            Self::Dns { name, why } => write!(f, "the name `{name}` cannot be resolved: {why}"),
+            Self::DnsTimeout { name, after } => {
+                write!(f, "the name `{name}` was not resolved within {} s", after.as_secs_f32())
+            }
+            Self::Handshake(failure) => f.write_str(&failure.failure.verdict.sentence),
+            Self::Loop { address } => write!(f, "{address} is a listener of this proxy: a loop"),
+            Self::Tcp { address, error } => write!(f, "no connection to {address}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}

@@ -1,0 +1,187 @@
+//! HTTP/1.1 connections over verified streams, and the idle ones of one upstream.
+//!
+//! A slot belongs to one worker thread and one whole [`Upstream`]; nothing here is shared or locked.
+
+use std::{
+    cell::{Cell, RefCell},
+    error::Error,
+    fmt,
+    rc::Rc,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{Builder, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use crate::route::upstream::Upstream;
+
+use super::{Peer, Verified};
+
+/// Limits on what an upstream may answer.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseLimits {
+    /// Bytes of a response head, and of the buffer that reads.
+    pub head: usize,
+    /// Field lines of a response head.
+    pub fields: usize,
+}
+
+/// What happened on the wire of a connection.
+#[derive(Debug, Default)]
+pub struct Wire {
+    /// Bytes read from the upstream since the connection stood.
+    pub read: Cell<u64>,
+    /// To be reset, not closed, when it is dropped: what was sent is not whole.
+    pub abort: Cell<bool>,
+}
+
+/// One HTTP/1.1 connection to a verified upstream.
+pub struct Link<B> {
+    sender: SendRequest<B>,
+    peer: Rc<Peer>,
+    wire: Rc<Wire>,
+}
+
+impl<B> fmt::Debug for Link<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// A request that got no response.
+#[derive(Debug)]
+pub struct Unanswered<B> {
+    /// What hyper says.
+    pub error: hyper::Error,
+    /// The request, where none of it was sent.
+    pub unsent: Option<Request<B>>,
+}
+
+impl<B> Link<B>
+where
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Speaks HTTP/1.1 on a verified stream; runs until either side ends it.
+    ///
+    /// # Errors
+    /// hyper's own; none is known for HTTP/1.
+    pub async fn open(stream: Verified, limits: ResponseLimits) -> Result<Self, hyper::Error> {
+        let (peer, wire) = (stream.peer(), stream.wire());
+        let (sender, connection) = Builder::new()
+            .preserve_header_case(true)
+            .title_case_headers(true)
+            .max_headers(limits.fields)
+            .max_buf_size(limits.head)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        Ok(Self { sender, peer, wire })
+    }
+
+    /// Sends a request; the response's body streams.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Unanswered<B>> {
+        self.sender
+            .try_send_request(request)
+            .await
+            .map_err(|mut failed| Unanswered { unsent: failed.take_message(), error: failed.into_error() })
+    }
+
+    /// Waits until the last exchange is over on the wire; false if the connection is.
+    async fn ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+}
+
+impl<B> Link<B> {
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Rc<Peer> {
+        &self.peer
+    }
+
+    /// What happened on the wire.
+    pub fn wire(&self) -> &Rc<Wire> {
+        &self.wire
+    }
+}
+
+/// An upstream and its idle connections.
+pub struct Slot<B> {
+    /// The upstream.
+    pub upstream: Upstream,
+    idle: RefCell<Vec<(Link<B>, Instant)>>,
+    limits: PoolLimits,
+}
+
+impl<B> fmt::Debug for Slot<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slot({})", self.upstream)
+    }
+}
+
+/// Limits on what is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// How long a connection is kept idle; below what servers allow themselves.
+    pub idle: Duration,
+    /// How many idle connections to one upstream are kept by one worker.
+    pub most: usize,
+}
+
+impl<B> Slot<B>
+where
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// A slot without connections.
+    pub fn new(upstream: Upstream, limits: PoolLimits) -> Self {
+        Self { upstream, idle: RefCell::default(), limits }
+    }
+
+    /// The connection used last that still stands.
+    pub async fn take(&self) -> Option<Link<B>> {
+        loop {
+            let (mut link, since) = self.idle.borrow_mut().pop()?;
+            let fresh = since.elapsed() < self.limits.idle && !link.sender.is_closed();
+            // The response's last byte may be here before hyper has tidied up behind it.
+            if fresh && (link.sender.is_ready() || link.ready().await) {
+                return Some(link);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request.
+    pub fn put(&self, link: Link<B>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.limits.most && !link.sender.is_closed() {
+            idle.push((link, Instant::now()));
+        }
+    }
+
+    /// Closes what was idle too long, or was closed by the other side.
+    pub fn sweep(&self) {
+        self.idle
+            .borrow_mut()
+            .retain(|(link, since)| since.elapsed() < self.limits.idle && !link.sender.is_closed());
+    }
+
+    /// Whether no connection is kept.
+    pub fn is_empty(&self) -> bool {
+        self.idle.borrow().is_empty()
+    }
+}

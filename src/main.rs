@@ -1,0 +1,16 @@
+//! The command: parse, run, and map the end to an exit code: 0 done, 1 failed, 2 usage or configuration.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use vouchsafe::{cli, config::args::Cli};
+
+fn main() -> ExitCode {
+    match cli::run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! `host[:port]` as people and messages write it (RFC 3986 section 3.2, RFC 9110 section 7.2).
+//!
+//! A [`Host`] is a DNS name in its one canonical form, or an IP address. What could be taken for an
+//! address by one reader and for a name by another (`127.1`, `0x7f.0.0.1`) is neither, and refused.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+/// A host: a DNS name in lower case, as A-labels, without a trailing dot; or an IP address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Host {
+    /// An IP address literal.
+    Ip(IpAddr),
+    /// A DNS name.
+    Name(String),
+}
+
+impl Host {
+    /// The host as it stands in a URL or a Host field: IPv6 in brackets.
+    pub fn in_authority(&self) -> String {
+        match self {
+            Self::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
+            Self::Ip(IpAddr::V4(ip)) => ip.to_string(),
+            Self::Name(name) => name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl FromStr for Host {
+    type Err = AuthorityError;
+
+    fn from_str(text: &str) -> Result<Self, AuthorityError> {
+        let error = |why| AuthorityError { text: shorten(text), why };
+        let bare = match text.strip_prefix('[') {
+            Some(rest) => {
+                let inner = rest.strip_suffix(']').ok_or_else(|| error(Why::Bracket))?;
+                if inner.contains('%') {
+                    return Err(error(Why::Zone));
+                }
+                return match inner.parse::<Ipv6Addr>() {
+                    Ok(ip) => Ok(Self::Ip(ip.into())),
+                    Err(_) => Err(error(Why::Bracket)),
+                };
+            }
+            None => text,
+        };
+        if bare.is_empty() {
+            return Err(error(Why::Empty));
+        }
+        if let Ok(ip) = bare.parse::<Ipv4Addr>() {
+            return Ok(Self::Ip(ip.into()));
+        }
+        if let Ok(ip) = bare.parse::<Ipv6Addr>() {
+            return Ok(Self::Ip(ip.into()));
+        }
+        if bare.contains(['%', ':']) {
+            return Err(error(if bare.contains("::") { Why::Zone } else { Why::Character }));
+        }
+        canonical_name(bare).map(Self::Name).map_err(error)
+    }
+}
+
+/// A host with an optional port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Authority {
+    /// The host.
+    pub host: Host,
+    /// The port, where one was said; never 0.
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host.in_authority())?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Authority {
+    type Err = AuthorityError;
+
+    fn from_str(text: &str) -> Result<Self, AuthorityError> {
+        let error = |why| AuthorityError { text: shorten(text), why };
+        if text.contains('@') {
+            return Err(error(Why::Userinfo));
+        }
+        let (host, port) = split_port(text);
+        let port = match port {
+            None | Some("") => None,
+            Some(digits) => Some(parse_port(digits).ok_or_else(|| error(Why::Port))?),
+        };
+        let host = host.parse::<Host>().map_err(|e| error(e.why))?;
+        Ok(Self { host, port })
+    }
+}
+
+/// Why a text is not a host or an authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityError {
+    text: String,
+    why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Bracket,
+    Character,
+    Empty,
+    Label,
+    Numeric,
+    Port,
+    Userinfo,
+    Zone,
+}
+
+impl fmt::Display for AuthorityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.why {
+            Why::Bracket => "not an IPv6 address in brackets",
+            Why::Character => "a character that no host name has",
+            Why::Empty => "the host is missing",
+            Why::Label => {
+                "not a DNS name (labels of 1 to 63 letters, digits, `-`, `_`; 253 in all)"
+            }
+            Why::Numeric => "neither a name nor an address in the form 192.0.2.1",
+            Why::Port => "the port is not within 1-65535",
+            // The text may hold a password: it is not repeated.
+            Why::Userinfo => {
+                return f.write_str("a user name or password before `@` is not accepted here");
+            }
+            Why::Zone => "an IPv6 zone has no place here; name the host, and say where to connect",
+        };
+        write!(f, "`{}`: {why}", self.text)
+    }
+}
+
+impl std::error::Error for AuthorityError {}
+
+/// Reads a port: 1 to 65535, digits only, no sign.
+pub fn parse_port(digits: &str) -> Option<u16> {
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().filter(|port| *port != 0)
+}
+
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    let after_bracket = text.rfind(']').map_or(0, |i| i + 1);
+    match text[after_bracket..].rfind(':') {
+        // Two colons and no bracket: an IPv6 address without a port, as people type it.
+        Some(_) if after_bracket == 0 && text.matches(':').count() > 1 => (text, None),
+        Some(i) => (&text[..after_bracket + i], Some(&text[after_bracket + i + 1..])),
+        None => (text, None),
+    }
+}
+
+/// Lower case, A-labels, no trailing dot. Underscores stay: container names have them.
+fn canonical_name(text: &str) -> Result<String, Why> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let name = if text.is_ascii() {
+        text.to_ascii_lowercase()
+    } else {
+        idna::domain_to_ascii(text).map_err(|_| Why::Label)?
+    };
+    if name.is_empty() {
+        return Err(Why::Empty);
+    }
+    if name.bytes().any(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))) {
+        return Err(Why::Character);
+    }
+    if name.len() > 253
+        || name.split('.').any(|label| {
+            label.is_empty() || label.len() > 63 || label.starts_with('-') || label.ends_with('-')
+        })
+    {
+        return Err(Why::Label);
+    }
+    // WHATWG URL "ends in a number": such a host is read as an address by some and as a name by others.
+    let last = name.rsplit('.').next().unwrap_or(&name);
+    let hex = last.strip_prefix("0x").is_some_and(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+    if hex || last.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Why::Numeric);
+    }
+    Ok(name)
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_default).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_as_people_type_them() {
+        for (text, expected) in [
+            ("glance.example", "glance.example"),
+            ("GLANCE.Example.", "glance.example"),
+            ("my_svc", "my_svc"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[::1]", "::1"),
+            ("::1", "::1"),
+            ("[2001:DB8::0:1]", "2001:db8::1"),
+        ] {
+            assert_eq!(text.parse::<Host>().map(|h| h.to_string()), Ok(expected.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_two_readers_could_read_in_two_ways_is_refused() {
+        for text in [
+            "", "127.1", "0x7f.0.0.1", "1.2.3.4.", "2130706433", "a..b", "-a.example", "a-.example",
+            "*.example", "a b", "a/b", "[::1", "[::1%eth0]", "fe80::1%eth0", "a\0b", "[v1.x]",
+        ] {
+            assert!(text.parse::<Host>().is_err(), "{text:?}");
+        }
+        assert!("a".repeat(64).parse::<Host>().is_err());
+    }
+
+    #[test]
+    fn authorities() {
+        for (text, expected) in [
+            ("a:1", Some("a:1")),
+            ("a", Some("a")),
+            ("a:", Some("a")),
+            ("[::1]:9292", Some("[::1]:9292")),
+            ("::1", Some("[::1]")),
+            ("a:0", None),
+            ("a:65536", None),
+            ("a:+1", None),
+            ("user@a:1", None),
+            (":80", None),
+        ] {
+            let read = text.parse::<Authority>().ok().map(|a| a.to_string());
+            assert_eq!(read.as_deref(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The fields a proxy must touch (RFC 9110 sections 7.6 and 7.8), and nothing else.
+//!
+//! - [`strip`] removes what belongs to one connection, in either direction: the fixed list and whatever
+//!   any `Connection` line nominates, except fields that framing or security stand on.
+//! - [`append_via`] and [`passed_here`] write and read `Via`, which is how loops are found.
+//!
+//! The order of the remaining fields and their case stay as they came.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+        COOKIE, EXPECT, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+        TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
+    },
+};
+
+/// Fields that end at each hop whether nominated or not. `Transfer-Encoding` is looked at by
+/// [`chunked_only`] and then kept: the framing goes on as it came. `Trailer` announces what goes on.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    UPGRADE,
+];
+
+/// A nomination of one of these is ignored: taking it away would change where a message ends, whom it
+/// is for, or what it may do.
+const NEVER_NOMINATED: [HeaderName; 18] = [
+    AUTHORIZATION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    EXPECT,
+    HOST,
+    LOCATION,
+    SET_COOKIE,
+    TRANSFER_ENCODING,
+    VIA,
+    WWW_AUTHENTICATE,
+    HeaderName::from_static("trailer"),
+    HeaderName::from_static("x-auth-token"),
+    HeaderName::from_static("x-service-token"),
+    HeaderName::from_static("x-subject-token"),
+    HeaderName::from_static("x-openstack-request-id"),
+];
+
+/// Removes the hop-by-hop fields. `TE: trailers` is the one thing of `TE` that goes on.
+pub fn strip(fields: &mut HeaderMap) {
+    let trailers = fields.get_all(TE).iter().any(|v| tokens(v).any(|t| t == "trailers"));
+    let nominated = nominations(fields);
+    let ends_here = |name: &HeaderName| HOP_BY_HOP.contains(name) || nominated.contains(name);
+    if fields.keys().any(ends_here) {
+        // HeaderMap::remove swaps the last entry into the gap; only a new map keeps the order.
+        let mut kept = HeaderMap::with_capacity(fields.len());
+        let mut current = None;
+        for (name, value) in fields.drain() {
+            if name.is_some() {
+                current = name;
+            }
+            if let Some(name) = current.as_ref().filter(|name| !ends_here(name)) {
+                kept.append(name, value);
+            }
+        }
+        *fields = kept;
+    }
+    if trailers {
+        fields.insert(TE, HeaderValue::from_static("trailers"));
+        fields.insert(CONNECTION, HeaderValue::from_static("TE"));
+    }
+}
+
+fn nominations(fields: &HeaderMap) -> Vec<HeaderName> {
+    fields
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(tokens)
+        .filter_map(|token| token.parse().ok())
+        .filter(|name| !NEVER_NOMINATED.contains(name))
+        .collect()
+}
+
+/// Whether `Transfer-Encoding` is absent or exactly one `chunked`; anything else could be read in two
+/// ways by two recipients (RFC 9112 section 6.1).
+pub fn chunked_only(fields: &HeaderMap) -> bool {
+    let mut values = fields.get_all(TRANSFER_ENCODING).iter();
+    match (values.next(), values.next()) {
+        (None, _) => true,
+        (Some(value), None) => value.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Appends this hop to `Via` (RFC 9110 section 7.6.3).
+pub fn append_via(fields: &mut HeaderMap, received: Version, pseudonym: &str) {
+    let version = if received == Version::HTTP_10 { "1.0" } else { "1.1" };
+    if let Ok(value) = HeaderValue::try_from(format!("{version} {pseudonym}")) {
+        fields.append(VIA, value);
+    }
+}
+
+/// Whether the message passed this proxy before: a loop.
+pub fn passed_here(fields: &HeaderMap, pseudonym: &str) -> bool {
+    fields
+        .get_all(VIA)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| matches!(b, b',' | b' ' | b'\t')))
+        .any(|word| word == pseudonym.as_bytes())
+}
+
+/// Sets the one Host field, in the place where the client had it; it goes first where there was none.
+pub fn set_host(fields: &mut HeaderMap, host: HeaderValue) {
+    if let Some(value) = fields.get_mut(HOST) {
+        *value = host;
+        return;
+    }
+    let mut with_host = HeaderMap::with_capacity(fields.len() + 1);
+    with_host.insert(HOST, host);
+    with_host.extend(std::mem::take(fields));
+    *fields = with_host;
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = String> {
+    let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+    text.split(',')
+        .map(|token| token.split(';').next().unwrap_or_default().trim().to_owned())
+        .filter(|token| !token.is_empty())
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn names(map: &HeaderMap) -> Vec<&str> {
+        map.keys().map(HeaderName::as_str).collect()
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here_and_the_order_stays() {
+        let mut map = fields(&[
+            ("host", "a"),
+            ("connection", "close, X-One"),
+            ("x-one", "1"),
+            ("x-auth-token", "t"),
+            ("connection", "x-two"),
+            ("x-two", "2"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "Basic x"),
+            ("content-length", "0"),
+            ("x-image-meta-disk_format", "raw"),
+        ]);
+        strip(&mut map);
+        assert_eq!(
+            names(&map),
+            ["host", "x-auth-token", "content-length", "x-image-meta-disk_format"]
+        );
+    }
+
+    #[test]
+    fn nominating_framing_or_security_is_ignored() {
+        let mut map = fields(&[
+            ("connection", "host, content-length, x-auth-token, transfer-encoding"),
+            ("host", "a"),
+            ("content-length", "3"),
+            ("x-auth-token", "t"),
+        ]);
+        strip(&mut map);
+        assert_eq!(names(&map), ["host", "content-length", "x-auth-token"]);
+    }
+
+    #[test]
+    fn te_keeps_trailers_only() {
+        let mut map = fields(&[("te", "gzip, trailers;q=1"), ("host", "a")]);
+        strip(&mut map);
+        assert_eq!(map.get("te").unwrap(), "trailers");
+        assert_eq!(map.get("connection").unwrap(), "TE");
+        let mut map = fields(&[("te", "gzip")]);
+        strip(&mut map);
+        assert!(map.is_empty());
+    }
+
+    #[test]
+    fn repeated_fields_keep_all_their_lines() {
+        let mut map = fields(&[("set-cookie", "a"), ("connection", "x"), ("set-cookie", "b")]);
+        strip(&mut map);
+        assert_eq!(map.get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn transfer_encoding_is_chunked_once_or_nothing() {
+        assert!(chunked_only(&fields(&[])));
+        assert!(chunked_only(&fields(&[("transfer-encoding", "Chunked")])));
+        for value in ["gzip", "gzip, chunked", "chunked, chunked", "identity", ""] {
+            assert!(!chunked_only(&fields(&[("transfer-encoding", value)])), "{value}");
+        }
+        let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        assert!(!chunked_only(&fields(&twice)));
+    }
+
+    #[test]
+    fn via_finds_a_loop() {
+        let mut map = fields(&[("via", "1.0 fred, 1.1 p.example.net")]);
+        assert!(!passed_here(&map, "vouchsafe-1a2b"));
+        append_via(&mut map, Version::HTTP_10, "vouchsafe-1a2b");
+        assert!(passed_here(&map, "vouchsafe-1a2b"));
+        assert_eq!(map.get_all(VIA).iter().last().unwrap(), "1.0 vouchsafe-1a2b");
+    }
+
+    #[test]
+    fn host_stays_where_it_was() {
+        let mut map = fields(&[("accept", "x"), ("host", "a")]);
+        set_host(&mut map, HeaderValue::from_static("b:1"));
+        assert_eq!(names(&map), ["accept", "host"]);
+        let mut map = fields(&[("accept", "x")]);
+        set_host(&mut map, HeaderValue::from_static("b:1"));
+        assert_eq!(names(&map), ["host", "accept"]);
+    }
+}

@@ -1,0 +1,5 @@
+//! Facts about HTTP messages. Pure: no sockets, no configuration, no clock.
+
+pub mod authority;
+pub mod fields;
+pub mod target;

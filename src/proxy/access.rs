@@ -1,0 +1,146 @@
+//! The access event: one per request, at its end, with no token, query or userinfo in it.
+
+use std::rc::Rc;
+
+use http::{HeaderMap, Method, StatusCode};
+use tokio::time::Instant;
+use tracing::{enabled, info, warn};
+
+use crate::{connect::Peer, tls::presented::escape};
+
+use super::{body::BodyError, client::ClientHandle};
+
+/// What is known of a request; emitted once, when its response has ended.
+#[derive(Debug)]
+pub struct Access {
+    /// None where nobody listens.
+    record: Option<Box<Record>>,
+}
+
+#[derive(Debug)]
+struct Record {
+    started: Instant,
+    id: String,
+    client: ClientHandle,
+    listener: Rc<str>,
+    method: Method,
+    path: String,
+    authority: String,
+    status: u16,
+    made_by: &'static str,
+    class: Option<&'static str>,
+    peer: Option<Rc<Peer>>,
+    reused: bool,
+    response_head: Option<Instant>,
+    upstream_request_id: Option<String>,
+}
+
+impl Access {
+    /// A record of nothing.
+    pub fn none() -> Self {
+        Self { record: None }
+    }
+
+    /// A request came.
+    pub fn begin(client: &ClientHandle, listener: &Rc<str>, method: &Method, path: &str, id: impl FnOnce() -> String) -> Self {
+        if !enabled!(target: "access", tracing::Level::INFO) {
+            return Self { record: None };
+        }
+        Self {
+            record: Some(Box::new(Record {
+                started: Instant::now(),
+                id: id(),
+                client: client.clone(),
+                listener: listener.clone(),
+                method: method.clone(),
+                path: escape(path),
+                authority: String::new(),
+                status: 0,
+                made_by: "proxy",
+                class: None,
+                peer: None,
+                reused: false,
+                response_head: None,
+                upstream_request_id: None,
+            })),
+        }
+    }
+
+    /// It goes to this upstream.
+    pub fn upstream(&mut self, authority: impl FnOnce() -> String) {
+        if let Some(record) = &mut self.record {
+            record.authority = authority();
+        }
+    }
+
+    /// An upstream answered.
+    pub fn answered(&mut self, status: StatusCode, fields: &HeaderMap, peer: &Rc<Peer>, reused: bool) {
+        if let Some(record) = &mut self.record {
+            record.status = status.as_u16();
+            record.made_by = "upstream";
+            record.peer = Some(peer.clone());
+            record.reused = reused;
+            record.response_head = Some(Instant::now());
+            let id = fields.get("x-openstack-request-id").and_then(|value| value.to_str().ok());
+            record.upstream_request_id = id.map(escape);
+        }
+    }
+
+    /// We answered ourselves; 0 for a reset.
+    pub fn refused(&mut self, id: &str, status: u16, class: &'static str) {
+        if let Some(record) = &mut self.record {
+            id.clone_into(&mut record.id);
+            record.status = status;
+            record.class = Some(class);
+        }
+    }
+
+    /// The upstream's body was cut; always said, whether or not there is an access log.
+    pub fn cut(&mut self, received: u64, expected: Option<u64>, error: &BodyError) {
+        let (id, upstream) = match &mut self.record {
+            Some(record) => {
+                record.class = Some("response_incomplete");
+                (record.id.as_str(), record.authority.as_str())
+            }
+            None => ("", ""),
+        };
+        warn!(
+            event = "response-incomplete",
+            request = id,
+            upstream,
+            received,
+            expected,
+            %error,
+            "the upstream's response was cut; the client's connection is reset"
+        );
+    }
+
+    /// The response is over: `whole`, or the client went away or the upstream broke off.
+    pub fn finish(&mut self, request_bytes: u64, response_bytes: u64, whole: bool) {
+        let Some(record) = self.record.take() else { return };
+        let millis = |at: Instant| (at - record.started).as_secs_f64() * 1e3;
+        info!(
+            target: "access",
+            request = record.id,
+            client = %record.client.address(),
+            listener = %record.listener,
+            method = %record.method,
+            upstream = record.authority,
+            path = record.path,
+            status = record.status,
+            made_by = record.made_by,
+            class = record.class,
+            whole,
+            request_bytes,
+            response_bytes,
+            head_ms = record.response_head.map(millis),
+            total_ms = millis(Instant::now()),
+            address = record.peer.as_ref().map(|peer| tracing::field::display(peer.address)),
+            tls = record.peer.as_ref().map(|peer| peer.tls_version),
+            trust = record.peer.as_ref().map(|peer| peer.accepted.as_str()),
+            reused = record.reused,
+            upstream_request = record.upstream_request_id,
+            "request"
+        );
+    }
+}

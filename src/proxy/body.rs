@@ -1,0 +1,326 @@
+//! The bodies that stream through, frame by frame, and what they do when they break.
+//!
+//! - Upwards ([`Upload`]): a client that breaks off or stalls aborts the upstream connection.
+//! - Downwards ([`Download`]): an upstream that breaks off, stalls, or ends short resets the client's
+//!   connection, so that no tool can take a cut body for a whole one.
+
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::{
+    connect::pool::{Link, Slot, Wire},
+    proxy::client::ClientHandle,
+};
+
+use super::{access::Access, stall::Stall};
+
+/// Why a body ended before its end.
+#[derive(Debug)]
+pub enum BodyError {
+    /// The sender broke it off, or broke the framing.
+    Broken(hyper::Error),
+    /// Nothing came for this long.
+    Stalled(Duration),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken(error) => error.fmt(f),
+            Self::Stalled(limit) => write!(f, "nothing came for {} s", limit.as_secs_f32()),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// How far an upload came; shared between the body and the one who waits for the answer.
+#[derive(Debug)]
+pub struct Progress {
+    /// Bytes passed on.
+    pub bytes: Cell<u64>,
+    /// Whether the last byte was passed on.
+    pub done: Cell<bool>,
+    /// How the client broke it.
+    pub broken: Cell<Option<Broken>>,
+    /// When something moved last.
+    pub moved: Cell<Instant>,
+}
+
+/// How a client broke its upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Its framing is wrong, or it went away.
+    Framing,
+    /// It stalled.
+    Stalled,
+}
+
+/// A request's body on its way up.
+#[derive(Debug)]
+pub struct Upload {
+    inner: Option<Incoming>,
+    progress: Rc<Progress>,
+    stall: Stall,
+    limit: Duration,
+    wire: Option<Rc<Wire>>,
+}
+
+impl Upload {
+    /// Wraps a client's body.
+    pub fn new(inner: Incoming, limit: Duration) -> Self {
+        let inner = (!inner.is_end_stream()).then_some(inner);
+        let progress = Progress {
+            bytes: Cell::new(0),
+            done: Cell::new(inner.is_none()),
+            broken: Cell::new(None),
+            moved: Cell::new(Instant::now()),
+        };
+        Self { inner, progress: Rc::new(progress), stall: Stall::new(limit), limit, wire: None }
+    }
+
+    /// How far it came.
+    pub fn progress(&self) -> Rc<Progress> {
+        self.progress.clone()
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.inner.is_none()
+    }
+
+    /// An empty body with the same progress, for a repeat.
+    pub fn again(progress: Rc<Progress>, limit: Duration) -> Self {
+        Self { inner: None, progress, stall: Stall::new(limit), limit, wire: None }
+    }
+
+    /// Names the connection that carries it, to be aborted if it breaks.
+    pub fn carried_by(&mut self, wire: Rc<Wire>) {
+        self.wire = Some(wire);
+    }
+
+    fn broke(&self, how: Broken) {
+        self.progress.broken.set(Some(how));
+        if let Some(wire) = &self.wire {
+            wire.abort.set(true);
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // Dropped on the way: hyper gave up on the connection, or the client went away.
+        if !self.progress.done.get()
+            && let Some(wire) = &self.wire
+        {
+            wire.abort.set(true);
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        let end = match Pin::new(inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.stall.moved();
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                this.progress.bytes.set(this.progress.bytes.get() + bytes);
+                this.progress.moved.set(Instant::now());
+                Some(Ok(frame))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.broke(Broken::Framing);
+                Some(Err(BodyError::Broken(error)))
+            }
+            Poll::Ready(None) => None,
+            Poll::Pending => match this.stall.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => {
+                    this.broke(Broken::Stalled);
+                    Some(Err(BodyError::Stalled(this.limit)))
+                }
+            },
+        };
+        let over = end.is_none() || this.inner.as_ref().is_none_or(Body::is_end_stream);
+        if over && !matches!(end, Some(Err(_))) {
+            this.progress.done.set(true);
+            this.progress.moved.set(Instant::now());
+        }
+        Poll::Ready(end)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// A response's body on its way down. Holds the upstream connection, and gives it back when all of it
+/// was passed on.
+#[derive(Debug)]
+pub struct Download {
+    inner: Incoming,
+    stall: Stall,
+    limit: Duration,
+    client: ClientHandle,
+    lease: Option<(Link<Upload>, Rc<Slot<Upload>>)>,
+    upload: Rc<Progress>,
+    access: Access,
+    bytes: u64,
+    expected: Option<u64>,
+}
+
+impl Download {
+    /// Wraps an upstream's body.
+    pub fn new(
+        inner: Incoming,
+        limit: Duration,
+        client: ClientHandle,
+        lease: (Link<Upload>, Rc<Slot<Upload>>),
+        upload: Rc<Progress>,
+        access: Access,
+    ) -> Self {
+        let expected = inner.size_hint().exact();
+        let stall = Stall::new(limit);
+        Self { inner, stall, limit, client, lease: Some(lease), upload, access, bytes: 0, expected }
+    }
+
+    fn cut(&mut self, error: BodyError) -> BodyError {
+        self.client.reset();
+        self.access.cut(self.bytes, self.expected, &error);
+        error
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.stall.moved();
+                this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(this.cut(BodyError::Broken(error))))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => match this.stall.poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(()) => Poll::Ready(Some(Err(this.cut(BodyError::Stalled(this.limit))))),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let whole = self.inner.is_end_stream();
+        let uploaded = self.upload.done.get();
+        if let Some((link, slot)) = self.lease.take()
+            && whole
+            && uploaded
+        {
+            slot.put(link);
+        }
+        if !uploaded {
+            // An early answer: the client may still be sending, and must be able to read it.
+            self.client.linger();
+        }
+        self.client.exchange_over();
+        self.access.finish(self.upload.bytes.get(), self.bytes, whole);
+    }
+}
+
+/// The body of a response.
+#[derive(Debug)]
+pub enum ResponseBody {
+    /// An upstream's.
+    Download(Box<Download>),
+    /// One of our own.
+    Own(Own),
+}
+
+/// A short body of our own.
+#[derive(Debug)]
+pub struct Own {
+    text: Full<Bytes>,
+    client: ClientHandle,
+    access: Option<Access>,
+    length: u64,
+}
+
+impl Own {
+    /// A text, with the access record to be finished when it was sent.
+    pub fn new(text: String, client: ClientHandle, access: Option<Access>) -> Self {
+        let length = text.len() as u64;
+        Self { text: Full::from(text), client, access, length }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.client.exchange_over();
+        if let Some(access) = &mut self.access {
+            access.finish(0, self.length, true);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Download(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Own(own) => Pin::new(&mut own.text).poll_frame(cx).map_err(|never: Infallible| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Download(body) => body.is_end_stream(),
+            Self::Own(own) => own.text.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Download(body) => body.size_hint(),
+            Self::Own(own) => own.text.size_hint(),
+        }
+    }
+}

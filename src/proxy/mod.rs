@@ -1,0 +1,361 @@
+//! The way of one request: read its target, choose its upstream, get a verified connection, exchange,
+//! and answer; or say why not.
+
+pub mod access;
+pub mod body;
+pub mod client;
+pub mod failure;
+mod forward;
+pub(crate) mod ids;
+pub mod respond;
+mod stall;
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::VIA};
+use hyper::body::Incoming;
+
+use crate::{
+    audit::{event, sink::AuditSink},
+    clock::Clock,
+    connect::{
+        Connector,
+        error::ConnectError,
+        pool::{PoolLimits, ResponseLimits, Slot},
+    },
+    message::{
+        authority::Authority,
+        fields,
+        target::{self, Form, Target},
+    },
+    route::{table::Routes, upstream::Upstream},
+    tls::presented::escape,
+};
+
+use self::{
+    access::Access,
+    body::{Own, ResponseBody, Upload},
+    client::ClientHandle,
+    failure::Failure,
+    ids::Ids,
+    respond::{Answer, AnswerPolicy, Detail},
+};
+
+/// Where the clients of a listener are taken.
+#[derive(Clone, Debug)]
+pub enum Service {
+    /// Always to one upstream.
+    Fixed(Box<Upstream>),
+    /// Where each request says.
+    Forward,
+}
+
+/// What Host an upstream sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostPolicy {
+    /// The client's own, so that links which the upstream builds lead back to the client's address.
+    Client,
+    /// The upstream's.
+    #[default]
+    Upstream,
+}
+
+/// How response field names are written to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FieldCase {
+    /// In lower case.
+    Lower,
+    /// As the upstream wrote them.
+    #[default]
+    Preserve,
+    /// With a capital after each hyphen.
+    Title,
+}
+
+/// What the way of a request depends on.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// How failures are answered.
+    pub answer: AnswerPolicy,
+    /// How much is said.
+    pub detail: Detail,
+    /// What Host the upstream sees.
+    pub host: HostPolicy,
+    /// How response field names are written.
+    pub field_case: FieldCase,
+    /// Silence in a body, either way, that ends it.
+    pub request_body: Duration,
+    /// As above, for responses.
+    pub response_body: Duration,
+    /// From the end of the request to the head of the response.
+    pub response: Duration,
+    /// Limits on responses.
+    pub response_limits: ResponseLimits,
+    /// Limits on idle connections.
+    pub pool: PoolLimits,
+    /// This proxy's name in Via.
+    pub pseudonym: String,
+}
+
+/// The proxy of one worker thread.
+pub struct Proxy {
+    settings: ProxySettings,
+    routes: Arc<Routes>,
+    connector: Connector,
+    audit: Arc<AuditSink>,
+    clock: Clock,
+    slots: RefCell<HashMap<Upstream, Rc<Slot<Upload>>>>,
+    ids: Ids,
+    via: HeaderValue,
+}
+
+/// A listener, as a request sees it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name in logs.
+    pub name: Rc<str>,
+    /// Where its clients are taken.
+    pub service: Rc<Service>,
+    /// What CONNECT named, inside a tunnel.
+    pub tunnel: Option<Authority>,
+}
+
+/// More upstreams than this are forgotten and made anew; a client cannot fill memory with names.
+const MOST_SLOTS: usize = 4096;
+
+/// The client's connection ends without an answer.
+#[derive(Debug)]
+pub struct Abort;
+
+impl std::fmt::Display for Abort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the connection is reset, as the answer policy has it")
+    }
+}
+
+impl std::error::Error for Abort {}
+
+impl Proxy {
+    /// The proxy of the calling thread.
+    pub fn new(
+        settings: ProxySettings,
+        routes: Arc<Routes>,
+        connector: Connector,
+        audit: Arc<AuditSink>,
+        clock: Clock,
+    ) -> Self {
+        let via = HeaderValue::try_from(format!("1.1 {}", settings.pseudonym))
+            .unwrap_or_else(|_| HeaderValue::from_static("1.1 vouchsafe"));
+        let slots = RefCell::default();
+        Self { settings, routes, connector, audit, clock, slots, ids: Ids::new(), via }
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// [`Abort`], where the answer is a reset.
+    pub async fn handle(
+        &self,
+        entry: &Entry,
+        client: &ClientHandle,
+        request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, Abort> {
+        client.exchange_begins();
+        let path = request.uri().path().to_owned();
+        let method = request.method().clone();
+        let mut access = Access::begin(client, &entry.name, &method, &path, || self.ids.next());
+        let mut upstream = None;
+        match self.serve(entry, client, request, &mut upstream, &mut access).await {
+            Ok(response) => Ok(response),
+            Err(failure) => {
+                let request = Asked { method: &method, path: &path };
+                self.answer(&failure, upstream.as_deref(), entry, client, access, request)
+            }
+        }
+    }
+
+    async fn serve(
+        &self,
+        entry: &Entry,
+        client: &ClientHandle,
+        request: Request<Incoming>,
+        chosen: &mut Option<Rc<Slot<Upload>>>,
+        access: &mut Access,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        let target = target::read(&request).map_err(Failure::Target)?;
+        if request.method() == Method::TRACE {
+            return Err(Failure::Method);
+        }
+        if !fields::chunked_only(request.headers()) {
+            return Err(Failure::Framing);
+        }
+        if fields::passed_here(request.headers(), &self.settings.pseudonym) {
+            return Err(Failure::Loop);
+        }
+        if target.form == Form::Authority {
+            return self.open_tunnel(entry, client, access);
+        }
+        let slot = self.slot(entry, &target)?;
+        *chosen = Some(slot.clone());
+        access.upstream(|| slot.upstream.authority());
+        self.exchange(&slot, target, client, request, access).await
+    }
+
+    /// CONNECT: plain HTTP inside is served like by-Host requests. That it is plain is seen only after
+    /// the answer; to port 443 nobody speaks plain HTTP, so there the answer can still say why not.
+    fn open_tunnel(
+        &self,
+        entry: &Entry,
+        client: &ClientHandle,
+        access: &mut Access,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        if matches!(*entry.service, Service::Fixed(_)) {
+            return Err(Failure::ConnectRefused("CONNECT has no meaning on a fixed route"));
+        }
+        if entry.tunnel.is_some() {
+            return Err(Failure::ConnectRefused("CONNECT inside CONNECT is not served"));
+        }
+        client.tunnel();
+        let access = std::mem::replace(access, Access::none());
+        Ok(Response::new(ResponseBody::Own(Own::new(String::new(), client.clone(), Some(access)))))
+    }
+
+    fn slot(&self, entry: &Entry, target: &Target) -> Result<Rc<Slot<Upload>>, Failure> {
+        let upstream = match &*entry.service {
+            Service::Fixed(upstream) => upstream.as_ref().clone(),
+            Service::Forward => {
+                let authority = target.authority.as_ref().or(entry.tunnel.as_ref());
+                let authority = authority.ok_or(Failure::NoDestination)?;
+                self.routes.select(authority, target.https).map_err(Failure::Route)?
+            }
+        };
+        let mut slots = self.slots.borrow_mut();
+        if let Some(slot) = slots.get(&upstream) {
+            return Ok(slot.clone());
+        }
+        if slots.len() >= MOST_SLOTS {
+            slots.retain(|_, slot| !slot.is_empty());
+        }
+        let slot = Rc::new(Slot::new(upstream.clone(), self.settings.pool));
+        slots.insert(upstream, slot.clone());
+        Ok(slot)
+    }
+
+    /// Closes idle connections whose time is over; called every few seconds.
+    pub fn sweep(&self) {
+        for slot in self.slots.borrow().values() {
+            slot.sweep();
+        }
+    }
+
+    /// Records a failure, and answers it as the policy says.
+    fn answer(
+        &self,
+        failure: &Failure,
+        slot: Option<&Slot<Upload>>,
+        entry: &Entry,
+        client: &ClientHandle,
+        mut access: Access,
+        asked: Asked<'_>,
+    ) -> Result<Response<ResponseBody>, Abort> {
+        let id = self.ids.next();
+        let words = failure.words();
+        let upstream = slot.map(|slot| slot.upstream.authority());
+        self.record(failure, slot, entry, client, &id, &asked);
+        let answer = Answer::to(failure, upstream.as_deref(), &id, self.settings.answer, self.settings.detail);
+        access.refused(&id, answer.status.map_or(0, |status| status.as_u16()), words.class);
+        if answer.status.is_none() {
+            client.reset();
+            access.finish(0, 0, false);
+        }
+        client.linger();
+        answer.into_response(|text| Own::new(text, client.clone(), Some(access))).ok_or(Abort)
+    }
+
+    fn record(
+        &self,
+        failure: &Failure,
+        slot: Option<&Slot<Upload>>,
+        entry: &Entry,
+        client: &ClientHandle,
+        id: &str,
+        asked: &Asked<'_>,
+    ) {
+        match (failure, slot) {
+            (Failure::Connect(ConnectError::Handshake(refused)), Some(slot)) => {
+                self.audit.record(&event::Refused {
+                    id,
+                    time: self.clock.now(),
+                    upstream: &slot.upstream,
+                    refused,
+                    client: client.address(),
+                    listener: &entry.name,
+                    method: asked.method.as_str(),
+                    path: asked.path,
+                });
+            }
+            (failure, slot) => {
+                let upstream = slot.map(|slot| slot.upstream.authority());
+                tracing::warn!(
+                    event = "request-failed",
+                    request = id,
+                    class = failure.words().class,
+                    upstream,
+                    client = %client.address(),
+                    listener = %entry.name,
+                    method = %asked.method,
+                    path = escape(asked.path),
+                    "{failure}"
+                );
+            }
+        }
+    }
+
+    /// The words for a head that did not come in time, or could not be read.
+    pub fn answer_head_timeout(&self) -> Option<Vec<u8>> {
+        let id = self.ids.next();
+        let failure = Failure::ClientStalled;
+        Answer::to(&failure, None, &id, self.settings.answer, self.settings.detail).into_bytes()
+    }
+
+    /// How response field names are written.
+    pub fn field_case(&self) -> FieldCase {
+        self.settings.field_case
+    }
+}
+
+/// What the client asked, for the record: no query, no field.
+struct Asked<'a> {
+    method: &'a Method,
+    path: &'a str,
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Makes the upstream's response head ours.
+fn dress(proxy: &Proxy, head: &mut http::response::Parts) -> Result<(), Failure> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::BadResponse("it switches protocols though nobody asked".into()));
+    }
+    if !fields::chunked_only(&head.headers) {
+        return Err(Failure::BadResponse("its transfer coding is not chunked".into()));
+    }
+    fields::strip(&mut head.headers);
+    head.headers.append(VIA, proxy.via.clone());
+    head.version = http::Version::HTTP_11;
+    if proxy.settings.field_case != FieldCase::Preserve {
+        // What hyper remembers of the names' case goes; the reason phrase stays.
+        let reason = head.extensions.remove::<hyper::ext::ReasonPhrase>();
+        head.extensions.clear();
+        if let Some(reason) = reason {
+            head.extensions.insert(reason);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! Which upstream a destination means, and whether one may go there. Pure.
+
+pub mod policy;
+pub mod table;
+pub mod upstream;

@@ -1,0 +1,207 @@
+//! The destination policy: where clients that name their own destination may be taken.
+//!
+//! Nothing is allowed until somebody says `--allow`. A pattern that names no address (`*`, `*.suffix`)
+//! never covers loopback, link-local, private-metadata and other special addresses: those are judged by
+//! the address actually dialled, and need an exact host name or a network that holds them.
+
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+
+use ipnet::IpNet;
+
+use crate::message::authority::{Authority, Host, parse_port};
+
+/// One `--allow`: `HOST[:PORT]`, `*.SUFFIX[:PORT]`, `*[:PORT]` or `NETWORK/BITS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow {
+    hosts: Hosts,
+    port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Hosts {
+    Any,
+    Exact(Host),
+    Network(IpNet),
+    Suffix(String),
+}
+
+impl FromStr for Allow {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(network) = text.parse::<IpNet>() {
+            return Ok(Self { hosts: Hosts::Network(network), port: None });
+        }
+        if let Some(rest) = text.strip_prefix('*') {
+            let (suffix, port) = match rest.split_once(':') {
+                Some((suffix, port)) => {
+                    let port = parse_port(port).ok_or_else(|| format!("port `{port}` is not within 1-65535"))?;
+                    (suffix, Some(port))
+                }
+                None => (rest, None),
+            };
+            let hosts = match suffix.strip_prefix('.') {
+                None if suffix.is_empty() => Hosts::Any,
+                None => return Err("a `*` stands alone or before a dot, as in `*.example`".into()),
+                Some(suffix) => match suffix.parse::<Host>() {
+                    Ok(Host::Name(name)) => Hosts::Suffix(format!(".{name}")),
+                    Ok(Host::Ip(_)) => return Err("a suffix is a name, not an address".into()),
+                    Err(error) => return Err(error.to_string()),
+                },
+            };
+            return Ok(Self { hosts, port });
+        }
+        let authority = text.parse::<Authority>().map_err(|error| error.to_string())?;
+        Ok(Self { hosts: Hosts::Exact(authority.host), port: authority.port })
+    }
+}
+
+impl fmt::Display for Allow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hosts {
+            Hosts::Any => f.write_str("*")?,
+            Hosts::Exact(host) => f.write_str(&host.in_authority())?,
+            Hosts::Network(network) => network.fmt(f)?,
+            Hosts::Suffix(suffix) => write!(f, "*{suffix}")?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+/// Which addresses may be dialled for one upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AddressRule {
+    any: bool,
+    public: bool,
+    networks: Arc<[IpNet]>,
+}
+
+impl AddressRule {
+    /// Every address: a fixed route, or a host that was named exactly.
+    pub fn any() -> Self {
+        Self { any: true, public: true, networks: Arc::new([]) }
+    }
+
+    /// Whether an address may be dialled.
+    pub fn permits(&self, ip: IpAddr) -> bool {
+        self.any || self.networks.iter().any(|net| net.contains(&ip)) || self.public && !is_special(ip)
+    }
+}
+
+/// The policy of forward listeners.
+#[derive(Clone, Debug, Default)]
+pub struct DestinationPolicy {
+    allows: Vec<Allow>,
+    networks: Arc<[IpNet]>,
+}
+
+impl DestinationPolicy {
+    /// A policy of these patterns; none allows nothing.
+    pub fn new(allows: Vec<Allow>) -> Self {
+        let networks = allows.iter().filter_map(|allow| match allow.hosts {
+            Hosts::Network(network) => Some(network),
+            _ => None,
+        });
+        Self { networks: networks.collect(), allows }
+    }
+
+    /// Which addresses may be dialled for a host and a port; None where the name alone is refused.
+    /// The port is the one dialled, after the port rules.
+    pub fn judge(&self, host: &Host, port: u16) -> Option<AddressRule> {
+        let mut rule = AddressRule { any: false, public: false, networks: self.networks.clone() };
+        for allow in &self.allows {
+            if allow.port.is_some_and(|allowed| allowed != port) {
+                continue;
+            }
+            match (&allow.hosts, host) {
+                (Hosts::Any, _) => rule.public = true,
+                (Hosts::Exact(exact), _) if exact == host => rule.any = true,
+                (Hosts::Suffix(suffix), Host::Name(name)) if name.ends_with(suffix.as_str()) => rule.public = true,
+                _ => {}
+            }
+        }
+        let possible = rule.any || rule.public || !rule.networks.is_empty();
+        match host {
+            Host::Ip(ip) => rule.permits(*ip).then_some(rule),
+            Host::Name(_) => possible.then_some(rule),
+        }
+    }
+
+    /// Whether `*` is among the patterns; worth a word in the log.
+    pub fn allows_everything(&self) -> bool {
+        self.allows.iter().any(|allow| allow.hosts == Hosts::Any)
+    }
+}
+
+/// Addresses that a name from outside must not lead to: this host, this link, cloud metadata, nothing.
+fn is_special(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_broadcast()
+                || ip.is_multicast()
+                || ip.octets()[0] == 0
+                || ip.octets() == [100, 100, 100, 200] // a metadata service in shared address space
+        }
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_special(ip.into()),
+            None => {
+                ip.is_loopback()
+                    || ip.is_unspecified()
+                    || ip.is_multicast()
+                    || ip.is_unicast_link_local()
+                    || ip.segments() == [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254] // cloud metadata, IPv6
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permits(allows: &[&str], host: &str, port: u16, ip: &str) -> bool {
+        let allows = allows.iter().map(|text| text.parse().unwrap()).collect();
+        let policy = DestinationPolicy::new(allows);
+        let host = host.parse().unwrap();
+        policy.judge(&host, port).is_some_and(|rule| rule.permits(ip.parse().unwrap()))
+    }
+
+    #[test]
+    fn nothing_is_allowed_until_somebody_says_so() {
+        assert!(!permits(&[], "a.example", 443, "192.0.2.1"));
+    }
+
+    #[test]
+    fn patterns() {
+        for (allows, host, port, ip, expected) in [
+            (&["*"][..], "a.example", 443, "192.0.2.1", true),
+            (&["*"], "a.example", 443, "127.0.0.1", false),
+            (&["*"], "a.example", 443, "169.254.169.254", false),
+            (&["*"], "a.example", 443, "::ffff:127.0.0.1", false),
+            (&["*"], "127.0.0.1", 443, "127.0.0.1", false),
+            (&["*:443"], "a.example", 9292, "192.0.2.1", false),
+            (&["*.example"], "a.example", 443, "192.0.2.1", true),
+            (&["*.example"], "example", 443, "192.0.2.1", false),
+            (&["*.example"], "aexample", 443, "192.0.2.1", false),
+            (&["*.example"], "a.example", 443, "127.0.0.1", false),
+            (&["localhost"], "localhost", 443, "127.0.0.1", true),
+            (&["a.example:9292"], "a.example", 9292, "10.0.0.1", true),
+            (&["a.example:9292"], "a.example", 9293, "10.0.0.1", false),
+            (&["127.0.0.0/8"], "a.example", 1, "127.0.0.9", true),
+            (&["127.0.0.0/8"], "a.example", 1, "192.0.2.1", false),
+            (&["127.0.0.0/8"], "127.0.0.9", 1, "127.0.0.9", true),
+        ] {
+            assert_eq!(permits(allows, host, port, ip), expected, "{allows:?} {host}:{port} {ip}");
+        }
+    }
+
+    #[test]
+    fn bad_patterns_are_named() {
+        for text in ["*example", "*.", "a:0", "a b", "*.127.0.0.1"] {
+            assert!(text.parse::<Allow>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! From a destination to its [`Upstream`]: the port rules, the policy, and what was set for it.
+
+use std::collections::HashMap;
+
+use crate::{
+    message::authority::{Authority, Host},
+    tls::identity::ReferenceId,
+};
+
+use super::{
+    policy::{AddressRule, DestinationPolicy},
+    upstream::{TrustHandle, Upstream},
+};
+
+/// What an operator set for one upstream, by `host[:port]`.
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// Which upstream: its host, and its port or all of them.
+    pub of: Authority,
+    /// Where to connect instead of resolving the host.
+    pub connect_to: Option<Authority>,
+    /// The name to verify instead of the host.
+    pub verify_name: Option<ReferenceId>,
+    /// The name to send instead of the one verified.
+    pub sni: Option<String>,
+    /// Whom to believe instead of the default bundle.
+    pub trust: Option<TrustHandle>,
+}
+
+/// The rules from destinations to upstreams.
+#[derive(Debug)]
+pub struct Routes {
+    /// Where clients that name their destination may be taken.
+    pub policy: DestinationPolicy,
+    /// Plain ports that mean another TLS port; 80 means 443 without being listed.
+    pub ports: HashMap<u16, u16>,
+    /// The default bundle.
+    pub trust: TrustHandle,
+    /// Settings for single upstreams; the first that fits each question answers it.
+    pub upstreams: Vec<UpstreamSettings>,
+}
+
+impl Routes {
+    /// The upstream that a client's own destination means. `https` is whether the client wrote so.
+    ///
+    /// # Errors
+    /// [`Denied`] by the destination policy, or [`RouteError::Name`] for a name that no certificate carries.
+    pub fn select(&self, authority: &Authority, https: bool) -> Result<Upstream, RouteError> {
+        let port = match (authority.port, https) {
+            (Some(port), true) => port,
+            (None, _) => 443,
+            (Some(port), false) => match (self.ports.get(&port), port) {
+                (Some(mapped), _) => *mapped,
+                (None, 80) => 443,
+                (None, port) => port,
+            },
+        };
+        let denied = || RouteError::Denied { host: authority.host.clone(), port };
+        let addresses = self.policy.judge(&authority.host, port).ok_or_else(denied)?;
+        self.upstream(&authority.host, port, addresses)
+    }
+
+    /// The upstream of a fixed route, which needs no allowance.
+    ///
+    /// # Errors
+    /// [`RouteError::Name`] for a name that no certificate carries.
+    pub fn fixed(&self, host: &Host, port: u16) -> Result<Upstream, RouteError> {
+        self.upstream(host, port, AddressRule::any())
+    }
+
+    fn upstream(&self, host: &Host, port: u16, mut addresses: AddressRule) -> Result<Upstream, RouteError> {
+        let own = || {
+            let fits = move |settings: &&UpstreamSettings| {
+                settings.of.host == *host && settings.of.port.is_none_or(|of| of == port)
+            };
+            self.upstreams.iter().filter(fits)
+        };
+        let reference = match own().find_map(|settings| settings.verify_name.clone()) {
+            Some(reference) => reference,
+            None => ReferenceId::of(host).map_err(RouteError::Name)?,
+        };
+        let sni = own().find_map(|settings| settings.sni.clone()).or(match &reference {
+            ReferenceId::Dns(name) => Some(name.as_ref().to_owned()),
+            ReferenceId::Ip(_) => None,
+        });
+        let connect_to = own().find_map(|settings| settings.connect_to.clone());
+        let (dial_host, dial_port) = match connect_to {
+            Some(to) => {
+                // The operator named the address to dial: that is as exact as it gets.
+                addresses = AddressRule::any();
+                (to.host, to.port.unwrap_or(port))
+            }
+            None => (host.clone(), port),
+        };
+        Ok(Upstream {
+            host: host.clone(),
+            port,
+            dial_host,
+            dial_port,
+            reference,
+            sni,
+            trust: own().find_map(|settings| settings.trust.clone()).unwrap_or_else(|| self.trust.clone()),
+            addresses,
+        })
+    }
+}
+
+/// Why a destination has no upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteError {
+    /// The destination policy does not allow it.
+    Denied {
+        /// The host asked for.
+        host: Host,
+        /// The port after the port rules.
+        port: u16,
+    },
+    /// A name that no certificate can carry.
+    Name(String),
+}

@@ -1,0 +1,75 @@
+//! An upstream: where to dial, which name to verify, whom to believe.
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use crate::{
+    message::authority::Host,
+    tls::{client::TlsClient, identity::ReferenceId},
+};
+
+use super::policy::AddressRule;
+
+/// Everything one needs to know to open a connection. Equality is what makes two connections
+/// interchangeable, so a connection verified for one name is never used for another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// The host as the client or the route named it.
+    pub host: Host,
+    /// Its port.
+    pub port: u16,
+    /// The host to connect to.
+    pub dial_host: Host,
+    /// The port to connect to.
+    pub dial_port: u16,
+    /// The name to verify.
+    pub reference: ReferenceId,
+    /// The name to send (RFC 6066 section 3); None for an address.
+    pub sni: Option<String>,
+    /// Whom to believe.
+    pub trust: TrustHandle,
+    /// Which addresses may be dialled.
+    pub addresses: AddressRule,
+}
+
+impl Upstream {
+    /// `host:port` as messages and a Host field have it.
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.host.in_authority(), self.port)
+    }
+
+    /// The value of the Host field: the port is left out where it is https' own (RFC 9110 section 4.2.2).
+    pub fn host_field(&self) -> String {
+        match self.port {
+            443 => self.host.in_authority(),
+            _ => self.authority(),
+        }
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority())
+    }
+}
+
+/// A shared [`TlsClient`]; equal only to itself.
+#[derive(Clone, Debug)]
+pub struct TrustHandle(pub Arc<TlsClient>);
+
+impl PartialEq for TrustHandle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for TrustHandle {}
+
+impl Hash for TrustHandle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}

@@ -1,0 +1,197 @@
+//! One client connection: hyper's HTTP/1 server with our limits, time-outs, and ways to end.
+
+use std::{
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    message::authority::Authority,
+    proxy::{
+        Entry, FieldCase, Proxy,
+        client::{ClientHandle, Phase},
+    },
+};
+
+use super::client::ClientStream;
+
+/// Limits on clients.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// For a request's head, from its first byte; and for the first request after connecting.
+    pub head: Duration,
+    /// Between requests.
+    pub keep_alive: Duration,
+    /// Bytes of a head, and of the buffer that reads.
+    pub head_bytes: usize,
+    /// Field lines of a head.
+    pub fields: usize,
+}
+
+/// How hyper's part of a connection ended.
+enum End {
+    Closed(hyper::Result<()>),
+    TimedOut(Phase),
+}
+
+/// Serves a connection to its end.
+pub async fn serve(
+    stream: ClientStream,
+    entry: Entry,
+    proxy: Rc<Proxy>,
+    limits: ClientLimits,
+    drain: watch::Receiver<bool>,
+) {
+    let mut next = Some((stream, entry));
+    while let Some((stream, entry)) = next.take() {
+        next = serve_http(stream, entry, &proxy, limits, drain.clone()).await;
+    }
+}
+
+/// One layer of HTTP; what comes back is the inside of a CONNECT tunnel.
+async fn serve_http(
+    stream: ClientStream,
+    entry: Entry,
+    proxy: &Rc<Proxy>,
+    limits: ClientLimits,
+    mut drain: watch::Receiver<bool>,
+) -> Option<(ClientStream, Entry)> {
+    let client = stream.handle();
+    let tunnel_to = Rc::new(std::cell::RefCell::new(None::<Authority>));
+    let service = {
+        let (proxy, entry, client, tunnel_to) = (proxy.clone(), entry.clone(), client.clone(), tunnel_to.clone());
+        service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            if request.method() == http::Method::CONNECT {
+                *tunnel_to.borrow_mut() = request.uri().authority().and_then(|to| to.as_str().parse().ok());
+            }
+            let (proxy, entry, client) = (proxy.clone(), entry.clone(), client.clone());
+            async move { proxy.handle(&entry, &client, request).await }
+        })
+    };
+    let mut connection = http1::Builder::new()
+        .preserve_header_case(true)
+        .title_case_headers(proxy.field_case() != FieldCase::Lower)
+        .max_headers(limits.fields)
+        .max_buf_size(limits.head_bytes)
+        .serve_connection(TokioIo::new(stream), service);
+    let end = {
+        let mut draining = pin!(drain.wait_for(|drain| *drain));
+        let mut told = false;
+        let mut armed = Instant::now() + limits.head;
+        let mut timer = pin!(sleep_until(armed));
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(End::Closed(end));
+            }
+            if !told && draining.as_mut().poll(cx).is_ready() {
+                told = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
+                    return Poll::Ready(End::Closed(end));
+                }
+            }
+            // One timer per connection, moved only when it would come too late.
+            if let Some(deadline) = deadline(&client, &limits)
+                && deadline < armed
+            {
+                armed = deadline;
+                timer.as_mut().reset(armed);
+            }
+            while timer.as_mut().poll(cx).is_ready() {
+                let now = Instant::now();
+                armed = match deadline(&client, &limits) {
+                    Some(deadline) if deadline <= now => return Poll::Ready(End::TimedOut(client.phase().0)),
+                    Some(deadline) => deadline,
+                    None => now + limits.keep_alive,
+                };
+                timer.as_mut().reset(armed);
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    match end {
+        End::Closed(Ok(())) if client.take_tunnel() => {
+            let parts = connection.into_parts();
+            let stream = parts.io.into_inner().with_prefix(parts.read_buf.clone());
+            let to = tunnel_to.take();
+            inside(stream, parts.read_buf, Entry { tunnel: to, ..entry }, limits).await
+        }
+        End::Closed(Ok(())) => None,
+        End::Closed(Err(error)) => {
+            // A broken body has been recorded by its exchange; the rest is the client's own affair.
+            tracing::debug!(%error, client = %client.address(), listener = %entry.name, "a client connection ended");
+            None
+        }
+        End::TimedOut(Phase::Head) => {
+            if let Some(bytes) = proxy.answer_head_timeout() {
+                let mut stream = connection.into_parts().io.into_inner();
+                // Whether the client still reads is its own affair.
+                let _ = timeout(limits.head, stream.write_all(&bytes)).await;
+                let _ = timeout(limits.head, stream.shutdown()).await;
+            } else {
+                client.reset();
+            }
+            None
+        }
+        End::TimedOut(_) => None,
+    }
+}
+
+fn deadline(client: &ClientHandle, limits: &ClientLimits) -> Option<Instant> {
+    match client.phase() {
+        (Phase::Exchange, _) => None,
+        (Phase::Head | Phase::New, since) => Some(since + limits.head),
+        (Phase::Idle, since) => Some(since + limits.keep_alive),
+    }
+}
+
+/// What a CONNECT tunnel carries: plain HTTP is served on; TLS is told, in its own words, that it is not.
+async fn inside(
+    mut stream: ClientStream,
+    mut read: Bytes,
+    entry: Entry,
+    limits: ClientLimits,
+) -> Option<(ClientStream, Entry)> {
+    if read.is_empty() {
+        let mut first = [0; 1];
+        match timeout(limits.keep_alive, stream.read(&mut first)).await {
+            Ok(Ok(1)) => read = Bytes::copy_from_slice(&first),
+            _ => return None,
+        }
+        stream = stream.with_prefix(read.clone());
+    }
+    if read.first() != Some(&TLS_HANDSHAKE) {
+        return Some((stream, entry));
+    }
+    let to = entry.tunnel.as_ref().map(ToString::to_string);
+    tracing::warn!(
+        event = "request-failed",
+        class = "connect_refused",
+        upstream = to,
+        client = %stream.handle().address(),
+        listener = %entry.name,
+        "TLS inside CONNECT is not served: it could not be verified here; let the tool ask for `http://`"
+    );
+    let _ = timeout(limits.head, stream.write_all(&ACCESS_DENIED)).await;
+    stream.handle().linger();
+    let _ = timeout(limits.head, stream.shutdown()).await;
+    None
+}
+
+/// The first byte of a ClientHello's record (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A fatal alert `access_denied` (RFC 8446 section 6.2), which ends the client's handshake at once.
+const ACCESS_DENIED: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 49];

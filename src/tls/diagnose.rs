@@ -1,0 +1,392 @@
+//! The clerk: why a verdict was reached, about which certificate, and what else would have failed.
+//!
+//! Nothing here can turn a refusal into an acceptance: each way in returns a [`VerificationFailure`].
+
+use rustls_pki_types::{CertificateDer, ServerName};
+use time::OffsetDateTime;
+use webpki::{EndEntityCert, Error};
+
+use super::{
+    failure::{Code, Finding, Subject, VerificationFailure},
+    hint,
+    identity::ReferenceId,
+    judge::{self, Trust, kind},
+    presented::{Certificate, Facts, Key},
+};
+
+/// The evidence of one verification.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// Whom to believe.
+    pub trust: &'a Trust,
+    /// What the server sent, its own certificate first.
+    pub presented: &'a [Certificate],
+    /// The name it had to prove.
+    pub reference: &'a ReferenceId,
+    /// When it was judged.
+    pub now: OffsetDateTime,
+}
+
+impl Case<'_> {
+    /// The server sent nothing.
+    pub fn no_certificate(&self) -> Box<VerificationFailure> {
+        self.refuse(Finding {
+            code: Code::NoCertificate,
+            subject: Subject::Handshake,
+            sentence: "the server sent no certificate".into(),
+        })
+    }
+
+    /// Explains webpki's refusal; an objection of our own to a path that it had found comes first.
+    pub fn explain(&self, error: &Error, objection: Option<Finding>) -> Box<VerificationFailure> {
+        self.refuse(objection.unwrap_or_else(|| self.verdict(error)))
+    }
+
+    /// Builds the failure around its verdict.
+    pub fn refuse(&self, verdict: Finding) -> Box<VerificationFailure> {
+        let mut also: Vec<Finding> = Vec::new();
+        for finding in self.all_findings() {
+            let known = |f: &Finding| f.code == finding.code && f.subject == finding.subject;
+            if !known(&verdict) && !also.iter().any(known) {
+                also.push(finding);
+            }
+        }
+        let hint = hint::hint(self, &verdict);
+        Box::new(VerificationFailure { verdict, also, hint })
+    }
+
+    fn verdict(&self, error: &Error) -> Finding {
+        match error {
+            Error::CertExpired { .. } | Error::InvalidCertValidity | Error::CertNotValidYet { .. } => {
+                self.first(judge::validity).unwrap_or_else(|| self.generic(Code::Expired, error))
+            }
+            Error::CertNotValidForName(_) => {
+                self.name().unwrap_or_else(|| self.generic(Code::NameMismatch, error))
+            }
+            Error::CaUsedAsEndEntity => self.ca_as_end_entity(),
+            Error::UnknownIssuer => self.no_path(),
+            Error::InvalidSignatureForPublicKey => self.bad_signature(),
+            Error::NameConstraintViolation => self.own(
+                Code::NameConstraint,
+                "was issued for a name that a CA above it may not issue for (a name constraint)",
+            ),
+            Error::PathLenConstraintViolated => self.issuer(
+                Code::PathLength,
+                "was issued by a CA that may not have further CAs below it (path length)",
+            ),
+            Error::EndEntityUsedAsCa => self.not_a_ca().unwrap_or_else(|| self.generic(Code::IssuerNotCa, error)),
+            Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension => {
+                self.purposes().unwrap_or_else(|| self.own(Code::WrongPurpose, "is not meant for servers"))
+            }
+            Error::UnsupportedCriticalExtension => {
+                self.first(|certificate, subject, _| judge::critical(certificate, subject))
+                    .unwrap_or_else(|| self.generic(Code::CriticalExtension, error))
+            }
+            Error::UnsupportedCertVersion => self.version(),
+            Error::MaximumPathDepthExceeded => {
+                self.own(Code::ChainTooLong, "stands below more than 6 intermediates")
+            }
+            Error::MaximumNameConstraintComparisonsExceeded
+            | Error::MaximumPathBuildCallsExceeded
+            | Error::MaximumSignatureChecksExceeded => {
+                self.own(Code::ChainTooComplex, "comes with a chain that takes too much work to verify")
+            }
+            Error::UnsupportedSignatureAlgorithmContext(_) | Error::SignatureAlgorithmMismatch => self
+                .first(|certificate, subject, _| signature(certificate, subject))
+                .unwrap_or_else(|| self.generic(Code::UnsupportedSignature, error)),
+            Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => self
+                .first(|certificate, subject, _| judge::strength(certificate, subject))
+                .unwrap_or_else(|| self.own(Code::UnsupportedKey, "is signed with a key of a kind that is not taken")),
+            Error::CertRevoked => self.own(Code::Revoked, "or one above it has been revoked by its issuer"),
+            Error::UnknownRevocationStatus => {
+                self.own(Code::RevocationUnknown, "is covered by none of the revocation lists")
+            }
+            Error::CrlExpired { .. } => self.own(Code::CrlExpired, "is covered by a revocation list that is out of date"),
+            Error::InvalidCrlSignatureForPublicKey
+            | Error::IssuerNotCrlSigner
+            | Error::InvalidCrlNumber
+            | Error::UnsupportedCrlVersion
+            | Error::UnsupportedCrlSignatureAlgorithmContext(_)
+            | Error::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_)
+            | Error::UnsupportedIndirectCrl
+            | Error::UnsupportedDeltaCrl => {
+                self.own(Code::CrlInvalid, "is covered by a revocation list that cannot be believed")
+            }
+            Error::BadDer
+            | Error::BadDerTime
+            | Error::ExtensionValueInvalid
+            | Error::InvalidNetworkMaskConstraint
+            | Error::InvalidSerialNumber
+            | Error::MalformedDnsIdentifier
+            | Error::MalformedExtensions
+            | Error::MalformedNameConstraint
+            | Error::TrailingData(_)
+            | Error::UnsupportedNameType => self.malformed(error),
+            // A newer webpki may say more; whatever it is, it is a refusal.
+            error => self.generic(Code::Other, error),
+        }
+    }
+
+    /// All that is wrong, one check after the other, whether or not it decided.
+    fn all_findings(&self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for (place, certificate) in self.presented.iter().enumerate().take(MOST_EXPLAINED) {
+            let subject = Subject::Presented(place);
+            found.extend(judge::validity(certificate, subject, self.now));
+            found.extend(judge::strength(certificate, subject));
+            found.extend(signature(certificate, subject));
+        }
+        found.extend(self.purposes());
+        found.extend(self.name());
+        found
+    }
+
+    /// The name check on its own.
+    fn name(&self) -> Option<Finding> {
+        let own = self.presented.first()?;
+        let facts = own.facts.as_ref().ok()?;
+        if fits(&own.der, &self.reference.server_name()) {
+            return None;
+        }
+        let wanted = self.reference.value();
+        let finding = |code, sentence| Some(Finding { code, subject: Subject::Presented(0), sentence });
+        if !facts.has_san {
+            let cn = facts.common_name.as_deref().unwrap_or("none");
+            return finding(
+                Code::NoSan,
+                format!("the certificate has no subjectAltName; its common name `{cn}` is not a name to verify by"),
+            );
+        }
+        let offered = list(&facts.presented_names());
+        match self.reference {
+            ReferenceId::Ip(_) if facts.dns_names.contains(&wanted) => finding(
+                Code::IpSanMissing,
+                format!("the certificate lists `{wanted}` as a DNS name, not as an IP address (it is valid for {offered})"),
+            ),
+            ReferenceId::Ip(_) => finding(
+                Code::IpSanMissing,
+                format!("the certificate does not list the address `{wanted}`; it is valid for {offered}"),
+            ),
+            ReferenceId::Dns(_) => {
+                finding(Code::NameMismatch, format!("the certificate is valid for {offered}, not for `{wanted}`"))
+            }
+        }
+    }
+
+    fn ca_as_end_entity(&self) -> Finding {
+        match self.own_facts() {
+            Some(facts) if facts.self_issued() => self.self_signed(facts),
+            _ => self.own(Code::CaAsServer, "is a CA certificate, which is not taken as a server's own"),
+        }
+    }
+
+    fn self_signed(&self, facts: &Facts) -> Finding {
+        let known = self.trust.anchors.certificates().iter().enumerate();
+        let twin = known.filter(|(_, anchor)| {
+            anchor.facts.as_ref().is_ok_and(|anchor| anchor.subject_der == facts.subject_der)
+        });
+        let mut sentence =
+            format!("the server sent the self-signed certificate `{}`, which is not in the bundle", facts.subject);
+        if let Some((_, twin)) = twin.last() {
+            let there = format!("; the bundle holds another of that name (sha256 {})", twin.sha256);
+            sentence.push_str(&there);
+        }
+        Finding { code: Code::SelfSignedNotInBundle, subject: Subject::Presented(0), sentence }
+    }
+
+    /// webpki found no path: walk up by names and see where it ends.
+    fn no_path(&self) -> Finding {
+        let Some(own) = self.own_facts() else {
+            return self.malformed(&Error::BadDer);
+        };
+        if own.self_issued() {
+            return self.self_signed(own);
+        }
+        if let Some(finding) = self.not_a_ca() {
+            return finding;
+        }
+        let way = self.way_up();
+        let last = way.last().copied().unwrap_or(0);
+        let subject = Subject::Presented(last);
+        let issuer = match &self.presented[last].facts {
+            Ok(facts) if facts.self_issued() => {
+                let sentence = format!("the chain ends at the root `{}`, which is not in the bundle", facts.subject);
+                return Finding { code: Code::UnknownIssuer, subject, sentence };
+            }
+            Ok(facts) => &facts.issuer,
+            Err(_) => return self.malformed(&Error::BadDer),
+        };
+        if last == 0 {
+            let sentence = format!(
+                "the certificate was issued by `{issuer}`, which the server did not send and the bundle does not hold"
+            );
+            return Finding { code: Code::IncompleteChain, subject, sentence };
+        }
+        let sentence = format!("the chain ends at the issuer `{issuer}`, which is not in the bundle");
+        Finding { code: Code::UnknownIssuer, subject, sentence }
+    }
+
+    /// The places from the server's own certificate upwards, as far as issuers were sent.
+    fn way_up(&self) -> Vec<usize> {
+        let mut way = vec![0];
+        let mut current = 0;
+        while let Some(Ok(facts)) = self.presented.get(current).map(|c| c.facts.as_ref()) {
+            let next = self.presented.iter().position(|candidate| {
+                candidate.facts.as_ref().is_ok_and(|c| c.subject_der == facts.issuer_der)
+            });
+            match next {
+                Some(place) if !way.contains(&place) && way.len() < MOST_EXPLAINED => {
+                    way.push(place);
+                    current = place;
+                }
+                _ => break,
+            }
+        }
+        way
+    }
+
+    fn not_a_ca(&self) -> Option<Finding> {
+        let place = *self.way_up().iter().skip(1).find(|place| {
+            self.presented[**place].facts.as_ref().is_ok_and(|facts| facts.is_ca != Some(true))
+        })?;
+        let sentence = format!("the issuer `{}` is not a CA", self.presented[place].name());
+        Some(Finding { code: Code::IssuerNotCa, subject: Subject::Presented(place), sentence })
+    }
+
+    /// A signature does not hold: a weak key that cannot be used, a CA made anew under its old name, or
+    /// a certificate that was changed.
+    fn bad_signature(&self) -> Finding {
+        let way = self.way_up();
+        let mut ladder: Vec<_> =
+            way.iter().map(|place| (&self.presented[*place], Subject::Presented(*place))).collect();
+        let top = ladder.last().and_then(|(certificate, _)| certificate.facts.as_ref().ok());
+        let anchors = self.trust.anchors.certificates().iter().enumerate();
+        let named = anchors.filter(|(_, anchor)| match (&anchor.facts, top) {
+            (Ok(anchor), Some(top)) => anchor.subject_der == top.issuer_der,
+            _ => false,
+        });
+        ladder.extend(named.map(|(place, anchor)| (anchor, Subject::Anchor(place))).next());
+        let keys = ladder.iter().filter(|(certificate, _)| is_rsa(certificate));
+        if let Some(finding) = keys.copied().find_map(|(c, s)| judge::strength(c, s)) {
+            return finding;
+        }
+        for rung in ladder.windows(2) {
+            let ((child, subject), (issuer, above)) = (rung[0], rung[1]);
+            let (Ok(named), Ok(has)) = (&child.facts, &issuer.facts) else { continue };
+            if child.signed_by(issuer) {
+                continue;
+            }
+            let other_key = match (&named.authority_key_id, &has.key_id) {
+                (Some(named), Some(has)) => named != has,
+                _ => matches!(above, Subject::Anchor(_)),
+            };
+            let (code, why) = if other_key {
+                let who = if matches!(above, Subject::Anchor(_)) { "the bundle holds" } else { "the server sent" };
+                (Code::IssuerKeyMismatch, format!("{who} a certificate of that name with another key"))
+            } else {
+                (Code::BadSignature, "the signature does not hold".into())
+            };
+            let sentence =
+                format!("{} `{}` claims to be signed by `{}`, but {why}", kind(subject), child.name(), has.subject);
+            return Finding { code, subject, sentence };
+        }
+        self.own(Code::BadSignature, "or one above it does not bear its issuer's signature")
+    }
+
+    fn purposes(&self) -> Option<Finding> {
+        judge::purpose(self.own_facts()?, Subject::Presented(0))
+    }
+
+    fn version(&self) -> Finding {
+        self.first(|certificate, subject, _| {
+            let facts = certificate.facts.as_ref().ok().filter(|facts| facts.version != 3)?;
+            let sentence =
+                format!("{} `{}` is X.509 version {}; 3 is needed", kind(subject), facts.subject, facts.version);
+            Some(Finding { code: Code::CertVersion, subject, sentence })
+        })
+        .unwrap_or_else(|| self.own(Code::CertVersion, "or one above it is not X.509 version 3"))
+    }
+
+    fn malformed(&self, error: &Error) -> Finding {
+        let unreadable = self.presented.iter().position(|certificate| certificate.facts.is_err());
+        let place = unreadable.unwrap_or(0);
+        let subject = Subject::Presented(place);
+        let why = match self.presented.get(place).map(|certificate| &certificate.facts) {
+            Some(Err(why)) => why.clone(),
+            _ => error.to_string(),
+        };
+        let sentence = format!("{} cannot be read: {why}", kind(subject));
+        Finding { code: Code::MalformedCertificate, subject, sentence }
+    }
+
+    fn own(&self, code: Code, what: &str) -> Finding {
+        let name = self.presented.first().map_or_else(String::new, Certificate::name);
+        Finding { code, subject: Subject::Presented(0), sentence: format!("the certificate `{name}` {what}") }
+    }
+
+    fn issuer(&self, code: Code, what: &str) -> Finding {
+        let place = self.way_up().get(1).copied().unwrap_or(0);
+        let subject = Subject::Presented(place);
+        let sentence = format!("{} `{}` {what}", kind(subject), self.presented[place].name());
+        Finding { code, subject, sentence }
+    }
+
+    fn generic(&self, code: Code, error: &Error) -> Finding {
+        self.own(code, &format!("was refused: {error}"))
+    }
+
+    fn first(&self, check: impl Fn(&Certificate, Subject, OffsetDateTime) -> Option<Finding>) -> Option<Finding> {
+        let way = self.way_up();
+        let others = (0..self.presented.len().min(MOST_EXPLAINED)).filter(|place| !way.contains(place));
+        let mut places = way.iter().copied().chain(others);
+        places.find_map(|place| check(&self.presented[place], Subject::Presented(place), self.now))
+    }
+
+    fn own_facts(&self) -> Option<&Facts> {
+        self.presented.first()?.facts.as_ref().ok()
+    }
+}
+
+/// A hash in the signature that is broken, or unknown?
+fn signature(certificate: &Certificate, subject: Subject) -> Option<Finding> {
+    let facts = certificate.facts.as_ref().ok()?;
+    // The signature of a self-signed certificate proves nothing and is not looked at.
+    if facts.self_issued() {
+        return None;
+    }
+    let (code, name) = match facts.signature_algorithm.as_str() {
+        "1.2.840.113549.1.1.2" | "1.2.840.113549.1.1.4" => (Code::WeakSignature, "MD5"),
+        "1.2.840.113549.1.1.5" | "1.2.840.10045.4.1" | "1.2.840.10040.4.3" | "1.3.14.3.2.29" => {
+            (Code::WeakSignature, "SHA-1")
+        }
+        "1.2.840.113549.1.1.10" // RSA-PSS
+        | "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13"
+        | "1.2.840.10045.4.3.2" | "1.2.840.10045.4.3.3" | "1.2.840.10045.4.3.4"
+        | "1.3.101.112" => return None,
+        other => (Code::UnsupportedSignature, other),
+    };
+    let sentence = format!("{} `{}` is signed with {name}", kind(subject), certificate.name());
+    Some(Finding { code, subject, sentence })
+}
+
+fn is_rsa(certificate: &Certificate) -> bool {
+    certificate.facts.as_ref().is_ok_and(|facts| matches!(facts.key, Key::Rsa(_)))
+}
+
+fn fits(der: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+    EndEntityCert::try_from(der).is_ok_and(|cert| cert.verify_is_valid_for_subject_name(name).is_ok())
+}
+
+fn list(names: &[String]) -> String {
+    const MOST: usize = 8;
+    let bare: Vec<_> =
+        names.iter().take(MOST).map(|name| format!("`{}`", name.trim_start_matches("dns:"))).collect();
+    match names.len() {
+        0 => "no name at all".into(),
+        n if n > MOST => format!("{} and {} more", bare.join(", "), n - MOST),
+        _ => bare.join(", "),
+    }
+}
+
+/// A hostile chain may hold hundreds of certificates; this many are looked at for words.
+const MOST_EXPLAINED: usize = 16;

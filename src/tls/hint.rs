@@ -1,0 +1,90 @@
+//! What to do about a refusal: one line for the operator, with the flag or the command to use.
+//!
+//! A hint never says to weaken verification. `docs/failures.md` says more under each code.
+
+use super::{
+    diagnose::Case,
+    failure::{Code, Finding, Subject},
+    identity::ReferenceId,
+};
+
+/// The hint for a verdict on a certificate.
+pub fn hint(case: &Case<'_>, verdict: &Finding) -> String {
+    let wanted = case.reference.value();
+    let san = match case.reference {
+        ReferenceId::Dns(_) => format!("DNS:{wanted}"),
+        ReferenceId::Ip(_) => format!("IP:{wanted}"),
+    };
+    let own = case.presented.first();
+    let fingerprint = own.map_or("", |certificate| certificate.sha256.as_str());
+    match verdict.code {
+        Code::Expired => "have it renewed; if it looks right to you, compare the clocks (`date -u`)".into(),
+        Code::NotYetValid => "compare the clocks of this host and of the CA's (`date -u`), or wait".into(),
+        Code::NameMismatch => {
+            format!("reach it by a name it has (`verify_name` where only the address differs), or have it reissued with `{san}`")
+        }
+        Code::NoSan => format!("have it reissued with a subjectAltName: `openssl req … -addext subjectAltName={san}`"),
+        Code::IpSanMissing => {
+            format!("have it reissued with `{san}` in subjectAltName, or reach it by its host name")
+        }
+        Code::IncompleteChain => {
+            "configure the server to send its intermediate certificate; or, if the CA is unknown, add its root to --ca-bundle".into()
+        }
+        Code::UnknownIssuer => "if that CA is yours, add its root certificate to --ca-bundle".into(),
+        Code::SelfSignedNotInBundle => {
+            format!("if the server's owner confirms the fingerprint {fingerprint}, add this certificate to --ca-bundle")
+        }
+        Code::IssuerKeyMismatch => {
+            "the CA was probably made anew: get its present certificate and replace the old one in --ca-bundle".into()
+        }
+        Code::BadSignature => {
+            "have it reissued; a certificate that was changed on the way may also mean an attack".into()
+        }
+        Code::WeakKey => match verdict.subject {
+            Subject::Anchor(_) => "replace this CA by one with an RSA key of 2048 bits or more, or P-256".into(),
+            _ => "have it reissued with an RSA key of 2048 bits or more, or P-256".into(),
+        },
+        Code::WeakSignature | Code::UnsupportedSignature => {
+            "have it reissued with SHA-256 (`openssl … -sha256`)".into()
+        }
+        Code::UnsupportedKey => "have it reissued with a P-256, P-384 or RSA key".into(),
+        Code::WrongPurpose => "have it reissued with `extendedKeyUsage = serverAuth`".into(),
+        Code::CaAsServer => {
+            "have it reissued with `basicConstraints = CA:FALSE`; a CA's own certificate should not serve".into()
+        }
+        Code::IssuerNotCa | Code::IssuerMayNotSign => {
+            "have it issued by a CA certificate (`basicConstraints = CA:TRUE`, `keyUsage = keyCertSign`)".into()
+        }
+        Code::PathLength | Code::NameConstraint => {
+            "ask the CA: this chain breaks a limit that the CA itself set".into()
+        }
+        Code::RootExpired | Code::RootUnfit => "replace this root in --ca-bundle by its CA's present one".into(),
+        Code::CertVersion => format!("have it reissued as X.509 v3 with `{san}` in subjectAltName"),
+        Code::ChainTooLong => "add one of its intermediates to --ca-bundle".into(),
+        Code::ChainTooComplex => "have the server send only the certificates between its own and the root".into(),
+        Code::CriticalExtension | Code::MalformedCertificate => "have it reissued without the odd part".into(),
+        Code::NoCertificate => "configure a certificate on the server".into(),
+        Code::Revoked => "have it reissued with a new key; a revoked one may be in other hands".into(),
+        Code::RevocationUnknown | Code::CrlExpired | Code::CrlInvalid => {
+            "get the CA's present list and give it with --crl".into()
+        }
+        code => for_handshake(code).into(),
+    }
+}
+
+/// The hint for a handshake that failed before or beside the verdict.
+pub fn for_handshake(code: Code) -> &'static str {
+    match code {
+        Code::NotTls => "check the port: what answers there does not speak TLS",
+        Code::TlsVersion => "let the server speak TLS 1.2 or 1.3",
+        Code::HandshakeRefused => {
+            "see the server's log; often no common cipher suite, or an unknown server name"
+        }
+        Code::ClosedInHandshake => {
+            "see the server's log; a server that wants another port or name may close like this"
+        }
+        Code::HandshakeTimeout => "see whether the server is overloaded, or something swallows its packets",
+        Code::ClientCertRequired => "this server wants a client certificate",
+        _ => "see docs/failures.md",
+    }
+}

@@ -1,0 +1,14 @@
+//! Who may be believed. No sockets: values and a moment go in, a verdict comes out.
+//!
+//! webpki is the judge ([`judge`]); [`presented`] and [`diagnose`] are its clerk, who keeps what was
+//! presented and explains the verdict without ever changing it.
+
+pub mod client;
+pub mod crl;
+pub mod diagnose;
+pub mod failure;
+pub mod hint;
+pub mod identity;
+pub mod judge;
+pub mod presented;
+pub mod trust;

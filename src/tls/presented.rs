@@ -1,0 +1,334 @@
+//! What a certificate says, read with x509-parser: evidence for people, and the facts for the checks
+//! that webpki leaves to its caller.
+//!
+//! A certificate that cannot be read stays a certificate: its bytes and fingerprint are kept, and
+//! [`Certificate::facts`] is the parser's complaint.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use aws_lc_rs::digest;
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::{GeneralName, ParsedExtension},
+    oid_registry::{Oid, asn1_rs::oid},
+    prelude::FromDer,
+    public_key::PublicKey,
+    x509::SubjectPublicKeyInfo,
+};
+
+/// A certificate as it came, and what could be read of it.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// The bytes.
+    pub der: CertificateDer<'static>,
+    /// SHA-256 over the bytes, lower-case hex.
+    pub sha256: String,
+    /// What it says; the error is the parser's.
+    pub facts: Result<Facts, String>,
+}
+
+/// What a certificate says. Every text is escaped: nothing in it can move a terminal or break a line.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// X.509 version, 1 to 3.
+    pub version: u32,
+    /// Subject, RFC 4514 order as the parser gives it.
+    pub subject: String,
+    /// Subject as DER, to compare.
+    pub subject_der: Vec<u8>,
+    /// The first common name of the subject.
+    pub common_name: Option<String>,
+    /// Issuer.
+    pub issuer: String,
+    /// Issuer as DER.
+    pub issuer_der: Vec<u8>,
+    /// Serial number, hex.
+    pub serial: String,
+    /// Start of validity.
+    pub not_before: OffsetDateTime,
+    /// End of validity.
+    pub not_after: OffsetDateTime,
+    /// Whether there is a subjectAltName extension.
+    pub has_san: bool,
+    /// dNSName entries.
+    pub dns_names: Vec<String>,
+    /// iPAddress entries; those of an odd length are left out.
+    pub ip_addresses: Vec<IpAddr>,
+    /// Other entries of the subjectAltName, with their kind.
+    pub other_names: Vec<String>,
+    /// The public key.
+    pub key: Key,
+    /// The subjectPublicKeyInfo, DER.
+    pub spki: Vec<u8>,
+    /// Signature algorithm, dotted decimal.
+    pub signature_algorithm: String,
+    /// The CA flag; None without basicConstraints.
+    pub is_ca: Option<bool>,
+    /// keyUsage, where present: whether keyCertSign is in it.
+    pub may_sign_certificates: Option<bool>,
+    /// keyUsage, where present: whether cRLSign is in it.
+    pub may_sign_crls: Option<bool>,
+    /// extendedKeyUsage, where present: readable names or dotted OIDs.
+    pub purposes: Option<Vec<String>>,
+    /// Critical extensions that the judge does not know, dotted OIDs.
+    pub unknown_critical: Vec<String>,
+    /// subjectKeyIdentifier.
+    pub key_id: Option<Vec<u8>>,
+    /// keyIdentifier of the authorityKeyIdentifier.
+    pub authority_key_id: Option<Vec<u8>>,
+}
+
+/// A public key, as far as strength goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// A named curve, or Ed25519: name, and whether we take it.
+    Curve(String, bool),
+    /// Anything else, by OID.
+    Other(String),
+    /// RSA with this many bits of modulus.
+    Rsa(usize),
+}
+
+impl Key {
+    /// For people: `RSA 2048`, `P-256`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Curve(name, _) => name.clone(),
+            Self::Other(oid) => format!("key type {oid}"),
+            Self::Rsa(bits) => format!("RSA {bits}"),
+        }
+    }
+}
+
+impl Certificate {
+    /// Reads a certificate.
+    pub fn read(der: &CertificateDer<'_>) -> Self {
+        Self {
+            der: der.clone().into_owned(),
+            sha256: hex(digest::digest(&digest::SHA256, der).as_ref()),
+            facts: Facts::read(der),
+        }
+    }
+
+    /// What names it for people: its subject, or that it cannot be read.
+    pub fn name(&self) -> String {
+        match &self.facts {
+            Ok(facts) if !facts.subject.is_empty() => facts.subject.clone(),
+            Ok(facts) => facts.presented_names().first().cloned().unwrap_or_else(|| "(no name)".into()),
+            Err(_) => format!("(unreadable, {} bytes)", self.der.len()),
+        }
+    }
+}
+
+impl Certificate {
+    /// Whether the signature on this certificate was made with that one's key. For words only: the
+    /// judge does not ask.
+    pub fn signed_by(&self, issuer: &Self) -> bool {
+        let (Ok((_, own)), Ok((_, issuer))) =
+            (X509Certificate::from_der(&self.der), X509Certificate::from_der(&issuer.der))
+        else {
+            return false;
+        };
+        own.verify_signature(Some(issuer.public_key())).is_ok()
+    }
+}
+
+impl Facts {
+    fn read(der: &[u8]) -> Result<Self, String> {
+        let (rest, cert) = X509Certificate::from_der(der).map_err(|e| escape(&e.to_string()))?;
+        if !rest.is_empty() {
+            return Err(format!("{} bytes behind its end", rest.len()));
+        }
+        let validity = cert.validity();
+        let mut facts = Self {
+            version: cert.version().0 + 1,
+            subject: escape(&cert.subject().to_string()),
+            subject_der: cert.subject().as_raw().to_vec(),
+            common_name: cert.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).map(escape),
+            issuer: escape(&cert.issuer().to_string()),
+            issuer_der: cert.issuer().as_raw().to_vec(),
+            serial: hex(cert.raw_serial()),
+            not_before: validity.not_before.to_datetime(),
+            not_after: validity.not_after.to_datetime(),
+            has_san: false,
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            other_names: Vec::new(),
+            key: key(cert.public_key()),
+            spki: cert.public_key().raw.to_vec(),
+            signature_algorithm: cert.signature_algorithm.algorithm.to_id_string(),
+            is_ca: None,
+            may_sign_certificates: None,
+            may_sign_crls: None,
+            purposes: None,
+            unknown_critical: Vec::new(),
+            key_id: None,
+            authority_key_id: None,
+        };
+        for extension in cert.extensions() {
+            if extension.critical && !JUDGE_KNOWS.contains(&extension.oid) {
+                facts.unknown_critical.push(extension.oid.to_id_string());
+            }
+            match extension.parsed_extension() {
+                ParsedExtension::SubjectAlternativeName(san) => {
+                    facts.has_san = true;
+                    san.general_names.iter().for_each(|name| facts.add_name(name));
+                }
+                ParsedExtension::BasicConstraints(constraints) => facts.is_ca = Some(constraints.ca),
+                ParsedExtension::KeyUsage(usage) => {
+                    facts.may_sign_certificates = Some(usage.key_cert_sign());
+                    facts.may_sign_crls = Some(usage.crl_sign());
+                }
+                ParsedExtension::ExtendedKeyUsage(usage) => {
+                    let mut purposes = Vec::new();
+                    for (there, name) in [
+                        (usage.any, "any"),
+                        (usage.server_auth, SERVER_AUTH),
+                        (usage.client_auth, "clientAuth"),
+                        (usage.code_signing, "codeSigning"),
+                        (usage.email_protection, "emailProtection"),
+                        (usage.time_stamping, "timeStamping"),
+                        (usage.ocsp_signing, "OCSPSigning"),
+                    ] {
+                        if there {
+                            purposes.push(name.to_owned());
+                        }
+                    }
+                    purposes.extend(usage.other.iter().map(Oid::to_id_string));
+                    facts.purposes = Some(purposes);
+                }
+                ParsedExtension::SubjectKeyIdentifier(id) => facts.key_id = Some(id.0.to_vec()),
+                ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    facts.authority_key_id = id.key_identifier.as_ref().map(|id| id.0.to_vec());
+                }
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    fn add_name(&mut self, name: &GeneralName<'_>) {
+        match name {
+            GeneralName::DNSName(name) => self.dns_names.push(escape(name)),
+            GeneralName::IPAddress(octets) => match ip(octets) {
+                Some(ip) => self.ip_addresses.push(ip),
+                None => self.other_names.push(format!("ip:(of {} octets)", octets.len())),
+            },
+            GeneralName::URI(uri) => self.other_names.push(format!("uri:{}", escape(uri))),
+            GeneralName::RFC822Name(mail) => self.other_names.push(format!("email:{}", escape(mail))),
+            other => self.other_names.push(escape(&other.to_string())),
+        }
+    }
+
+    /// All names of the subjectAltName with their kind: `dns:a.example`, `ip:192.0.2.1`.
+    pub fn presented_names(&self) -> Vec<String> {
+        let dns = self.dns_names.iter().map(|name| format!("dns:{name}"));
+        let ip = self.ip_addresses.iter().map(|ip| format!("ip:{ip}"));
+        dns.chain(ip).chain(self.other_names.iter().cloned()).collect()
+    }
+
+    /// Whether subject and issuer are one name. Says nothing of the signature.
+    pub fn self_issued(&self) -> bool {
+        self.subject_der == self.issuer_der
+    }
+}
+
+/// The purpose that a server certificate needs (RFC 5280 section 4.2.1.12).
+pub const SERVER_AUTH: &str = "serverAuth";
+
+/// The extensions that webpki 0.103 processes, or knows to be harmless; any other critical one refuses.
+const JUDGE_KNOWS: [Oid<'static>; 5] = [
+    oid!(2.5.29.15),
+    oid!(2.5.29.17),
+    oid!(2.5.29.19),
+    oid!(2.5.29.30),
+    oid!(2.5.29.37),
+];
+
+fn key(spki: &SubjectPublicKeyInfo<'_>) -> Key {
+    let oid = spki.algorithm.algorithm.to_id_string();
+    match (oid.as_str(), spki.parsed()) {
+        ("1.2.840.10045.2.1", _) => {
+            let curve = spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok());
+            match curve.map(|oid| oid.to_id_string()).as_deref() {
+                Some("1.2.840.10045.3.1.7") => Key::Curve("P-256".into(), true),
+                Some("1.3.132.0.34") => Key::Curve("P-384".into(), true),
+                Some("1.3.132.0.35") => Key::Curve("P-521".into(), true),
+                Some(other) => Key::Curve(format!("curve {other}"), false),
+                None => Key::Curve("explicit curve".into(), false),
+            }
+        }
+        ("1.3.101.112", _) => Key::Curve("Ed25519".into(), true),
+        (_, Ok(PublicKey::RSA(rsa))) => Key::Rsa(bits(rsa.modulus)),
+        _ => Key::Other(oid),
+    }
+}
+
+fn bits(modulus: &[u8]) -> usize {
+    let significant = modulus.iter().skip_while(|byte| **byte == 0);
+    let mut significant = significant.peekable();
+    let lead = significant.peek().map_or(0, |byte| byte.leading_zeros() as usize);
+    (significant.count() * 8).saturating_sub(lead)
+}
+
+fn ip(octets: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(octets)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Makes a text from the network harmless: control characters, and what reorders a line, are escaped;
+/// what is very long is cut.
+pub fn escape(text: &str) -> String {
+    const MOST: usize = 300;
+    let mut safe = String::with_capacity(text.len().min(MOST));
+    for c in text.chars() {
+        if safe.len() >= MOST {
+            safe.push('…');
+            break;
+        }
+        let reorders = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if c.is_control() || reorders {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_the_network_cannot_move_a_terminal() {
+        assert_eq!(escape("a\x1b[31m\nb\0\u{202e}"), "a\\u{1b}[31m\\nb\\u{0}\\u{202e}");
+        assert!(escape(&"x".repeat(10_000)).len() < 400);
+    }
+
+    #[test]
+    fn modulus_bits() {
+        assert_eq!(bits(&[0, 0x80, 0]), 16);
+        assert_eq!(bits(&[1, 0]), 9);
+        assert_eq!(bits(&[]), 0);
+    }
+
+    #[test]
+    fn garbage_is_kept_with_its_fingerprint() {
+        let cert = Certificate::read(&CertificateDer::from(vec![0x30, 0x82, 1]));
+        assert!(cert.facts.is_err());
+        assert_eq!(cert.sha256.len(), 64);
+    }
+}

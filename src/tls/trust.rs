@@ -1,0 +1,186 @@
+//! Trust anchors: the authorities an operator chose to believe. An empty set cannot be made.
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+use rustls_pki_types::{
+    CertificateDer, TrustAnchor,
+    pem::{PemObject, SectionKind},
+};
+
+use super::presented::{Certificate, hex};
+
+/// A set of trust anchors, never empty, with where it came from.
+///
+/// The certificates are kept whole beside webpki's view of them: an exact match, dates, fitness and
+/// fingerprints need the bytes.
+#[derive(Debug)]
+pub struct TrustAnchors {
+    certificates: Vec<Certificate>,
+    anchors: Vec<TrustAnchor<'static>>,
+    /// What the operator called it, for example `--ca-bundle ca.pem`.
+    pub source: String,
+    /// SHA-256 over the certificates' bytes in their order, lower-case hex.
+    pub sha256: String,
+    /// Certificates that were passed over, each with the reason; they are not trusted.
+    pub skipped: Vec<String>,
+}
+
+impl TrustAnchors {
+    /// Makes a set of PEM files' contents, each with its name for messages.
+    ///
+    /// # Errors
+    /// [`TrustError`] where no usable certificate is found: trust in nobody is a mistake, and trust in
+    /// whom the machine happens to believe was not asked for.
+    pub fn from_pem(source: &str, files: &[(String, Vec<u8>)]) -> Result<Self, TrustError> {
+        let mut ders = Vec::new();
+        let mut other = Vec::new();
+        for (name, bytes) in files {
+            for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
+                match section {
+                    Ok((SectionKind::Certificate, der)) => ders.push(CertificateDer::from(der)),
+                    Ok((kind, _)) => other.push(kind_name(kind)),
+                    Err(error) => {
+                        let why = error.to_string();
+                        return Err(TrustError::Pem { source: source.into(), file: name.clone(), why });
+                    }
+                }
+            }
+        }
+        Self::from_der(source, ders).map_err(|error| match error {
+            TrustError::Empty { source, .. } => TrustError::Empty { source, other },
+            error => error,
+        })
+    }
+
+    /// Makes a set of certificates.
+    ///
+    /// # Errors
+    /// As [`Self::from_pem`].
+    pub fn from_der(source: &str, ders: Vec<CertificateDer<'static>>) -> Result<Self, TrustError> {
+        let mut set = Self {
+            certificates: Vec::new(),
+            anchors: Vec::new(),
+            source: source.to_owned(),
+            sha256: String::new(),
+            skipped: Vec::new(),
+        };
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let found = ders.len();
+        for der in ders {
+            let certificate = Certificate::read(&der);
+            if set.certificates.iter().any(|known| known.der == certificate.der) {
+                continue;
+            }
+            match webpki::anchor_from_trusted_cert(&der) {
+                Ok(anchor) => {
+                    hash.update(&der);
+                    set.anchors.push(anchor.to_owned());
+                    set.certificates.push(certificate);
+                }
+                Err(_) => set.skipped.push(format!(
+                    "certificate {} (sha256 {}) cannot be read and is not trusted",
+                    certificate.name(),
+                    certificate.sha256
+                )),
+            }
+        }
+        if set.anchors.is_empty() {
+            let source = set.source;
+            return Err(match found {
+                0 => TrustError::Empty { source, other: Vec::new() },
+                _ => TrustError::Unreadable { source, found },
+            });
+        }
+        set.sha256 = hex(hash.finish().as_ref());
+        Ok(set)
+    }
+
+    /// As webpki takes them; same places as [`Self::certificates`].
+    pub fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+
+    /// The certificates.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    /// The place of a certificate, byte for byte.
+    pub fn exact(&self, der: &[u8]) -> Option<usize> {
+        self.certificates.iter().position(|certificate| certificate.der.as_ref() == der)
+    }
+
+    /// The place of an anchor that webpki names by subject and key.
+    pub fn place_of(&self, anchor: &TrustAnchor<'_>) -> Option<usize> {
+        self.anchors.iter().position(|known| {
+            known.subject == anchor.subject
+                && known.subject_public_key_info == anchor.subject_public_key_info
+        })
+    }
+}
+
+fn kind_name(kind: SectionKind) -> &'static str {
+    match kind {
+        SectionKind::Certificate => "CERTIFICATE",
+        SectionKind::PublicKey => "PUBLIC KEY",
+        SectionKind::RsaPrivateKey => "RSA PRIVATE KEY",
+        SectionKind::PrivateKey => "PRIVATE KEY",
+        SectionKind::EcPrivateKey => "EC PRIVATE KEY",
+        SectionKind::Crl => "X509 CRL",
+        SectionKind::Csr => "CERTIFICATE REQUEST",
+        _ => "another kind",
+    }
+}
+
+/// Why there is no set of trust anchors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrustError {
+    /// No certificate at all; the kinds of the other PEM blocks.
+    Empty {
+        /// What the operator called it.
+        source: String,
+        /// Kinds of PEM blocks found instead.
+        other: Vec<&'static str>,
+    },
+    /// Not PEM.
+    Pem {
+        /// What the operator called it.
+        source: String,
+        /// The file.
+        file: String,
+        /// The parser's complaint.
+        why: String,
+    },
+    /// Certificates, none of which can be read.
+    Unreadable {
+        /// What the operator called it.
+        source: String,
+        /// How many.
+        found: usize,
+    },
+}
+
+impl fmt::Display for TrustError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty { source, other } if other.is_empty() => write!(
+                f,
+                "{source}: no certificate in it\nhint: it should hold the CERTIFICATE blocks (PEM) of the authorities to trust"
+            ),
+            Self::Empty { source, other } => write!(
+                f,
+                "{source}: no certificate in it (found {} PEM block{}: {})\nhint: it should hold the CERTIFICATE blocks of the authorities to trust",
+                other.len(),
+                if other.len() == 1 { "" } else { "s" },
+                other.join(", ")
+            ),
+            Self::Pem { source, file, why } => write!(f, "{source}: `{file}` is not PEM: {why}"),
+            Self::Unreadable { source, found } => {
+                write!(f, "{source}: none of its {found} certificates can be read")
+            }
+        }
+    }
+}
+
+impl std::error::Error for TrustError {}
