@@ -76,8 +76,7 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub fn bind(settings: Settings) -> Result<Self, AppError> {
-        let form = settings.log.format.audit_form();
-        let audit = AuditSink::new(form, settings.audit_log.clone())
+        let audit = AuditSink::new(settings.log.audit_copy(), settings.audit_log.clone())
             .map_err(|error| AppError::Audit(settings.audit_log.clone().unwrap_or_default(), error))?;
         let bind = |settings: &ListenerSettings| {
             let socket = TcpListener::bind(settings.address)?;

@@ -6,8 +6,6 @@ use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::audit::sink::Form;
-
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,14 +34,6 @@ impl LogFormat {
     /// Text on a terminal, JSON otherwise.
     pub fn fitting() -> Self {
         if io::stderr().is_terminal() { Self::Text } else { Self::Json }
-    }
-
-    /// The same, for audit events.
-    pub fn audit_form(self) -> Form {
-        match self {
-            Self::Json => Form::Json,
-            Self::Text => Form::Text,
-        }
     }
 }
 

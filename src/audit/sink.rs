@@ -1,4 +1,4 @@
-//! Where audit events go: always to stderr, and to a file if one was named.
+//! Where audit events go: to stderr, and to a file if one was named.
 //!
 //! A refusal stands whether or not it can be written. A file that cannot be written is said on stderr
 //! once, tried again at every event, and its recovery is said too. It is opened anew when it was renamed
@@ -26,7 +26,8 @@ pub enum Form {
 /// The audit sink. Its lock is taken for refusals only, never for a request that is passed on.
 #[derive(Debug)]
 pub struct AuditSink {
-    form: Form,
+    /// How the copy on stderr is written; None only where a file has them and errors alone are wanted.
+    copy: Option<Form>,
     file: Option<Mutex<Target>>,
 }
 
@@ -42,7 +43,7 @@ impl AuditSink {
     ///
     /// # Errors
     /// The system's, where the file cannot be opened for appending.
-    pub fn new(form: Form, path: Option<PathBuf>) -> io::Result<Self> {
+    pub fn new(copy: Option<Form>, path: Option<PathBuf>) -> io::Result<Self> {
         let file = match path {
             None => None,
             Some(path) => {
@@ -50,20 +51,24 @@ impl AuditSink {
                 Some(Mutex::new(Target { path, open, lost: 0 }))
             }
         };
-        Ok(Self { form, file })
+        let copy = copy.or(file.is_none().then_some(Form::Json));
+        Ok(Self { copy, file })
     }
 
     /// Records a refusal.
     pub fn record(&self, event: &Refused<'_>) {
         let json = event.json();
-        match self.form {
-            Form::Json => complain(&json),
-            Form::Text => complain(&event.text()),
+        match self.copy {
+            None => {}
+            Some(Form::Json) => complain(&json),
+            Some(Form::Text) => complain(&event.text()),
         }
         let Some(file) = &self.file else { return };
         // A panic while the lock was held cannot leave the target half-changed.
         let mut target = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        target.write(&json);
+        if !target.write(&json) && self.copy.is_none() {
+            complain(&json);
+        }
     }
 
     /// Opens the file anew at the next event.
@@ -75,8 +80,11 @@ impl AuditSink {
 }
 
 impl Target {
-    fn write(&mut self, line: &str) {
-        match self.try_write(line) {
+    /// Whether the line was written.
+    fn write(&mut self, line: &str) -> bool {
+        let end = self.try_write(line);
+        let written = end.is_ok();
+        match end {
             Ok(()) if self.lost > 0 => {
                 complain(&format!(
                     "INFO audit log `{}`: writing again; {} events went to stderr only",
@@ -98,6 +106,7 @@ impl Target {
                 }
             }
         }
+        written
     }
 
     fn try_write(&mut self, line: &str) -> io::Result<()> {

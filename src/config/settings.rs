@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    audit::sink::Form,
     clock::Clock,
     connect::{
         ConnectLimits,
@@ -90,6 +91,15 @@ impl LogSettings {
             format: options.log_format.unwrap_or_else(LogFormat::fitting),
             level: options.log_level.unwrap_or(LogLevel::Info),
             access: options.access_log.unwrap_or(true),
+        }
+    }
+
+    /// How audit events are copied to stderr: a refusal is a warning.
+    pub fn audit_copy(&self) -> Option<Form> {
+        match (self.level, self.format) {
+            (LogLevel::Error, _) => None,
+            (_, LogFormat::Json) => Some(Form::Json),
+            (_, LogFormat::Text) => Some(Form::Text),
         }
     }
 }

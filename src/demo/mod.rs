@@ -1,9 +1,208 @@
-//! stub
-/// e
+//! `vouchsafe demo`: a two-tier CA and a gallery of servers made for the occasion, a proxy in front, and
+//! plain HTTP through it, so that a reader sees in a minute what passes, what is refused, and why.
+//!
+//! Everything is on 127.0.0.1 and in one temporary directory, and gone at the end.
+
+use std::{fmt, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use certs_dev::{Bundle, Case, Counters, Expected, Gallery, Server};
+use http::{Request, header::HOST};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    app::{App, AppError},
+    clock::Clock,
+    config::{
+        args::{Options, RunArgs},
+        error::ConfigError,
+        settings::Settings,
+    },
+    connect::dial::dial,
+    logging::LogLevel,
+};
+
+/// Good ones first: what must pass, then what is seen most often, then what many tools let through.
+const SHOWN: [Case; 14] = [
+    Case::Good,
+    Case::GoodIp,
+    Case::GoodWildcard,
+    Case::SelfSignedInBundleCa,
+    Case::Expired,
+    Case::WrongName,
+    Case::MissingIntermediate,
+    Case::UnknownRoot,
+    Case::SelfSignedUnknownCa,
+    Case::CnOnly,
+    Case::IpAsDns,
+    Case::WrongPurpose,
+    Case::WeakRsa,
+    Case::IssuerMayNotSign,
+];
+
+/// Why the demonstration did not work.
 #[derive(Debug)]
-pub struct DemoError;
-impl std::fmt::Display for DemoError { fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { Ok(()) } }
-/// r
+pub enum DemoError {
+    /// The proxy could not start.
+    App(AppError),
+    /// A certificate or a server could not be made.
+    Certificates(certs_dev::Error),
+    /// The proxy's settings are wrong.
+    Config(ConfigError),
+    /// A request through the proxy did not work.
+    Http(String),
+    /// A file or a socket.
+    Io(io::Error),
+    /// This many servers were judged otherwise than they must be.
+    Misjudged(usize),
+}
+
+impl fmt::Display for DemoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App(error) => error.fmt(f),
+            Self::Certificates(error) => write!(f, "the gallery cannot be made: {error}"),
+            Self::Config(error) => error.fmt(f),
+            Self::Http(error) => write!(f, "a request through the proxy failed: {error}"),
+            Self::Io(error) => write!(f, "the demonstration cannot be set up: {error}"),
+            Self::Misjudged(count) => write!(f, "{count} servers were judged otherwise than they must be"),
+        }
+    }
+}
+
+impl std::error::Error for DemoError {}
+
+impl From<certs_dev::Error> for DemoError {
+    fn from(error: certs_dev::Error) -> Self {
+        Self::Certificates(error)
+    }
+}
+
+impl From<io::Error> for DemoError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+struct Exhibit {
+    case: Case,
+    upstream: String,
+    address: SocketAddr,
+    counters: Arc<Counters>,
+}
+
+/// Runs the demonstration; with `keep`, servers and proxy stay until Ctrl-C.
+///
 /// # Errors
-/// none
-pub async fn run(_keep: bool) -> Result<(), DemoError> { Ok(()) }
+/// [`DemoError`], also where a server was judged otherwise than it must be.
+pub async fn run(keep: bool) -> Result<(), DemoError> {
+    let directory = tempfile::Builder::new().prefix("vouchsafe-demo-").tempdir()?;
+    let gallery = Gallery::new(Clock::System.now())?;
+    let bundle = directory.path().join("ca-bundle.pem");
+    let audit = directory.path().join("audit.jsonl");
+    fs::write(&bundle, gallery.bundle_pem(Bundle::Plus))?;
+    let mut exhibits = Vec::new();
+    for case in SHOWN {
+        let server = Server::bind(([127, 0, 0, 1], 0).into(), &gallery.identity(case)?, case.about()).await?;
+        let address = server.local_addr();
+        let upstream = format!("{}:{}", gallery.name(case), address.port());
+        exhibits.push(Exhibit { case, upstream, address, counters: server.counters() });
+        tokio::spawn(server.run());
+    }
+    let app = App::bind(settings(&exhibits, &bundle, &audit)?).map_err(DemoError::App)?;
+    let listeners = app.addresses();
+    let (stop, drain) = watch::channel(false);
+    let running = tokio::spawn(app.run(drain));
+
+    println!("A two-tier CA, {} TLS servers, one proxy; all on 127.0.0.1.", exhibits.len());
+    println!("Trusted: the CA's root, and some self-signed certificates: {}\n", bundle.display());
+    let mut misjudged = 0;
+    for (exhibit, listener) in exhibits.iter().zip(&listeners) {
+        let status = get(*listener).await?;
+        let as_it_must = show(exhibit, *listener, status, &audit)?;
+        misjudged += usize::from(!as_it_must);
+    }
+    let refused = exhibits.iter().filter(|exhibit| exhibit.case.expected() != Expected::Accept);
+    let bytes: u64 = refused.clone().map(|exhibit| exhibit.counters.application_bytes()).sum();
+    println!(
+        "\n{} passed, {} refused; the refused servers saw {bytes} bytes of the requests.",
+        exhibits.len() - refused.clone().count(),
+        refused.count()
+    );
+    if keep {
+        println!("The audit log has a JSON line for each refusal: {}", audit.display());
+        println!("\nEverything stays until Ctrl-C. Try: curl -i http://{}/", listeners[4]);
+        tokio::signal::ctrl_c().await?;
+    } else {
+        println!("Stay with `--keep`, and try it with your own curl.");
+    }
+    stop.send_replace(true);
+    match running.await {
+        Ok(end) => end.map_err(DemoError::App)?,
+        Err(error) => return Err(DemoError::Http(error.to_string())),
+    }
+    if misjudged > 0 || bytes > 0 {
+        return Err(DemoError::Misjudged(misjudged));
+    }
+    Ok(())
+}
+
+/// The same settings that flags would make.
+fn settings(exhibits: &[Exhibit], bundle: &Path, audit: &Path) -> Result<Settings, DemoError> {
+    let options = Options {
+        route: exhibits.iter().map(|exhibit| format!("127.0.0.1:0=https://{}", exhibit.upstream)).collect(),
+        connect_to: exhibits.iter().map(|exhibit| format!("{}={}", exhibit.upstream, exhibit.address)).collect(),
+        ca_bundle: vec![bundle.to_owned()],
+        audit_log: Some(audit.to_owned()),
+        log_level: Some(LogLevel::Error),
+        threads: Some(1),
+        ..Options::default()
+    };
+    Settings::of(RunArgs { config: None, options }, |_| None).map_err(DemoError::Config)
+}
+
+/// Plain HTTP, as an old tool speaks it.
+async fn get(listener: SocketAddr) -> Result<u16, DemoError> {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let failed = |error: &dyn fmt::Display| DemoError::Http(error.to_string());
+    let (tcp, _) = dial(&[listener], Instant::now() + LIMIT, LIMIT).await.map_err(|error| failed(&error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await.map_err(|error| failed(&error))?;
+    let driving = tokio::spawn(connection);
+    let request = Request::get("/").header(HOST, listener.to_string()).header("x-auth-token", "a-secret");
+    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| failed(&error))?;
+    let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
+    let status = response.status().as_u16();
+    response.into_body().collect().await.map_err(|error| failed(&error))?;
+    driving.abort();
+    Ok(status)
+}
+
+/// Prints one exhibit; whether it was judged as it must be.
+fn show(exhibit: &Exhibit, listener: SocketAddr, status: u16, audit: &Path) -> Result<bool, DemoError> {
+    let event = last_event(audit, &exhibit.upstream)?;
+    let code = event.as_ref().and_then(|event| event["error.code"].as_str());
+    let mark = if status == 200 { '✔' } else { '✘' };
+    println!("{mark} {status}  http://{listener} → https://{}", exhibit.upstream);
+    println!("       the server: {}", exhibit.case.about());
+    if let Some(event) = &event {
+        let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        println!("       {}: {}", text("error.code"), text("error.message"));
+        for finding in event["vouchsafe.findings"].as_array().into_iter().flatten() {
+            println!("       also {}: {}", finding["code"].as_str().unwrap_or_default(), finding["message"].as_str().unwrap_or_default());
+        }
+        println!("       hint: {}", text("vouchsafe.hint"));
+    }
+    Ok(match exhibit.case.expected() {
+        Expected::Accept => status == 200 && code.is_none(),
+        Expected::Refuse(expected) => status == 403 && code == Some(expected),
+    })
+}
+
+fn last_event(audit: &Path, upstream: &str) -> Result<Option<Value>, DemoError> {
+    let text = fs::read_to_string(audit)?;
+    let events = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    Ok(events.into_iter().find(|event| event["vouchsafe.upstream"] == upstream))
+}

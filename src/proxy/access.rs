@@ -86,6 +86,13 @@ impl Access {
         }
     }
 
+    /// CONNECT was accepted.
+    pub fn answered_connect(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.status = 200;
+        }
+    }
+
     /// We answered ourselves; 0 for a reset.
     pub fn refused(&mut self, id: &str, status: u16, class: &'static str) {
         if let Some(record) = &mut self.record {

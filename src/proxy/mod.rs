@@ -125,6 +125,9 @@ pub struct Entry {
 /// More upstreams than this are forgotten and made anew; a client cannot fill memory with names.
 const MOST_SLOTS: usize = 4096;
 
+/// Why TLS inside CONNECT is refused, and what to do.
+pub const TLS_INSIDE: &str = "TLS inside CONNECT is not served, since it could not be verified here; let the tool ask for `http://`, which becomes verified https";
+
 /// The client's connection ends without an answer.
 #[derive(Debug)]
 pub struct Abort;
@@ -195,7 +198,7 @@ impl Proxy {
             return Err(Failure::Loop);
         }
         if target.form == Form::Authority {
-            return self.open_tunnel(entry, client, access);
+            return Self::open_tunnel(entry, &target, client, access);
         }
         let slot = self.slot(entry, &target)?;
         *chosen = Some(slot.clone());
@@ -206,8 +209,8 @@ impl Proxy {
     /// CONNECT: plain HTTP inside is served like by-Host requests. That it is plain is seen only after
     /// the answer; to port 443 nobody speaks plain HTTP, so there the answer can still say why not.
     fn open_tunnel(
-        &self,
         entry: &Entry,
+        target: &Target,
         client: &ClientHandle,
         access: &mut Access,
     ) -> Result<Response<ResponseBody>, Failure> {
@@ -217,7 +220,11 @@ impl Proxy {
         if entry.tunnel.is_some() {
             return Err(Failure::ConnectRefused("CONNECT inside CONNECT is not served"));
         }
+        if target.authority.as_ref().and_then(|to| to.port) == Some(443) {
+            return Err(Failure::ConnectRefused(TLS_INSIDE));
+        }
         client.tunnel();
+        access.answered_connect();
         let access = std::mem::replace(access, Access::none());
         Ok(Response::new(ResponseBody::Own(Own::new(String::new(), client.clone(), Some(access)))))
     }

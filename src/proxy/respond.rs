@@ -120,7 +120,7 @@ impl Answer {
 
 fn sentence(failure: &Failure, words: &Words, upstream: Option<&str>, detail: Detail) -> String {
     // A client may always hear what is wrong with its own request.
-    if words.kind == Kind::Client || matches!(failure, Failure::ConnectRefused(_)) {
+    if words.kind == Kind::Client || matches!(failure, Failure::ConnectRefused(_) | Failure::Route(_)) {
         return failure.to_string();
     }
     let upstream = upstream.unwrap_or("the upstream");

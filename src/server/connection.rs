@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     message::authority::Authority,
     proxy::{
-        Entry, FieldCase, Proxy,
+        Entry, FieldCase, Proxy, TLS_INSIDE,
         client::{ClientHandle, Phase},
     },
 };
@@ -182,7 +182,7 @@ async fn inside(
         upstream = to,
         client = %stream.handle().address(),
         listener = %entry.name,
-        "TLS inside CONNECT is not served: it could not be verified here; let the tool ask for `http://`"
+        "{TLS_INSIDE}"
     );
     let _ = timeout(limits.head, stream.write_all(&ACCESS_DENIED)).await;
     stream.handle().linger();

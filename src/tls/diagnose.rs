@@ -161,7 +161,7 @@ impl Case<'_> {
         match self.reference {
             ReferenceId::Ip(_) if facts.dns_names.contains(&wanted) => finding(
                 Code::IpSanMissing,
-                format!("the certificate lists `{wanted}` as a DNS name, not as an IP address (it is valid for {offered})"),
+                format!("the certificate lists `{wanted}` as a DNS name, not as an IP address"),
             ),
             ReferenceId::Ip(_) => finding(
                 Code::IpSanMissing,

@@ -1,0 +1,13 @@
+//! The promises of the built program, a module each.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod faults;
+mod forward_listener;
+mod forwarding;
+mod life;
+mod verification;

@@ -1,0 +1,15 @@
+//! What the tests share: the built program, and servers for it to meet.
+
+pub mod gallery;
+pub mod glance15;
+pub mod image_server;
+pub mod origin;
+pub mod proxy;
+pub mod replicator;
+
+use tempfile::TempDir;
+
+/// A fresh directory, gone when the test is.
+pub fn dir() -> TempDir {
+    tempfile::Builder::new().prefix("vouchsafe-").tempdir().expect("a temporary directory")
+}

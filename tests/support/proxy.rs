@@ -1,0 +1,155 @@
+//! The built program as a child process: started on free ports, watched by its log, ended by its pid.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// No step of a test waits longer than this for an event.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `vouchsafe run`.
+pub struct Proxy {
+    child: Child,
+    log: Arc<Log>,
+    addresses: Vec<SocketAddr>,
+    directory: TempDir,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+impl Proxy {
+    /// Starts the program with these flags, one worker, a JSON log and an audit log, and waits until it
+    /// is ready.
+    pub fn start<S: AsRef<str>>(flags: &[S]) -> Self {
+        let directory = super::dir();
+        let audit = directory.path().join("audit.jsonl");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vouchsafe"));
+        command.args(["run", "--log-format", "json", "--threads", "1", "--audit-log"]).arg(&audit);
+        command.args(flags.iter().map(AsRef::as_ref));
+        for variable in ["OS_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
+            command.env_remove(variable);
+        }
+        let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the program starts");
+        let log = Arc::new(Log::default());
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let filling = log.clone();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                filling.lines.lock().unwrap().0.push(line);
+                filling.more.notify_all();
+            }
+            filling.lines.lock().unwrap().1 = true;
+            filling.more.notify_all();
+        });
+        let mut proxy = Self { child, log, addresses: Vec::new(), directory };
+        proxy.wait_for_log("the ready line", |event| event["message"] == "ready");
+        let listening = proxy.log().into_iter().filter(|event| event["message"] == "listening");
+        proxy.addresses = listening.map(|event| event["address"].as_str().unwrap().parse().unwrap()).collect();
+        proxy
+    }
+
+    /// The address of the n-th listener.
+    pub fn addr(&self, n: usize) -> SocketAddr {
+        self.addresses[n]
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where its audit log is.
+    pub fn audit_path(&self) -> PathBuf {
+        self.directory.path().join("audit.jsonl")
+    }
+
+    /// The audit events so far.
+    pub fn audit(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.audit_path()).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("an audit line is JSON")).collect()
+    }
+
+    /// The log so far; every line is JSON.
+    pub fn log(&self) -> Vec<Value> {
+        let lines = self.log.lines.lock().unwrap().0.clone();
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+    }
+
+    /// The log as it was written.
+    pub fn raw_log(&self) -> String {
+        self.log.lines.lock().unwrap().0.join("\n")
+    }
+
+    /// Waits for a log line that fits.
+    pub fn wait_for_log(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut guard = self.log.lines.lock().unwrap();
+        let mut seen = 0;
+        loop {
+            while let Some(line) = guard.0.get(seen) {
+                seen += 1;
+                if let Ok(event) = serde_json::from_str(line)
+                    && fits(&event)
+                {
+                    return event;
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let ended = guard.1;
+            assert!(!left.is_zero() && !ended, "no {what} in the log:\n{}", guard.0.join("\n"));
+            guard = self.log.more.wait_timeout(guard, left).unwrap().0;
+        }
+    }
+
+    /// The access events so far.
+    pub fn wait_for_access(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_log(what, |event| event["message"] == "request" && fits(event))
+    }
+
+    /// The highest resident memory so far, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(status.expect("kill").success());
+    }
+
+    /// Ends it with SIGTERM and waits.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.child.wait().expect("it ends")
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of the proxy ---\n{}\n---", self.raw_log());
+        }
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
