@@ -148,12 +148,7 @@ impl App {
 
     fn announce(&self) {
         let anchors = &self.settings.routes.trust.0.trust().anchors;
-        info!(
-            source = anchors.source,
-            anchors = anchors.anchors().len(),
-            sha256 = anchors.sha256,
-            "bundle"
-        );
+        info!(source = anchors.source, anchors = anchors.anchors().len(), sha256 = anchors.sha256, "bundle");
         for warning in &self.settings.warnings {
             warn!("{warning}");
         }
@@ -172,9 +167,10 @@ impl App {
     }
 
     fn worker(&self, own: Arc<[SocketAddr]>) -> io::Result<Worker> {
-        let listeners = self.listeners.iter().map(|bound| {
-            Ok((bound.socket.try_clone()?, bound.settings.name.clone(), bound.settings.service.clone()))
-        });
+        let listeners = self
+            .listeners
+            .iter()
+            .map(|bound| Ok((bound.socket.try_clone()?, bound.settings.name.clone(), bound.settings.service.clone())));
         Ok(Worker {
             runtime: runtime::Builder::new_current_thread().enable_all().build()?,
             listeners: listeners.collect::<io::Result<_>>()?,

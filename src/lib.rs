@@ -1,4 +1,53 @@
 //! vouchsafe: plain HTTP in, verified TLS out, every refusal recorded.
+//!
+//! A proxy that stands beside a tool which cannot do TLS, or does it without looking. The tool speaks plain
+//! HTTP to a local listener; the upstream is opened over TLS, and has proved who it is before it sees one
+//! byte of the request. What does not hold is refused, and a record says why.
+//!
+//! # The way of a request
+//!
+//! ```text
+//!  client ──▶ server ──▶ proxy ───▶ message   what is asked for: Target
+//!  (plain)    accept,      │──────▶ route     whom that means, and may one go there: Upstream
+//!             limits,      │──────▶ connect   a kept connection, or a new one:
+//!             time-outs    │           │        resolve ─▶ dial ─▶ handshake ─▶ tls: the verdict
+//!                          │           ▼
+//!                          │        Verified ────────────────────────────────▶ upstream (TLS)
+//!                          │        the only thing that a request is sent on
+//!                          │
+//!                          ├─ answered: the body streams down; at its end one access event
+//!                          └─ not: Failure ─▶ an answer by the listener's policy, or a reset
+//!                                         ├─▶ audit: one event for each refused handshake
+//!                                         └─▶ access event
+//! ```
+//!
+//! Settings come the other way: arguments, variables and file ─▶ `config` (whole or not at all) ─▶ `app`
+//! (binds, starts one worker thread for each core it may have, drains). A worker shares nothing with the
+//! others that a request would wait for.
+//!
+//! # The rooms
+//!
+//! A room uses the rooms named beside it and no others. The names are links to what each is for.
+//!
+//! | room | is | may use |
+//! |---|---|---|
+//! | [`clock`] | the only door to the time of day | |
+//! | [`message`] | facts about HTTP messages; pure | |
+//! | [`logging`] | the process's log on stderr | |
+//! | [`tls`] | whom to believe: judge, evidence, words; no sockets | `clock`, `message::authority` |
+//! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
+//! | [`connect`] | every outbound socket; only verified ones leave | `message`, `route::upstream`, `tls` |
+//! | [`audit`] | what is remembered about refusals | `clock`, `connect::error`, `route::upstream`, `tls` |
+//! | [`proxy`] | the way of one request, and all its ends | `audit`, `clock`, `connect`, `message`, `route`, `tls` |
+//! | [`server`] | the doors inward: listeners and client connections | `message::authority`, `proxy` |
+//! | [`config`] | what was said, made into what is true | the settings of all rooms above |
+//! | [`app`] | the wiring, and the life of the process | all rooms above, but `logging`, `message` and `tls` |
+//! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `demo`, `logging` |
+//!
+//! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
+//! `docs/failures.md` what each refusal means.
+
 pub mod app;
 pub mod audit;
 pub mod cli;

@@ -56,9 +56,7 @@ pub fn start(format: LogFormat, level: LogLevel, access: bool) {
         LogFormat::Json => registry
             .with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false).with_filter(filter))
             .try_init(),
-        LogFormat::Text => {
-            registry.with(layer.with_ansi(io::stderr().is_terminal()).with_filter(filter)).try_init()
-        }
+        LogFormat::Text => registry.with(layer.with_ansi(io::stderr().is_terminal()).with_filter(filter)).try_init(),
     };
     // A second start in one process keeps the first log.
     drop(started);

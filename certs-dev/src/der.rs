@@ -42,14 +42,8 @@ pub(crate) fn elements(mut input: &[u8]) -> Result<Vec<Element<'_>>, Error> {
     let mut found = Vec::new();
     while !input.is_empty() {
         let (header, length) = header(input).ok_or(Error::Der("a cut length"))?;
-        let whole = input
-            .get(..header + length)
-            .ok_or(Error::Der("a cut element"))?;
-        found.push(Element {
-            tag: whole[0],
-            content: &whole[header..],
-            whole,
-        });
+        let whole = input.get(..header + length).ok_or(Error::Der("a cut element"))?;
+        found.push(Element { tag: whole[0], content: &whole[header..], whole });
         input = &input[header + length..];
     }
     Ok(found)
@@ -82,12 +76,7 @@ fn header(input: &[u8]) -> Option<(usize, usize)> {
         return None;
     }
     let length = input.get(2..2 + count)?;
-    Some((
-        2 + count,
-        length
-            .iter()
-            .fold(0, |sum, byte| sum << 8 | usize::from(*byte)),
-    ))
+    Some((2 + count, length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))))
 }
 
 #[cfg(test)]
@@ -101,10 +90,7 @@ mod tests {
             let content = vec![7; size];
             let written = write(OCTET_STRING, &[&content]);
             let read = Element::read(&written).unwrap();
-            assert_eq!(
-                (read.tag, read.content.len(), read.whole.len()),
-                (4, size, written.len())
-            );
+            assert_eq!((read.tag, read.content.len(), read.whole.len()), (4, size, written.len()));
         }
     }
 

@@ -65,12 +65,7 @@ impl Layout {
 /// An authority that is already there stays as it is, and is an error.
 pub fn create(directory: &Path, names: &ServerNames, now: OffsetDateTime) -> Result<Layout, Error> {
     let layout = Layout::of(directory);
-    for path in [
-        &layout.root_key,
-        &layout.root,
-        &layout.intermediate_key,
-        &layout.intermediate,
-    ] {
+    for path in [&layout.root_key, &layout.root, &layout.intermediate_key, &layout.intermediate] {
         if path.exists() {
             return Err(Error::AlreadyThere(path.clone()));
         }
@@ -101,18 +96,10 @@ pub fn open(directory: &Path) -> Result<Authority, Error> {
 }
 
 /// A certificate for a server with these names.
-pub fn issue(
-    authority: &Authority,
-    names: &ServerNames,
-    now: OffsetDateTime,
-) -> Result<Identity, Error> {
+pub fn issue(authority: &Authority, names: &ServerNames, now: OffsetDateTime) -> Result<Identity, Error> {
     let address = names.ips.first().map(IpAddr::to_string);
     let first = names.dns.first().cloned().or(address).unwrap_or_default();
-    authority.issue(&LeafSpec {
-        dns: names.dns.clone(),
-        ips: names.ips.clone(),
-        ..LeafSpec::new(&first, now)
-    })
+    authority.issue(&LeafSpec { dns: names.dns.clone(), ips: names.ips.clone(), ..LeafSpec::new(&first, now) })
 }
 
 /// Key, certificate and intermediate in one file, as DevStack's front ends read it.

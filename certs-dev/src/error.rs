@@ -55,10 +55,7 @@ impl fmt::Display for Error {
             Self::Pem { path, wanted } => write!(f, "no {wanted} in `{}`", path.display()),
             Self::Tls(source) => write!(f, "cannot set up TLS: {source}"),
             Self::UnknownCase(id) => {
-                write!(
-                    f,
-                    "no case is called `{id}`\n  hint: `certs-dev list` shows them all"
-                )
+                write!(f, "no case is called `{id}`\n  hint: `certs-dev list` shows them all")
             }
         }
     }

@@ -12,10 +12,7 @@ use crate::pki::Identity;
 
 /// Makes a directory and those above it.
 pub fn make_directory(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(Error::io(format!(
-        "make the directory `{}`",
-        path.display()
-    )))
+    fs::create_dir_all(path).map_err(Error::io(format!("make the directory `{}`", path.display())))
 }
 
 /// Writes a file that holds no secret.
@@ -33,8 +30,7 @@ pub fn write_private(path: &Path, text: &str) -> Result<(), Error> {
     let mut file = options.open(path).map_err(doing())?;
     // An older file keeps its mode when it is opened; the key must not be there before this.
     #[cfg(unix)]
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .map_err(doing())?;
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(doing())?;
     file.write_all(text.as_bytes()).map_err(doing())
 }
 
@@ -51,13 +47,8 @@ pub fn read_identity(chain: &Path, key: &Path) -> Result<Identity, Error> {
         .collect::<Result<Vec<_>, _>>()
         .ok()
         .filter(|blocks| !blocks.is_empty())
-        .ok_or_else(|| Error::Pem {
-            path: chain.to_owned(),
-            wanted: "certificate",
-        })?;
-    let key = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes()).map_err(|_| Error::Pem {
-        path: key.to_owned(),
-        wanted: "private key",
-    })?;
+        .ok_or_else(|| Error::Pem { path: chain.to_owned(), wanted: "certificate" })?;
+    let key = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes())
+        .map_err(|_| Error::Pem { path: key.to_owned(), wanted: "private key" })?;
     Ok(Identity { chain: blocks, key })
 }

@@ -74,10 +74,7 @@ struct Names {
 
 impl From<Names> for ServerNames {
     fn from(names: Names) -> Self {
-        Self {
-            dns: names.dns,
-            ips: names.ip,
-        }
+        Self { dns: names.dns, ips: names.ip }
     }
 }
 
@@ -103,12 +100,7 @@ fn run(command: Command, now: OffsetDateTime) -> Result<(), Error> {
             files::write_private(&out, &devstack::key_and_chain(&server))?;
         }
         Command::Gallery { directory } => write_gallery(&directory, &Gallery::new(now)?)?,
-        Command::Serve {
-            case,
-            listen,
-            gallery,
-            bundle_out,
-        } => {
+        Command::Serve { case, listen, gallery, bundle_out } => {
             let identity = match gallery {
                 Some(directory) => files::read_identity(
                     &directory.join(format!("{}.pem", case.id())),
@@ -125,14 +117,7 @@ fn run(command: Command, now: OffsetDateTime) -> Result<(), Error> {
             serve(case, listen, &identity)?;
         }
         Command::List => {
-            let row = |case: &Case| {
-                format!(
-                    "{:<34}{:<27}{}\n",
-                    case.id(),
-                    case.expected().as_str(),
-                    case.about()
-                )
-            };
+            let row = |case: &Case| format!("{:<34}{:<27}{}\n", case.id(), case.expected().as_str(), case.about());
             let table: String = Case::ALL.iter().map(row).collect();
             // A reader that has seen enough, as `head` has, is no failure.
             let _ = std::io::stdout().write_all(table.as_bytes());
@@ -149,42 +134,24 @@ fn write_gallery(directory: &Path, gallery: &Gallery) -> Result<(), Error> {
         let at = |extension: &str| directory.join(format!("{}.{extension}", case.id()));
         files::write_public(&at("pem"), &identity.chain_pem())?;
         files::write_private(&at("key"), &identity.key_pem())?;
-        let row = [
-            case.id(),
-            case.name(),
-            case.bundle().file_name(),
-            case.expected().as_str(),
-        ]
-        .join("\t");
+        let row = [case.id(), case.name(), case.bundle().file_name(), case.expected().as_str()].join("\t");
         table += &(row + "\n");
     }
     for bundle in Bundle::ALL {
-        files::write_public(
-            &directory.join(bundle.file_name()),
-            &gallery.bundle_pem(*bundle),
-        )?;
+        files::write_public(&directory.join(bundle.file_name()), &gallery.bundle_pem(*bundle))?;
     }
     files::write_public(&directory.join("gallery.crl"), &gallery.crl_pem())?;
     files::write_public(&directory.join("cases.tsv"), &table)
 }
 
 fn serve(case: Case, listen: SocketAddr, identity: &certs_dev::Identity) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|source| Error::Io {
-        doing: "start the runtime".to_owned(),
-        source,
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| Error::Io { doing: "start the runtime".to_owned(), source })?;
     runtime.block_on(async {
         let about = format!("{}: {}\n", case.id(), case.about());
         let server = Server::bind(listen, identity, &about).await?;
         println!("{}", server.local_addr());
-        eprintln!(
-            "serving `{}` for `{}`; end with Ctrl-C",
-            case.id(),
-            case.name()
-        );
+        eprintln!("serving `{}` for `{}`; end with Ctrl-C", case.id(), case.name());
         server.run().await;
         Ok(())
     })

@@ -30,9 +30,7 @@ impl Hash {
     fn digest_info(self) -> &'static [u8] {
         match self {
             Self::Sha1 => b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
-            Self::Sha256 => {
-                b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
-            }
+            Self::Sha256 => b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20",
         }
     }
 }
@@ -54,25 +52,13 @@ impl Key {
         let [_version, modulus, public, private, ..] = numbers.as_slice() else {
             return Err(Error::Der("a key that is not RSA"));
         };
-        if [modulus, public, private]
-            .iter()
-            .any(|number| number.tag != der::INTEGER)
-        {
+        if [modulus, public, private].iter().any(|number| number.tag != der::INTEGER) {
             return Err(Error::Der("a key that is not RSA"));
         }
-        let unsigned = |number: &Element<'_>| {
-            number
-                .content
-                .iter()
-                .copied()
-                .skip_while(|byte| *byte == 0)
-                .collect::<Vec<u8>>()
-        };
-        let key = Self {
-            modulus: unsigned(modulus),
-            public_exponent: unsigned(public),
-            private_exponent: unsigned(private),
-        };
+        let unsigned =
+            |number: &Element<'_>| number.content.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<u8>>();
+        let key =
+            Self { modulus: unsigned(modulus), public_exponent: unsigned(public), private_exponent: unsigned(private) };
         // Montgomery multiplication needs an odd modulus, PSS room for two hashes.
         if key.modulus.len() < 68 || key.modulus.last().is_none_or(|byte| byte % 2 == 0) {
             return Err(Error::Der("a modulus that is even or tiny"));
@@ -83,17 +69,10 @@ impl Key {
     /// `RSAPublicKey` (RFC 8017, appendix A.1.1), as it stands in a certificate.
     pub(crate) fn public_key(&self) -> Vec<u8> {
         let integer = |bytes: &[u8]| {
-            let sign: &[u8] = if bytes.first().is_some_and(|byte| *byte >= 0x80) {
-                &[0]
-            } else {
-                &[]
-            };
+            let sign: &[u8] = if bytes.first().is_some_and(|byte| *byte >= 0x80) { &[0] } else { &[] };
             der::write(der::INTEGER, &[sign, bytes])
         };
-        der::write(
-            der::SEQUENCE,
-            &[&integer(&self.modulus), &integer(&self.public_exponent)],
-        )
+        der::write(der::SEQUENCE, &[&integer(&self.modulus), &integer(&self.public_exponent)])
     }
 
     /// RSASSA-PKCS1-v1_5.
@@ -135,10 +114,7 @@ fn power(base: &[u8], exponent: &[u8], modulus: &[u8]) -> Vec<u8> {
     let one = field.shifted(1);
     let base = field.multiply(&words(base), &field.shifted(2));
     let mut result = one;
-    for bit in exponent
-        .iter()
-        .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1))
-    {
+    for bit in exponent.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)) {
         result = field.multiply(&result, &result);
         if bit == 1 {
             result = field.multiply(&result, &base);
@@ -163,10 +139,7 @@ impl Montgomery {
             let wrong = modulus[0].wrapping_mul(inverse);
             inverse = inverse.wrapping_mul(2_u32.wrapping_sub(wrong));
         }
-        Self {
-            modulus,
-            inverse: inverse.wrapping_neg(),
-        }
+        Self { modulus, inverse: inverse.wrapping_neg() }
     }
 
     /// R to the power of `times`, modulo the modulus, where R is one word beyond it.
@@ -226,20 +199,12 @@ fn add_product(sum: &mut [u32], numbers: &[u32], factor: u32) {
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {
-    let word = |chunk: &[u8]| {
-        chunk
-            .iter()
-            .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
-    };
+    let word = |chunk: &[u8]| chunk.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
     bytes.rchunks(4).map(word).collect()
 }
 
 fn bytes(words: &[u32], length: usize) -> Vec<u8> {
-    let all: Vec<u8> = words
-        .iter()
-        .rev()
-        .flat_map(|word| word.to_be_bytes())
-        .collect();
+    let all: Vec<u8> = words.iter().rev().flat_map(|word| word.to_be_bytes()).collect();
     all[all.len() - length..].to_vec()
 }
 
@@ -247,8 +212,7 @@ fn bytes(words: &[u32], length: usize) -> Vec<u8> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use aws_lc_rs::signature::{
-        RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY,
-        RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, UnparsedPublicKey,
+        RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, UnparsedPublicKey,
     };
 
     use super::*;
@@ -263,8 +227,7 @@ mod tests {
         let check = UnparsedPublicKey::new(&RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY, &public);
         assert!(check.verify(b"message", &sha1).is_ok());
         assert!(check.verify(b"massage", &sha1).is_err());
-        let check =
-            UnparsedPublicKey::new(&RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, &public);
+        let check = UnparsedPublicKey::new(&RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, &public);
         assert!(check.verify(b"message", &sha256).is_ok());
     }
 

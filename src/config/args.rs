@@ -91,7 +91,13 @@ pub struct Options {
     pub crl: Vec<PathBuf>,
 
     /// Connect elsewhere than the name says, and verify the name all the same.
-    #[arg(long, value_name = "HOST[:PORT]=HOST[:PORT]", env = "VOUCHSAFE_CONNECT_TO", value_delimiter = ',', help_heading = "Upstreams")]
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]=HOST[:PORT]",
+        env = "VOUCHSAFE_CONNECT_TO",
+        value_delimiter = ',',
+        help_heading = "Upstreams"
+    )]
     pub connect_to: Vec<String>,
 
     /// A set of settings: `glance-replicator`.

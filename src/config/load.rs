@@ -23,8 +23,7 @@ pub type Named = (String, Vec<u8>);
 /// [`ConfigError`] that names the file, the line, and the nearest known key.
 pub fn file(path: &Path) -> Result<Options, ConfigError> {
     let name = path.display();
-    let text = fs::read_to_string(path)
-        .map_err(|error| ConfigError::one(format!("--config `{name}`: {error}")))?;
+    let text = fs::read_to_string(path).map_err(|error| ConfigError::one(format!("--config `{name}`: {error}")))?;
     parse(&text).map_err(|problems| {
         let problems: Vec<_> = problems.into_iter().map(|problem| format!("{name}:{problem}")).collect();
         match ConfigError::unless_empty(problems) {
@@ -39,9 +38,8 @@ pub fn file(path: &Path) -> Result<Options, ConfigError> {
 /// # Errors
 /// The problems, at least one.
 pub fn parse(text: &str) -> Result<Options, Vec<String>> {
-    let complain = |error: toml::de::Error| {
-        vec![format!("{}: {}", line(text, error.span().unwrap_or_default()), error.message())]
-    };
+    let complain =
+        |error: toml::de::Error| vec![format!("{}: {}", line(text, error.span().unwrap_or_default()), error.message())];
     let table = DeTable::parse(text).map_err(complain)?;
     let problems = unknown_keys(text, table.get_ref());
     if !problems.is_empty() {

@@ -117,7 +117,8 @@ impl Settings {
         let file = args.config.as_deref().map(load::file).transpose()?.unwrap_or_default();
         let options = layered(args.options, file);
         let mut problems = Vec::new();
-        let mut build = Build { options: &options, problems: &mut problems, warnings: Vec::new(), clock: Clock::System };
+        let mut build =
+            Build { options: &options, problems: &mut problems, warnings: Vec::new(), clock: Clock::System };
         let routes = build.routes(&variable);
         let listeners = build.listeners(routes.as_ref());
         let limits = build.limits();
@@ -202,9 +203,8 @@ impl Build<'_> {
     }
 
     fn routes(&mut self, variable: &impl Fn(&str) -> Option<String>) -> Option<Routes> {
-        let crls = load::files("--crl", &self.options.crl).and_then(|files| {
-            Crls::load(&files, self.clock.now()).map_err(|why| format!("--crl {why}"))
-        });
+        let crls = load::files("--crl", &self.options.crl)
+            .and_then(|files| Crls::load(&files, self.clock.now()).map_err(|why| format!("--crl {why}")));
         let crls = self.take(crls).unwrap_or_default();
         self.warnings.extend(crls.skipped.iter().map(|skipped| format!("--crl {skipped}")));
         let anchors = self.default_anchors(variable);
@@ -240,7 +240,8 @@ impl Build<'_> {
     fn default_anchors(&mut self, variable: &impl Fn(&str) -> Option<String>) -> Result<TrustAnchors, String> {
         let (source, mut files) = match self.options.ca_bundle.as_slice() {
             [] => {
-                let set = BUNDLE_VARIABLES.iter().find_map(|name| Some((*name, variable(name).filter(|v| !v.is_empty())?)));
+                let set =
+                    BUNDLE_VARIABLES.iter().find_map(|name| Some((*name, variable(name).filter(|v| !v.is_empty())?)));
                 match set {
                     // The environment's bundle is for whoever named nothing; system roots were named.
                     Some((name, value)) if self.options.system_roots != Some(true) => {
@@ -265,7 +266,8 @@ impl Build<'_> {
                 ders.extend(own.certificates().iter().map(|certificate| certificate.der.clone()));
             }
             ders.extend(rustls_native_certs::load_native_certs().certs);
-            let source = [source.as_str(), "--system-roots"].iter().filter(|s| !s.is_empty()).copied().collect::<Vec<_>>();
+            let source =
+                [source.as_str(), "--system-roots"].iter().filter(|s| !s.is_empty()).copied().collect::<Vec<_>>();
             return TrustAnchors::from_der(&source.join(" and "), ders).map_err(|error| error.to_string());
         }
         if source.is_empty() {
@@ -282,9 +284,11 @@ impl Build<'_> {
         let named = |key: &str, error: &dyn std::fmt::Display| format!("{what}: {key}: {error}");
         let of = said.of.parse::<Authority>().map_err(|error| named("of", &error));
         let of = self.take(of);
-        let connect_to = said.connect_to.as_ref().map(|to| to.parse::<Authority>().map_err(|error| named("connect_to", &error)));
+        let connect_to =
+            said.connect_to.as_ref().map(|to| to.parse::<Authority>().map_err(|error| named("connect_to", &error)));
         let connect_to = connect_to.and_then(|to| self.take(to));
-        let verify_name = said.verify_name.as_ref().map(|name| reference(name).map_err(|error| named("verify_name", &error)));
+        let verify_name =
+            said.verify_name.as_ref().map(|name| reference(name).map_err(|error| named("verify_name", &error)));
         let verify_name = verify_name.and_then(|name| self.take(name));
         let sni = said.sni.as_ref().map(|name| match reference(name) {
             Ok(ReferenceId::Dns(name)) => Ok(name.as_ref().to_owned()),
@@ -322,7 +326,8 @@ impl Build<'_> {
             listeners.extend(self.take(listener));
         }
         if self.options.route.is_empty() && self.options.forward.is_empty() {
-            self.problems.push("there is nothing to listen on\nhint: give --route LISTEN=URL or --forward LISTEN".into());
+            self.problems
+                .push("there is nothing to listen on\nhint: give --route LISTEN=URL or --forward LISTEN".into());
         }
         if !self.options.forward.is_empty() && self.options.allow.is_empty() {
             self.warnings.push("no --allow was given: forward listeners refuse every destination".into());
@@ -337,8 +342,9 @@ impl Build<'_> {
     }
 
     fn route(&self, text: &str, routes: Option<&Routes>) -> Result<Option<ListenerSettings>, String> {
-        let (listen, url) =
-            text.split_once('=').ok_or("needs an address and a URL, as in `127.0.0.1:19292=https://glance.example:9292`")?;
+        let (listen, url) = text
+            .split_once('=')
+            .ok_or("needs an address and a URL, as in `127.0.0.1:19292=https://glance.example:9292`")?;
         let address = self.listen(listen)?;
         let Some(rest) = url.strip_prefix("https://") else {
             return Err(match url.strip_prefix("http://") {
@@ -350,7 +356,8 @@ impl Build<'_> {
         if authority.contains(['/', '?', '#']) {
             return Err("a route names a server; the path is the client's".into());
         }
-        let authority: Authority = authority.parse().map_err(|error: crate::message::authority::AuthorityError| error.to_string())?;
+        let authority: Authority =
+            authority.parse().map_err(|error: crate::message::authority::AuthorityError| error.to_string())?;
         let Some(routes) = routes else { return Ok(None) };
         let upstream = routes.fixed(&authority.host, authority.port.unwrap_or(443)).map_err(|error| match error {
             RouteError::Name(name) => format!("`{name}` is not a name that a certificate can carry"),
@@ -363,7 +370,11 @@ impl Build<'_> {
     fn listen(&self, text: &str) -> Result<SocketAddr, String> {
         let (host, port) = text.rsplit_once(':').ok_or("needs an address and a port, as in `127.0.0.1:19292`")?;
         // 0 asks the system for a free port.
-        let port = if port == "0" { 0 } else { parse_port(port).ok_or_else(|| format!("port {port} is not within 1-65535"))? };
+        let port = if port == "0" {
+            0
+        } else {
+            parse_port(port).ok_or_else(|| format!("port {port} is not within 1-65535"))?
+        };
         let ip = match host.parse::<Host>() {
             Ok(Host::Ip(ip)) => ip,
             Ok(Host::Name(name)) if name == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -406,7 +417,8 @@ impl Build<'_> {
             head_bytes: head,
             fields: 200,
         };
-        let connect = ConnectLimits { connect: span(options.connect_timeout, 5), handshake: span(options.tls_timeout, 10) };
+        let connect =
+            ConnectLimits { connect: span(options.connect_timeout, 5), handshake: span(options.tls_timeout, 10) };
         (proxy, client, connect, threads)
     }
 

@@ -72,9 +72,9 @@ impl Connector {
     }
 
     fn is_own(&self, address: SocketAddr) -> bool {
-        self.own.iter().any(|own| {
-            own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified())
-        })
+        self.own
+            .iter()
+            .any(|own| own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified()))
     }
 }
 

@@ -175,9 +175,7 @@ where
 
     /// Closes what was idle too long, or was closed by the other side.
     pub fn sweep(&self) {
-        self.idle
-            .borrow_mut()
-            .retain(|(link, since)| since.elapsed() < self.limits.idle && !link.sender.is_closed());
+        self.idle.borrow_mut().retain(|(link, since)| since.elapsed() < self.limits.idle && !link.sender.is_closed());
     }
 
     /// Whether no connection is kept.

@@ -57,7 +57,8 @@ impl Resolver {
         // Without a name server there is still /etc/hosts.
         let (config, options) = read_system_conf()
             .unwrap_or_else(|_| (ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default()));
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options);
+        let mut builder =
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options);
         builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         let mut resolver = builder.build().map_err(|error| error.to_string())?;
         resolver.set_hosts(Arc::new(Hosts::from_system().unwrap_or_default()));

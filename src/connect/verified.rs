@@ -135,9 +135,7 @@ fn explain(error: &io::Error) -> Finding {
         };
     };
     match tls {
-        TlsError::InvalidMessage(_) => {
-            finding(Code::NotTls, "what answers there does not speak TLS".into())
-        }
+        TlsError::InvalidMessage(_) => finding(Code::NotTls, "what answers there does not speak TLS".into()),
         TlsError::AlertReceived(AlertDescription::ProtocolVersion)
         | TlsError::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
@@ -148,13 +146,10 @@ fn explain(error: &io::Error) -> Finding {
         TlsError::AlertReceived(alert) => {
             finding(Code::HandshakeRefused, format!("the server refused the handshake (alert {alert:?})"))
         }
-        TlsError::InvalidCertificate(CertificateError::BadSignature) => finding(
-            Code::BadSignature,
-            "the server's handshake signature does not fit its certificate".into(),
-        ),
-        TlsError::NoCertificatesPresented => {
-            finding(Code::NoCertificate, "the server sent no certificate".into())
+        TlsError::InvalidCertificate(CertificateError::BadSignature) => {
+            finding(Code::BadSignature, "the server's handshake signature does not fit its certificate".into())
         }
+        TlsError::NoCertificatesPresented => finding(Code::NoCertificate, "the server sent no certificate".into()),
         TlsError::InvalidCertificate(CertificateError::BadEncoding) => {
             finding(Code::MalformedCertificate, "the certificate the server sent cannot be read".into())
         }

@@ -191,7 +191,11 @@ fn show(exhibit: &Exhibit, listener: SocketAddr, status: u16, audit: &Path) -> R
         let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
         println!("       {}: {}", text("error.code"), text("error.message"));
         for finding in event["vouchsafe.findings"].as_array().into_iter().flatten() {
-            println!("       also {}: {}", finding["code"].as_str().unwrap_or_default(), finding["message"].as_str().unwrap_or_default());
+            println!(
+                "       also {}: {}",
+                finding["code"].as_str().unwrap_or_default(),
+                finding["message"].as_str().unwrap_or_default()
+            );
         }
         println!("       hint: {}", text("vouchsafe.hint"));
     }

@@ -134,9 +134,7 @@ impl fmt::Display for AuthorityError {
             Why::Bracket => "not an IPv6 address in brackets",
             Why::Character => "a character that no host name has",
             Why::Empty => "the host is missing",
-            Why::Label => {
-                "not a DNS name (labels of 1 to 63 letters, digits, `-`, `_`; 253 in all)"
-            }
+            Why::Label => "not a DNS name (labels of 1 to 63 letters, digits, `-`, `_`; 253 in all)",
             Why::Numeric => "neither a name nor an address in the form 192.0.2.1",
             Why::Port => "the port is not within 1-65535",
             // The text may hold a password: it is not repeated.
@@ -184,9 +182,9 @@ fn canonical_name(text: &str) -> Result<String, Why> {
         return Err(Why::Character);
     }
     if name.len() > 253
-        || name.split('.').any(|label| {
-            label.is_empty() || label.len() > 63 || label.starts_with('-') || label.ends_with('-')
-        })
+        || name
+            .split('.')
+            .any(|label| label.is_empty() || label.len() > 63 || label.starts_with('-') || label.ends_with('-'))
     {
         return Err(Why::Label);
     }
@@ -226,8 +224,22 @@ mod tests {
     #[test]
     fn what_two_readers_could_read_in_two_ways_is_refused() {
         for text in [
-            "", "127.1", "0x7f.0.0.1", "1.2.3.4.", "2130706433", "a..b", "-a.example", "a-.example",
-            "*.example", "a b", "a/b", "[::1", "[::1%eth0]", "fe80::1%eth0", "a\0b", "[v1.x]",
+            "",
+            "127.1",
+            "0x7f.0.0.1",
+            "1.2.3.4.",
+            "2130706433",
+            "a..b",
+            "-a.example",
+            "a-.example",
+            "*.example",
+            "a b",
+            "a/b",
+            "[::1",
+            "[::1%eth0]",
+            "fe80::1%eth0",
+            "a\0b",
+            "[v1.x]",
         ] {
             assert!(text.parse::<Host>().is_err(), "{text:?}");
         }

@@ -144,9 +144,7 @@ impl fmt::Display for TargetError {
         match self {
             Self::AsteriskForm => f.write_str("the target `*` goes with OPTIONS only"),
             Self::Authority(why) => write!(f, "the request names no valid host: {why}"),
-            Self::AuthorityForm => {
-                f.write_str("a target of the form `host:port` goes with CONNECT only")
-            }
+            Self::AuthorityForm => f.write_str("a target of the form `host:port` goes with CONNECT only"),
             Self::ConnectForm => f.write_str("CONNECT needs a target of the form `host:port`"),
             Self::HostBytes => f.write_str("the Host field holds bytes that no host has"),
             Self::NoHost => f.write_str("an HTTP/1.1 request needs a Host field"),

@@ -42,7 +42,13 @@ impl Access {
     }
 
     /// A request came.
-    pub fn begin(client: &ClientHandle, listener: &Rc<str>, method: &Method, path: &str, id: impl FnOnce() -> String) -> Self {
+    pub fn begin(
+        client: &ClientHandle,
+        listener: &Rc<str>,
+        method: &Method,
+        path: &str,
+        id: impl FnOnce() -> String,
+    ) -> Self {
         if !enabled!(target: "access", tracing::Level::INFO) {
             return Self { record: None };
         }

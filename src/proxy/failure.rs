@@ -5,10 +5,7 @@ use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
-use crate::{
-    connect::error::ConnectError, message::target::TargetError, route::table::RouteError,
-    tls::failure::Code,
-};
+use crate::{connect::error::ConnectError, message::target::TargetError, route::table::RouteError, tls::failure::Code};
 
 /// Why a request was not answered by its upstream.
 #[derive(Debug)]
@@ -89,9 +86,7 @@ impl Failure {
                 (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_target_name")
             }
             Self::Target(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_target"),
-            Self::UpstreamClosed(_) => {
-                (Mishap, StatusCode::BAD_GATEWAY, "http_response_incomplete", "upstream_closed")
-            }
+            Self::UpstreamClosed(_) => (Mishap, StatusCode::BAD_GATEWAY, "http_response_incomplete", "upstream_closed"),
         };
         Words { kind, status, proxy_status, class }
     }
@@ -127,9 +122,7 @@ fn connect_words(error: &ConnectError) -> Words {
         ConnectError::Tcp { error, .. } if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             (Mishap, StatusCode::BAD_GATEWAY, "connection_refused", "connection_refused")
         }
-        ConnectError::Tcp { .. } => {
-            (Mishap, StatusCode::BAD_GATEWAY, "destination_ip_unroutable", "connect_failed")
-        }
+        ConnectError::Tcp { .. } => (Mishap, StatusCode::BAD_GATEWAY, "destination_ip_unroutable", "connect_failed"),
     };
     Words { kind, status, proxy_status, class }
 }
@@ -146,9 +139,9 @@ impl fmt::Display for Failure {
             Self::Framing => f.write_str("only `Transfer-Encoding: chunked` is passed on"),
             Self::Loop => f.write_str("the request passed this proxy before: a loop"),
             Self::Method => f.write_str("TRACE is not passed on"),
-            Self::NoDestination => f.write_str(
-                "this proxy needs to know the host: send `GET http://host/path` or a Host field",
-            ),
+            Self::NoDestination => {
+                f.write_str("this proxy needs to know the host: send `GET http://host/path` or a Host field")
+            }
             Self::ResponseTimeout(limit) => write!(f, "no answer within {} s", limit.as_secs_f32()),
             Self::Route(RouteError::Denied { host, port }) => {
                 write!(f, "`{}:{port}` is not allowed as a destination", host.in_authority())

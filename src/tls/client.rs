@@ -118,8 +118,7 @@ impl ServerCertVerifier for Recorder {
         let Some(reference) = &self.reference else {
             return Err(Error::General("no reference identifier".into()));
         };
-        let presented: Vec<_> =
-            std::iter::once(end_entity).chain(intermediates).map(Certificate::read).collect();
+        let presented: Vec<_> = std::iter::once(end_entity).chain(intermediates).map(Certificate::read).collect();
         let algorithms = self.provider.signature_verification_algorithms.all;
         let verdict = judge(&self.trust, &presented, reference, self.clock.now(), algorithms);
         let answer = match &verdict {

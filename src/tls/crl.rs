@@ -11,9 +11,7 @@ use rustls_pki_types::{
 };
 use time::OffsetDateTime;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
-use x509_parser::{
-    extensions::ParsedExtension, prelude::FromDer, revocation_list::CertificateRevocationList,
-};
+use x509_parser::{extensions::ParsedExtension, prelude::FromDer, revocation_list::CertificateRevocationList};
 
 use crate::clock::rfc3339;
 
@@ -23,6 +21,7 @@ use super::presented::escape;
 #[derive(Default)]
 pub struct Crls {
     lists: Vec<CertRevocationList<'static>>,
+    issuers: Vec<Vec<u8>>,
     /// Lists passed over, each with the reason.
     pub skipped: Vec<String>,
 }
@@ -56,9 +55,9 @@ impl Crls {
                     skipped.push(format!("{name}: a list that begins in the future ({from}) is not used"));
                     continue;
                 }
-                let twin = kept.iter_mut().find(|known| {
-                    known.issuer == candidate.issuer && known.authority_key == candidate.authority_key
-                });
+                let twin = kept
+                    .iter_mut()
+                    .find(|known| known.issuer == candidate.issuer && known.authority_key == candidate.authority_key);
                 match twin {
                     Some(known) if known.this_update < candidate.this_update => *known = candidate,
                     Some(_) => skipped.push(format!("{name}: an older list of the same issuer is not used")),
@@ -66,8 +65,8 @@ impl Crls {
                 }
             }
         }
-        let lists = kept.into_iter().map(|candidate| candidate.list.into()).collect();
-        Ok(Self { lists, skipped })
+        let (issuers, lists) = kept.into_iter().map(|kept| (kept.issuer, kept.list.into())).unzip();
+        Ok(Self { lists, issuers, skipped })
     }
 
     /// As webpki takes them.
@@ -75,9 +74,9 @@ impl Crls {
         self.lists.iter().collect()
     }
 
-    /// The issuers' names, DER.
-    pub fn issuers(&self) -> impl Iterator<Item = &[u8]> {
-        self.lists.iter().map(CertRevocationList::issuer)
+    /// Whether a list bears this issuer's name, DER.
+    pub fn issued_by(&self, subject: &[u8]) -> bool {
+        self.issuers.iter().any(|issuer| issuer == subject)
     }
 }
 
@@ -104,13 +103,9 @@ fn read(name: &str, der: &[u8]) -> Result<Candidate, String> {
         .map_err(|error| format!("{name}: this revocation list cannot be used: {error:?}"))?;
     let (_, parsed) = CertificateRevocationList::from_der(der)
         .map_err(|error| format!("{name}: not a revocation list: {}", escape(&error.to_string())))?;
-    let authority_key = parsed.extensions().iter().find_map(|extension| {
-        match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(id) => {
-                id.key_identifier.as_ref().map(|id| id.0.to_vec())
-            }
-            _ => None,
-        }
+    let authority_key = parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+        _ => None,
     });
     Ok(Candidate {
         issuer: parsed.issuer().as_raw().to_vec(),

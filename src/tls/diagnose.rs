@@ -60,9 +60,7 @@ impl Case<'_> {
             Error::CertExpired { .. } | Error::InvalidCertValidity | Error::CertNotValidYet { .. } => {
                 self.first(judge::validity).unwrap_or_else(|| self.generic(Code::Expired, error))
             }
-            Error::CertNotValidForName(_) => {
-                self.name().unwrap_or_else(|| self.generic(Code::NameMismatch, error))
-            }
+            Error::CertNotValidForName(_) => self.name().unwrap_or_else(|| self.generic(Code::NameMismatch, error)),
             Error::CaUsedAsEndEntity => self.ca_as_end_entity(),
             Error::UnknownIssuer => self.no_path(),
             Error::InvalidSignatureForPublicKey => self.bad_signature(),
@@ -70,22 +68,18 @@ impl Case<'_> {
                 Code::NameConstraint,
                 "was issued for a name that a CA above it may not issue for (a name constraint)",
             ),
-            Error::PathLenConstraintViolated => self.issuer(
-                Code::PathLength,
-                "was issued by a CA that may not have further CAs below it (path length)",
-            ),
+            Error::PathLenConstraintViolated => {
+                self.issuer(Code::PathLength, "was issued by a CA that may not have further CAs below it (path length)")
+            }
             Error::EndEntityUsedAsCa => self.not_a_ca().unwrap_or_else(|| self.generic(Code::IssuerNotCa, error)),
             Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension => {
                 self.purposes().unwrap_or_else(|| self.own(Code::WrongPurpose, "is not meant for servers"))
             }
-            Error::UnsupportedCriticalExtension => {
-                self.first(|certificate, subject, _| judge::critical(certificate, subject))
-                    .unwrap_or_else(|| self.generic(Code::CriticalExtension, error))
-            }
+            Error::UnsupportedCriticalExtension => self
+                .first(|certificate, subject, _| judge::critical(certificate, subject))
+                .unwrap_or_else(|| self.generic(Code::CriticalExtension, error)),
             Error::UnsupportedCertVersion => self.version(),
-            Error::MaximumPathDepthExceeded => {
-                self.own(Code::ChainTooLong, "stands below more than 6 intermediates")
-            }
+            Error::MaximumPathDepthExceeded => self.own(Code::ChainTooLong, "stands below more than 6 intermediates"),
             Error::MaximumNameConstraintComparisonsExceeded
             | Error::MaximumPathBuildCallsExceeded
             | Error::MaximumSignatureChecksExceeded => {
@@ -101,7 +95,9 @@ impl Case<'_> {
             Error::UnknownRevocationStatus => {
                 self.own(Code::RevocationUnknown, "is covered by none of the revocation lists")
             }
-            Error::CrlExpired { .. } => self.own(Code::CrlExpired, "is covered by a revocation list that is out of date"),
+            Error::CrlExpired { .. } => {
+                self.own(Code::CrlExpired, "is covered by a revocation list that is out of date")
+            }
             Error::InvalidCrlSignatureForPublicKey
             | Error::IssuerNotCrlSigner
             | Error::InvalidCrlNumber
@@ -182,12 +178,11 @@ impl Case<'_> {
 
     fn self_signed(&self, facts: &Facts) -> Finding {
         let known = self.trust.anchors.certificates().iter().enumerate();
-        let twin = known.filter(|(_, anchor)| {
-            anchor.facts.as_ref().is_ok_and(|anchor| anchor.subject_der == facts.subject_der)
-        });
+        let twin = known
+            .filter(|(_, anchor)| anchor.facts.as_ref().is_ok_and(|anchor| anchor.subject_der == facts.subject_der));
         let mut sentence =
             format!("the server sent the self-signed certificate `{}`, which is not in the bundle", facts.subject);
-        if let Some((_, twin)) = twin.last() {
+        if let Some((_, twin)) = twin.next_back() {
             let there = format!("; the bundle holds another of that name (sha256 {})", twin.sha256);
             sentence.push_str(&there);
         }
@@ -231,9 +226,10 @@ impl Case<'_> {
         let mut way = vec![0];
         let mut current = 0;
         while let Some(Ok(facts)) = self.presented.get(current).map(|c| c.facts.as_ref()) {
-            let next = self.presented.iter().position(|candidate| {
-                candidate.facts.as_ref().is_ok_and(|c| c.subject_der == facts.issuer_der)
-            });
+            let next = self
+                .presented
+                .iter()
+                .position(|candidate| candidate.facts.as_ref().is_ok_and(|c| c.subject_der == facts.issuer_der));
             match next {
                 Some(place) if !way.contains(&place) && way.len() < MOST_EXPLAINED => {
                     way.push(place);
@@ -246,9 +242,11 @@ impl Case<'_> {
     }
 
     fn not_a_ca(&self) -> Option<Finding> {
-        let place = *self.way_up().iter().skip(1).find(|place| {
-            self.presented[**place].facts.as_ref().is_ok_and(|facts| facts.is_ca != Some(true))
-        })?;
+        let place = *self
+            .way_up()
+            .iter()
+            .skip(1)
+            .find(|place| self.presented[**place].facts.as_ref().is_ok_and(|facts| facts.is_ca != Some(true)))?;
         let sentence = format!("the issuer `{}` is not a CA", self.presented[place].name());
         Some(Finding { code: Code::IssuerNotCa, subject: Subject::Presented(place), sentence })
     }
@@ -379,8 +377,7 @@ fn fits(der: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
 
 fn list(names: &[String]) -> String {
     const MOST: usize = 8;
-    let bare: Vec<_> =
-        names.iter().take(MOST).map(|name| format!("`{}`", name.trim_start_matches("dns:"))).collect();
+    let bare: Vec<_> = names.iter().take(MOST).map(|name| format!("`{}`", name.trim_start_matches("dns:"))).collect();
     match names.len() {
         0 => "no name at all".into(),
         n if n > MOST => format!("{} and {} more", bare.join(", "), n - MOST),

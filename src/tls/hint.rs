@@ -77,12 +77,8 @@ pub fn for_handshake(code: Code) -> &'static str {
     match code {
         Code::NotTls => "check the port: what answers there does not speak TLS",
         Code::TlsVersion => "let the server speak TLS 1.2 or 1.3",
-        Code::HandshakeRefused => {
-            "see the server's log; often no common cipher suite, or an unknown server name"
-        }
-        Code::ClosedInHandshake => {
-            "see the server's log; a server that wants another port or name may close like this"
-        }
+        Code::HandshakeRefused => "see the server's log; often no common cipher suite, or an unknown server name",
+        Code::ClosedInHandshake => "see the server's log; a server that wants another port or name may close like this",
         Code::HandshakeTimeout => "see whether the server is overloaded, or something swallows its packets",
         Code::ClientCertRequired => "this server wants a client certificate",
         _ => "see docs/failures.md",

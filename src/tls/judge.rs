@@ -16,8 +16,8 @@ use std::cell::RefCell;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use time::OffsetDateTime;
 use webpki::{
-    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder,
-    UnknownStatusPolicy, VerifiedPath,
+    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+    VerifiedPath,
 };
 
 use crate::clock::{distance, rfc3339, unix};
@@ -160,7 +160,7 @@ fn issuing(case: &diagnose::Case<'_>, issuer: &Certificate, subject: Subject) ->
         let sentence = format!("{what} `{}` may not sign certificates: its keyUsage lacks keyCertSign", facts.subject);
         return Some(Finding { code, subject, sentence });
     }
-    let lists_revocations = case.trust.crls.issuers().any(|name| name == facts.subject_der);
+    let lists_revocations = case.trust.crls.issued_by(&facts.subject_der);
     if lists_revocations && facts.may_sign_crls == Some(false) {
         let sentence = format!("a revocation list is signed by `{}`, whose keyUsage lacks cRLSign", facts.subject);
         return Some(Finding { code: Code::CrlInvalid, subject, sentence });
@@ -180,7 +180,8 @@ fn root(anchor: &Certificate, place: usize, now: OffsetDateTime) -> Option<Findi
         let sentence = format!("the root `{}` in the bundle is not fit to issue: {why}", facts.subject);
         Some(Finding { code: Code::RootUnfit, subject, sentence })
     };
-    if let Some(oid) = facts.unknown_critical.first() {
+    let harmless = |oid: &&String| ROOT_HARMLESS.contains(&oid.as_str());
+    if let Some(oid) = facts.unknown_critical.iter().find(|oid| !harmless(oid)) {
         return unfit(format!("it has a critical extension ({oid}) that is not understood"));
     }
     // X.509 v1 has no basicConstraints; such roots exist and are anchors by the operator's word.
@@ -189,6 +190,9 @@ fn root(anchor: &Certificate, place: usize, now: OffsetDateTime) -> Option<Findi
     }
     None
 }
+
+/// Key identifiers, which some CAs mark critical against RFC 5280; they say nothing that could be missed.
+const ROOT_HARMLESS: [&str; 2] = ["2.5.29.14", "2.5.29.35"];
 
 /// The exact anchor rule's own questions.
 fn exact(own: &Certificate, now: OffsetDateTime) -> Result<(), Finding> {
@@ -206,15 +210,15 @@ pub fn validity(certificate: &Certificate, subject: Subject, now: OffsetDateTime
     let facts = certificate.facts.as_ref().ok()?;
     let what = kind(subject);
     let name = certificate.name();
-    if now > facts.not_after {
+    // X.509 has no fractions: a certificate is valid through the whole of its last second.
+    if now.unix_timestamp() > facts.not_after.unix_timestamp() {
         let ago = distance((now - facts.not_after).whole_seconds());
         let sentence = format!("{what} `{name}` expired on {} ({ago} ago)", rfc3339(facts.not_after));
         return Some(Finding { code: Code::Expired, subject, sentence });
     }
     if now < facts.not_before {
         let ahead = distance((facts.not_before - now).whole_seconds());
-        let sentence =
-            format!("{what} `{name}` is valid only from {} (in {ahead})", rfc3339(facts.not_before));
+        let sentence = format!("{what} `{name}` is valid only from {} (in {ahead})", rfc3339(facts.not_before));
         return Some(Finding { code: Code::NotYetValid, subject, sentence });
     }
     None
@@ -251,21 +255,14 @@ pub fn strength(certificate: &Certificate, subject: Subject) -> Option<Finding> 
 pub fn critical(certificate: &Certificate, subject: Subject) -> Option<Finding> {
     let facts = certificate.facts.as_ref().ok()?;
     let oid = facts.unknown_critical.first()?;
-    let sentence = format!(
-        "{} `{}` has a critical extension ({oid}) that is not understood",
-        kind(subject),
-        certificate.name()
-    );
+    let sentence =
+        format!("{} `{}` has a critical extension ({oid}) that is not understood", kind(subject), certificate.name());
     Some(Finding { code: Code::CriticalExtension, subject, sentence })
 }
 
 /// The clerk cannot read what the judge could: too odd to be trusted.
 fn unreadable(certificate: &Certificate, subject: Subject, error: &str) -> Finding {
-    let sentence = format!(
-        "{} (sha256 {}) cannot be read: {error}",
-        kind(subject),
-        certificate.sha256
-    );
+    let sentence = format!("{} (sha256 {}) cannot be read: {error}", kind(subject), certificate.sha256);
     Finding { code: Code::MalformedCertificate, subject, sentence }
 }
 

@@ -239,13 +239,8 @@ impl Facts {
 pub const SERVER_AUTH: &str = "serverAuth";
 
 /// The extensions that webpki 0.103 processes, or knows to be harmless; any other critical one refuses.
-const JUDGE_KNOWS: [Oid<'static>; 5] = [
-    oid!(2.5.29.15),
-    oid!(2.5.29.17),
-    oid!(2.5.29.19),
-    oid!(2.5.29.30),
-    oid!(2.5.29.37),
-];
+const JUDGE_KNOWS: [Oid<'static>; 5] =
+    [oid!(2.5.29.15), oid!(2.5.29.17), oid!(2.5.29.19), oid!(2.5.29.30), oid!(2.5.29.37)];
 
 fn key(spki: &SubjectPublicKeyInfo<'_>) -> Key {
     let oid = spki.algorithm.algorithm.to_id_string();
@@ -274,10 +269,7 @@ fn bits(modulus: &[u8]) -> usize {
 }
 
 fn ip(octets: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(octets)
-        .map(IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
-        .ok()
+    <[u8; 4]>::try_from(octets).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// Lower-case hex.
@@ -298,7 +290,8 @@ pub fn escape(text: &str) -> String {
             safe.push('…');
             break;
         }
-        let reorders = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        let reorders =
+            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
         if c.is_control() || reorders {
             safe.extend(c.escape_default());
         } else {

@@ -114,8 +114,7 @@ impl TrustAnchors {
     /// The place of an anchor that webpki names by subject and key.
     pub fn place_of(&self, anchor: &TrustAnchor<'_>) -> Option<usize> {
         self.anchors.iter().position(|known| {
-            known.subject == anchor.subject
-                && known.subject_public_key_info == anchor.subject_public_key_info
+            known.subject == anchor.subject && known.subject_public_key_info == anchor.subject_public_key_info
         })
     }
 }

@@ -61,7 +61,9 @@ async fn destinations_nobody_allowed_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_star_does_not_cover_loopback() {
     let (origin, proxy) = start(&["*"], &[]).await;
-    for target in ["http://localhost:PORT/", "http://127.0.0.1:PORT/", "http://[::1]:PORT/", "http://[::ffff:127.0.0.1]:PORT/"] {
+    for target in
+        ["http://localhost:PORT/", "http://127.0.0.1:PORT/", "http://[::1]:PORT/", "http://[::ffff:127.0.0.1]:PORT/"]
+    {
         let seen = exchange(proxy.addr(0), request(&origin, target, "a").as_bytes()).await;
         assert_eq!(seen.status(), 403, "{target}: {}", seen.text());
     }
@@ -71,7 +73,8 @@ async fn a_star_does_not_cover_loopback() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loop_is_refused() {
     let (_, proxy) = start(&["localhost", "127.0.0.0/8"], &[]).await;
-    let own = format!("GET http://localhost:{}/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", proxy.addr(0).port());
+    let own =
+        format!("GET http://localhost:{}/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", proxy.addr(0).port());
     let seen = exchange(proxy.addr(0), own.as_bytes()).await;
     assert_eq!(seen.status(), 403);
     assert!(seen.text().contains("loop"), "{}", seen.text());
@@ -100,7 +103,15 @@ async fn tls_inside_connect_is_refused_in_words_the_client_reads() {
     assert_eq!(to_443.status(), 403);
     assert!(to_443.text().contains("let the tool ask for `http://`"), "{}", to_443.text());
     let mut client = TcpStream::connect(proxy.addr(0)).await.unwrap();
-    client.write_all(request(&origin, "x", "a").replace("GET x", "CONNECT good.gallery.test:5000").replace("Connection: close\r\n", "").as_bytes()).await.unwrap();
+    client
+        .write_all(
+            request(&origin, "x", "a")
+                .replace("GET x", "CONNECT good.gallery.test:5000")
+                .replace("Connection: close\r\n", "")
+                .as_bytes(),
+        )
+        .await
+        .unwrap();
     let mut answer = vec![0; 1024];
     let count = client.read(&mut answer).await.unwrap();
     assert!(answer[..count].starts_with(b"HTTP/1.1 200 "));

@@ -91,10 +91,16 @@ async fn framing_goes_on_as_it_came() {
     assert_eq!(exchange(proxy.addr(0), chunked.as_bytes()).await.status(), 200);
     assert_eq!(exchange(proxy.addr(0), counted.as_bytes()).await.status(), 200);
     let requests = origin.requests();
-    assert!(requests[0].contains("\r\nTransfer-Encoding: chunked\r\n") && !requests[0].contains("ontent-"), "{requests:?}");
+    assert!(
+        requests[0].contains("\r\nTransfer-Encoding: chunked\r\n") && !requests[0].contains("ontent-"),
+        "{requests:?}"
+    );
     let (_, body) = requests[0].split_once("\r\n\r\n").unwrap();
     assert_eq!(dechunk(body), "abcde");
-    assert!(requests[1].contains("\r\nContent-Length: 5\r\n") && requests[1].ends_with("\r\n\r\nabcde"), "{requests:?}");
+    assert!(
+        requests[1].contains("\r\nContent-Length: 5\r\n") && requests[1].ends_with("\r\n\r\nabcde"),
+        "{requests:?}"
+    );
     assert!(!requests[1].to_lowercase().contains("transfer-encoding"));
 }
 

@@ -6,16 +6,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use certs_dev::{Case, Gallery};
+use certs_dev::Case;
 use serde_json::Value;
-use time::OffsetDateTime;
 
+use crate::support::gallery::GALLERY;
 use crate::support::glance15::{Glance, Hitch, Nginx, Site, is_available};
 use crate::support::image_server::{GalleryServer, id};
-use crate::support::proxy::Proxy;
-use crate::support::replicator::{
-    Release, bad_cases, complaints, explained, files_in, roomy_dir, trust,
-};
+use crate::support::replicator::{Release, bad_cases, complaints, explained, files_in, roomy_dir, trusting};
 
 #[test]
 fn all_five_commands_carry_every_image_and_the_sidecar_stays_small() {
@@ -24,30 +21,22 @@ fn all_five_commands_carry_every_image_and_the_sidecar_stays_small() {
     }
     let dir = roomy_dir();
     let at = |name: &str| dir.path().join(name);
-    let gallery = gallery();
-    let identity = |case| gallery.identity(case).expect("an identity");
+    let identity = |case| GALLERY.identity(case).expect("an identity");
 
-    let [source, loaded, copied] =
-        ["source", "loaded", "copied"].map(|name| Glance::start(&at(name)));
+    let [source, loaded, copied] = ["source", "loaded", "copied"].map(|name| Glance::start(&at(name)));
     let seeds = seeds(&at("seeds"));
     for (id, path) in &seeds {
         source.seed(id, &format!("image {id}"), path);
     }
     let nginx_identity = identity(Case::Good);
-    let site = Site {
-        identity: &nginx_identity,
-        backend: source.port,
-    };
+    let site = Site { identity: &nginx_identity, backend: source.port };
     let source_front = Nginx::start(&at("nginx"), &[site]);
     let loaded_front = Hitch::start(&at("hitch"), &identity(Case::GoodRsa2048), loaded.port);
     let copied_identity = identity(Case::GoodWildcard);
-    let site = Site {
-        identity: &copied_identity,
-        backend: copied.port,
-    };
+    let site = Site { identity: &copied_identity, backend: copied.port };
     let copied_front = Nginx::start(&at("nginx-copied"), &[site]);
 
-    let mut sidecar = trust(&gallery, Case::Good.bundle(), false, dir.path());
+    let mut sidecar = trusting(Case::Good.bundle(), false);
     sidecar.route(Case::Good.name(), source_front.ports[0]);
     sidecar.route(Case::GoodRsa2048.name(), loaded_front.port);
     sidecar.route(Case::GoodWildcard.name(), copied_front.ports[0]);
@@ -84,8 +73,8 @@ fn all_five_commands_carry_every_image_and_the_sidecar_stays_small() {
     assert_holds(&copied, &source, &seeds);
 
     assert!(proxy.audit().is_empty(), "{:?}", proxy.audit());
-    let peak = peak_kib(&proxy);
-    eprintln!("the sidecar's peak after {total} bytes, five times: {peak} KiB");
+    let peak = proxy.peak_memory_kib();
+    eprintln!("the sidecar's peak after {total} bytes, four times: {peak} KiB");
     assert!(peak < 40 * 1024, "the sidecar has grown to {peak} KiB");
 }
 
@@ -97,7 +86,6 @@ fn with_a_bad_certificate_every_command_ends_loudly_and_changes_nothing() {
     }
     let dir = roomy_dir();
     let at = |name: &str| dir.path().join(name);
-    let gallery = gallery();
     let [source, target] = ["source", "target"].map(|name| Glance::start(&at(name)));
     let seed = at("seed");
     fs::write(&seed, [7; 50_000]).expect("a seed");
@@ -110,20 +98,22 @@ fn with_a_bad_certificate_every_command_ends_loudly_and_changes_nothing() {
     let dump = dump.display().to_string();
     Release::Glance15.run(&["dump", &plain, &dump]).succeeded();
 
-    let fronts = Fronts::start(&gallery, &dir.path().join("nginx"), &source, &target);
+    let fronts = Fronts::start(&dir.path().join("nginx"), &source, &target);
     let good = fronts.of(Case::Good);
-    let sidecars: Vec<_> = fronts.kinds().into_iter().map(|kind| {
-        let scratch = at(&format!("{}-{}", kind.0.file_name(), kind.1));
-        fs::create_dir(&scratch).expect("a directory");
-        let mut sidecar = trust(&gallery, kind.0, kind.1, &scratch);
-        let mut listeners = BTreeMap::new();
-        for front in fronts.all.iter().filter(|front| front.case == Case::Good || front.kind() == kind) {
-            for port in [front.source_port, front.target_port] {
-                listeners.insert(port, sidecar.route(front.case.name(), port));
+    let sidecars: Vec<_> = fronts
+        .kinds()
+        .into_iter()
+        .map(|kind| {
+            let mut sidecar = trusting(kind.0, kind.1);
+            let mut listeners = BTreeMap::new();
+            for front in fronts.all.iter().filter(|front| front.case == Case::Good || front.kind() == kind) {
+                for port in [front.source_port, front.target_port] {
+                    listeners.insert(port, sidecar.route(front.case.name(), port));
+                }
             }
-        }
-        (kind, sidecar.start(), listeners)
-    }).collect();
+            (kind, sidecar.start(), listeners)
+        })
+        .collect();
 
     let runs = fronts.all.iter().filter(|front| front.case != Case::Good).flat_map(|front| {
         let some = REPRESENTATIVES.contains(&front.case);
@@ -131,8 +121,7 @@ fn with_a_bad_certificate_every_command_ends_loudly_and_changes_nothing() {
         commands.map(move |run| (front, *run))
     });
     let found = complaints(runs, |(front, run)| {
-        let (_, proxy, listeners) =
-            sidecars.iter().find(|(kind, ..)| *kind == front.kind()).expect("a sidecar");
+        let (_, proxy, listeners) = sidecars.iter().find(|(kind, ..)| *kind == front.kind()).expect("a sidecar");
         let through = |port: u16| proxy.addr(listeners[&port]).to_string();
         let [good_source, good_target] = [good.source_port, good.target_port].map(through);
         let [bad_source, bad_target] = [front.source_port, front.target_port].map(through);
@@ -232,12 +221,9 @@ struct Fronts {
 
 impl Fronts {
     /// All bad cases, and the first good one.
-    fn start(gallery: &Gallery, dir: &Path, source: &Glance, target: &Glance) -> Self {
+    fn start(dir: &Path, source: &Glance, target: &Glance) -> Self {
         let cases: Vec<_> = [(Case::Good, "")].into_iter().chain(bad_cases()).collect();
-        let identities: Vec<_> = cases
-            .iter()
-            .map(|(case, _)| gallery.identity(*case).expect("an identity"))
-            .collect();
+        let identities: Vec<_> = cases.iter().map(|(case, _)| GALLERY.identity(*case).expect("an identity")).collect();
         let of_nginx: Vec<bool> =
             identities.iter().map(|identity| Nginx::accepts(&dir.join("trial"), identity)).collect();
         let mut sites = Vec::new();
@@ -250,24 +236,15 @@ impl Fronts {
         let mut ports = nginx.ports.iter().copied();
         let mut all = Vec::new();
         for (((case, code), identity), of_nginx) in cases.into_iter().zip(&identities).zip(of_nginx) {
-            let ours: Vec<_> = (0..if of_nginx { 0 } else { 2 })
-                .map(|_| GalleryServer::start(identity))
-                .collect();
+            let ours: Vec<_> = (0..if of_nginx { 0 } else { 2 }).map(|_| GalleryServer::start(identity)).collect();
             let mut port = |n: usize| match ours.get(n) {
                 Some(server) => server.port(),
                 None => ports.next().expect("a port for each site"),
             };
             let [source_port, target_port] = [port(0), port(1)];
-            all.push(Front {
-                case,
-                code,
-                source_port,
-                target_port,
-                ours,
-            });
+            all.push(Front { case, code, source_port, target_port, ours });
         }
-        let ours: Vec<_> =
-            all.iter().filter(|front| !front.ours.is_empty()).map(|front| front.case.id()).collect();
+        let ours: Vec<_> = all.iter().filter(|front| !front.ours.is_empty()).map(|front| front.case.id()).collect();
         eprintln!("nginx declines to serve {ours:?}; the test's own server does");
         Self { all, nginx }
     }
@@ -317,9 +294,7 @@ fn assert_holds(held: &Glance, original: &Glance, seeds: &BTreeMap<String, PathB
     let facts = |glance: &Glance| -> BTreeMap<String, Vec<Value>> {
         let fields = ["name", "status", "size", "checksum", "disk_format", "properties", "is_public"];
         let images = glance.images().into_iter();
-        images
-            .map(|it| (it["id"].to_string(), fields.iter().map(|field| it[field].clone()).collect()))
-            .collect()
+        images.map(|it| (it["id"].to_string(), fields.iter().map(|field| it[field].clone()).collect())).collect()
     };
     assert_eq!(facts(held), facts(original));
     assert_eq!(held.images().len(), seeds.len());
@@ -336,15 +311,4 @@ fn assert_same(one: &Path, other: &Path) {
 
 fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |file| file.len())
-}
-
-/// The most memory that the sidecar has held, from `VmHWM` in proc(5).
-fn peak_kib(proxy: &Proxy) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", proxy.pid())).expect("it is alive");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
-fn gallery() -> Gallery {
-    Gallery::new(OffsetDateTime::now_utc()).expect("a gallery")
 }

@@ -141,7 +141,13 @@ fn all_problems_are_said_in_one_go() {
         "--ca-bundle=/nonexistent.pem",
     ]);
     assert!(text.starts_with("error: 5 problems in the configuration\n"), "{text}");
-    for part in ["port 99999 is not within 1-65535", "--allow-nonlocal-listen", "nothing is sent in clear", "`*bad`", "/nonexistent.pem"] {
+    for part in [
+        "port 99999 is not within 1-65535",
+        "--allow-nonlocal-listen",
+        "nothing is sent in clear",
+        "`*bad`",
+        "/nonexistent.pem",
+    ] {
         assert!(text.contains(part), "no {part} in {text}");
     }
 }
@@ -153,10 +159,8 @@ fn the_environments_bundle_is_taken_in_its_order() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap();
     let route = format!("{listen}=https://a.example");
-    let output = vouchsafe(
-        &["run"],
-        &[("VOUCHSAFE_ROUTE", &route), ("OS_CACERT", &bundle), ("SSL_CERT_FILE", "/nonexistent")],
-    );
+    let output =
+        vouchsafe(&["run"], &[("VOUCHSAFE_ROUTE", &route), ("OS_CACERT", &bundle), ("SSL_CERT_FILE", "/nonexistent")]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("address already in use") && text.contains("hint: `ss -ltnp"), "{text}");
     assert_eq!(output.status.code(), Some(1));

@@ -9,5 +9,7 @@ mod answers;
 mod faults;
 mod forward_listener;
 mod forwarding;
+mod glance15;
 mod life;
+mod replicator33;
 mod verification;

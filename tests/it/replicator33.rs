@@ -5,13 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use certs_dev::{Case, Gallery, Identity};
-use time::OffsetDateTime;
+use certs_dev::{Bundle, Case, Identity};
 
+use crate::support::gallery::GALLERY;
 use crate::support::image_server::{Cut, GalleryServer, Image, ImageServer};
 use crate::support::proxy::Proxy;
 use crate::support::replicator::{
-    self, Outcome, Release, bad_cases, complaints, explained, files_in, roomy_dir, trust,
+    self, Outcome, Release, bad_cases, complaints, explained, files_in, roomy_dir, trusting,
 };
 
 #[test]
@@ -33,8 +33,8 @@ fn size_and_dump_carry_every_image_whole() {
     assert_eq!(files_in(Path::new(&dump)).len(), 2 * images().len());
 }
 
-/// `http.client` keeps the case of field names, and this release then compares them with lower case:
-/// without the preset it finds every image missing. What is left are the differences in type.
+/// `http.client` keeps the case of field names, and this release looks for them in lower case alone;
+/// the preset sends them so. What is left are the differences in type.
 #[test]
 fn compare_sees_what_is_there_since_field_names_come_in_lower_case() {
     let [same, renamed, lost] = [1, 2, 3].map(|number| Image::new(number, "first", vec![7; 1000]));
@@ -64,10 +64,9 @@ fn null_fields_end_load_and_livecopy_in_that_releases_own_defect() {
     lab.replicate("dump", &[&lab.source, &dump]).succeeded();
 
     let own_defect = "ERROR: expected string or bytes-like object, got 'NoneType'";
-    for outcome in [
-        lab.replicate("load", &[&lab.target, &dump]),
-        lab.replicate("livecopy", &[&lab.source, &lab.target]),
-    ] {
+    for outcome in
+        [lab.replicate("load", &[&lab.target, &dump]), lab.replicate("livecopy", &[&lab.source, &lab.target])]
+    {
         let outcome = outcome.failed();
         assert!(outcome.stderr.contains(own_defect), "{outcome}");
         assert_eq!(outcome.status.code(), Some(1), "{outcome}");
@@ -116,7 +115,6 @@ fn an_upload_that_the_client_gives_up_is_never_complete_upstream() {
 
 #[test]
 fn no_bad_certificate_lets_dump_write_anything_or_end_well() {
-    let gallery = gallery();
     let scratch = roomy_dir();
     let mut all: Vec<_> = bad_cases().collect();
     // One sidecar for all cases that share their trust anchors and revocation lists.
@@ -124,10 +122,10 @@ fn no_bad_certificate_lets_dump_write_anything_or_end_well() {
         let kind = |case: Case| (case.bundle(), case.needs_crl());
         let (these, rest) = all.into_iter().partition(|(case, _)| kind(*case) == kind(first));
         all = rest;
-        let mut sidecar = trust(&gallery, first.bundle(), first.needs_crl(), scratch.path());
+        let mut sidecar = trusting(first.bundle(), first.needs_crl());
         let mut fronts = Vec::new();
         for (case, code) in these {
-            let server = GalleryServer::start(&gallery.identity(case).expect("an identity"));
+            let server = GalleryServer::start(&GALLERY.identity(case).expect("an identity"));
             let listener = sidecar.route(case.name(), server.port());
             fronts.push((case, code, server, listener));
         }
@@ -156,14 +154,12 @@ fn no_bad_certificate_lets_dump_write_anything_or_end_well() {
 /// The neighbours of the test before: the same way, but nothing wrong with the certificate.
 #[test]
 fn every_good_certificate_of_the_gallery_is_accepted() {
-    let gallery = gallery();
-    let scratch = roomy_dir();
     let bad: Vec<_> = bad_cases().map(|(case, _)| case).collect();
     let good = Case::ALL.iter().copied().filter(|case| !bad.contains(case));
-    let mut sidecar = trust(&gallery, certs_dev::Bundle::Plus, false, scratch.path());
+    let mut sidecar = trusting(Bundle::Plus, false);
     let fronts: Vec<_> = good
         .map(|case| {
-            let server = GalleryServer::start(&gallery.identity(case).expect("an identity"));
+            let server = GalleryServer::start(&GALLERY.identity(case).expect("an identity"));
             let listener = sidecar.route(case.name(), server.port());
             (case, server, listener)
         })
@@ -210,16 +206,12 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(
-        source: impl IntoIterator<Item = Image>,
-        target: impl IntoIterator<Item = Image>,
-    ) -> Self {
-        let gallery = gallery();
+    fn new(source: impl IntoIterator<Item = Image>, target: impl IntoIterator<Item = Image>) -> Self {
         let scratch = roomy_dir();
-        let identity = |case| -> Identity { gallery.identity(case).expect("an identity") };
+        let identity = |case| -> Identity { GALLERY.identity(case).expect("an identity") };
         let source_server = ImageServer::start(&identity(Case::Good), source);
         let target_server = ImageServer::start(&identity(Case::GoodWildcard), target);
-        let mut sidecar = trust(&gallery, Case::Good.bundle(), false, scratch.path());
+        let mut sidecar = trusting(Case::Good.bundle(), false);
         sidecar.set("--response-body-timeout", "2s");
         sidecar.route(Case::Good.name(), source_server.port());
         sidecar.route(Case::GoodWildcard.name(), target_server.port());
@@ -262,8 +254,4 @@ fn images() -> Vec<Image> {
             Image::new(number, &format!("image {number}"), data.collect::<Vec<u8>>())
         })
         .collect()
-}
-
-fn gallery() -> Gallery {
-    Gallery::new(OffsetDateTime::now_utc()).expect("a gallery")
 }

@@ -1,14 +1,17 @@
 //! The gallery of certificates, served on loopback; made once for all tests of a run.
 
-use std::{net::SocketAddr, path::PathBuf, sync::{Arc, LazyLock}};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
 
 use certs_dev::{Bundle, Case, Counters, Gallery, Server};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
 /// The gallery.
-pub static GALLERY: LazyLock<Gallery> =
-    LazyLock::new(|| Gallery::new(OffsetDateTime::now_utc()).expect("a gallery"));
+pub static GALLERY: LazyLock<Gallery> = LazyLock::new(|| Gallery::new(OffsetDateTime::now_utc()).expect("a gallery"));
 
 static FILES: LazyLock<TempDir> = LazyLock::new(super::dir);
 

@@ -22,10 +22,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{
-    gallery::GALLERY,
-    proxy::PATIENCE,
-};
+use super::{gallery::GALLERY, proxy::PATIENCE};
 
 /// What an origin does next.
 #[derive(Clone, Debug)]
@@ -152,7 +149,11 @@ impl Origin {
     }
 }
 
-async fn serve(mut stream: TlsStream<TcpStream>, state: &State, script: &(dyn Fn(usize, &str) -> Vec<Step> + Send + Sync)) {
+async fn serve(
+    mut stream: TlsStream<TcpStream>,
+    state: &State,
+    script: &(dyn Fn(usize, &str) -> Vec<Step> + Send + Sync),
+) {
     let mut buffer = Vec::new();
     loop {
         let request = match read_request(&mut stream, &mut buffer, state).await {
@@ -230,11 +231,17 @@ fn whole(buffer: &[u8]) -> Option<usize> {
     let head = buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
     let field = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim_start_matches(':').trim().to_owned())
+        text.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(|value| value.trim_start_matches(':').trim().to_owned())
     };
     if field("transfer-encoding").is_some_and(|value| value == "chunked") {
         let body = &buffer[head..];
-        let end = if body.starts_with(b"0\r\n\r\n") { Some(5) } else { body.windows(7).position(|w| w == b"\r\n0\r\n\r\n").map(|at| at + 7) };
+        let end = if body.starts_with(b"0\r\n\r\n") {
+            Some(5)
+        } else {
+            body.windows(7).position(|w| w == b"\r\n0\r\n\r\n").map(|at| at + 7)
+        };
         return end.map(|end| head + end);
     }
     let length: usize = field("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
@@ -273,9 +280,8 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> Seen {
 /// Reads until the connection ends.
 pub async fn read_to_end(stream: &mut TcpStream) -> Seen {
     let mut bytes = Vec::new();
-    let end = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap_or_else(|_| {
-        panic!("the connection stays open")
-    });
+    let end =
+        timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap_or_else(|_| panic!("the connection stays open"));
     let reset = match end {
         Ok(_) => false,
         Err(error) if error.kind() == ErrorKind::ConnectionReset => true,

@@ -187,10 +187,7 @@ impl Case {
 
     /// Whether it is asked for by address.
     pub fn is_ip(self) -> bool {
-        matches!(
-            self,
-            Self::GoodIp | Self::WrongIp | Self::NoIpSan | Self::IpAsDns
-        )
+        matches!(self, Self::GoodIp | Self::WrongIp | Self::NoIpSan | Self::IpAsDns)
     }
 
     /// Whether the verdict needs [`Gallery::crl_pem`](super::Gallery::crl_pem); without, it is good.

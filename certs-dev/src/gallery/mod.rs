@@ -44,18 +44,10 @@ impl Gallery {
             validity: Validity::days(now, -800, -10),
             ..CaSpec::root("Gallery Expired Root", now)
         })?;
-        let crl_pem =
-            intermediate.crl_pem(&[make::REVOKED_SERIAL], now)? + &root.crl_pem(&[], now)?;
+        let crl_pem = intermediate.crl_pem(&[make::REVOKED_SERIAL], now)? + &root.crl_pem(&[], now)?;
 
-        let mut gallery = Self {
-            now,
-            root,
-            intermediate,
-            expired_root,
-            crl_pem,
-            anchored: Vec::new(),
-            made: Mutex::default(),
-        };
+        let mut gallery =
+            Self { now, root, intermediate, expired_root, crl_pem, anchored: Vec::new(), made: Mutex::default() };
         for case in Case::ALL.iter().filter(|case| case.stands_in_bundle()) {
             gallery.anchored.extend(gallery.identity(*case)?.chain);
         }
@@ -93,10 +85,9 @@ impl Gallery {
         let root = self.root.certificate_der();
         match bundle {
             Bundle::DevStack => vec![root, self.intermediate.certificate_der()],
-            Bundle::Plus => [root, self.expired_root.certificate_der()]
-                .into_iter()
-                .chain(self.anchored.iter().cloned())
-                .collect(),
+            Bundle::Plus => {
+                [root, self.expired_root.certificate_der()].into_iter().chain(self.anchored.iter().cloned()).collect()
+            }
             Bundle::Root => vec![root],
         }
     }

@@ -1,9 +1,8 @@
 //! An authority: it issues certificates, other authorities, and revocation lists.
 
 use rcgen::{
-    CertificateParams, CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair,
-    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RevocationReason,
-    RevokedCertParams, RsaKeySize, SerialNumber, SigningKey,
+    CertificateParams, CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RevocationReason, RevokedCertParams, RsaKeySize, SerialNumber, SigningKey,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -34,11 +33,7 @@ impl Authority {
         let key = key_pair(spec.key)?;
         let params = spec.params();
         let certificate = params.self_signed(&key)?.into();
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            certificate,
-            chain: Vec::new(),
-        })
+        Ok(Self { issuer: Issuer::new(params, key), certificate, chain: Vec::new() })
     }
 
     /// An intermediate below this authority, valid for five years.
@@ -52,11 +47,7 @@ impl Authority {
         let params = spec.params();
         let certificate: CertificateDer<'static> = params.signed_by(&key, &self.issuer)?.into();
         let chain = self.chain_from(certificate.clone());
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            certificate,
-            chain,
-        })
+        Ok(Self { issuer: Issuer::new(params, key), certificate, chain })
     }
 
     /// An intermediate that was made earlier. Its identities send its certificate and nothing above.
@@ -64,11 +55,7 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?;
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
             .map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
-        Ok(Self {
-            issuer,
-            chain: vec![certificate.clone()],
-            certificate,
-        })
+        Ok(Self { issuer, chain: vec![certificate.clone()], certificate })
     }
 
     /// Its certificate.
@@ -90,19 +77,13 @@ impl Authority {
     pub fn issue(&self, spec: &LeafSpec) -> Result<Identity, Error> {
         let params = spec.params()?;
         let (certificate, key) = match spec.key {
-            KeyKind::WeakRsa1024 => (
-                params.signed_by(&weak_rsa::PublicKey::new()?, &self.issuer)?,
-                weak_rsa::pkcs8()?,
-            ),
+            KeyKind::WeakRsa1024 => (params.signed_by(&weak_rsa::PublicKey::new()?, &self.issuer)?, weak_rsa::pkcs8()?),
             kind => {
                 let key = key_pair(kind)?;
                 (params.signed_by(&key, &self.issuer)?, pkcs8(&key))
             }
         };
-        Ok(Identity {
-            chain: self.chain_from(certificate.into()),
-            key,
-        })
+        Ok(Identity { chain: self.chain_from(certificate.into()), key })
     }
 
     /// A list that names the certificates with these serial numbers, and is valid for thirty days.
@@ -136,10 +117,7 @@ impl Authority {
     }
 
     fn chain_from(&self, certificate: CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
-        [certificate]
-            .into_iter()
-            .chain(self.chain.iter().cloned())
-            .collect()
+        [certificate].into_iter().chain(self.chain.iter().cloned()).collect()
     }
 }
 
@@ -147,10 +125,7 @@ impl Authority {
 pub fn self_signed(spec: &LeafSpec) -> Result<Identity, Error> {
     let key = key_pair(spec.key)?;
     let params: CertificateParams = spec.params()?;
-    Ok(Identity {
-        chain: vec![params.self_signed(&key)?.into()],
-        key: pkcs8(&key),
-    })
+    Ok(Identity { chain: vec![params.self_signed(&key)?.into()], key: pkcs8(&key) })
 }
 
 fn key_pair(kind: KeyKind) -> Result<KeyPair, Error> {

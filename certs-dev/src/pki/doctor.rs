@@ -47,25 +47,15 @@ pub(crate) fn with_sha1_signature(
     authority: &Authority,
 ) -> Result<CertificateDer<'static>, Error> {
     let (tbs, algorithm) = parts(certificate)?;
-    let changed: Vec<&[u8]> = tbs
-        .iter()
-        .map(|field| {
-            if field.whole == algorithm.whole {
-                SHA1_WITH_RSA
-            } else {
-                field.whole
-            }
-        })
-        .collect();
+    let changed: Vec<&[u8]> =
+        tbs.iter().map(|field| if field.whole == algorithm.whole { SHA1_WITH_RSA } else { field.whole }).collect();
     let tbs = der::write(der::SEQUENCE, &changed);
     let signature = Key::from_pkcs8(authority.key_der())?.sign_pkcs1(Hash::Sha1, &tbs);
     Ok(assemble(&tbs, SHA1_WITH_RSA, &signature))
 }
 
 /// The fields to be signed, and the algorithm, which stands among them a first time.
-fn parts<'a>(
-    certificate: &'a CertificateDer<'_>,
-) -> Result<(Vec<Element<'a>>, Element<'a>), Error> {
+fn parts<'a>(certificate: &'a CertificateDer<'_>) -> Result<(Vec<Element<'a>>, Element<'a>), Error> {
     let outer = Element::read(certificate)?.inside(der::SEQUENCE)?;
     let [tbs, algorithm, _signature] = outer.as_slice() else {
         return Err(Error::Der("a certificate without three parts"));

@@ -14,10 +14,7 @@ pub struct Identity {
 
 impl Clone for Identity {
     fn clone(&self) -> Self {
-        Self {
-            chain: self.chain.clone(),
-            key: self.key.clone_key(),
-        }
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
     }
 }
 
@@ -44,13 +41,8 @@ impl Identity {
 }
 
 /// Certificates as PEM blocks, one after the other.
-pub fn certificates_pem<'a>(
-    certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>,
-) -> String {
-    certificates
-        .into_iter()
-        .map(|certificate| encode("CERTIFICATE", certificate))
-        .collect()
+pub fn certificates_pem<'a>(certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>) -> String {
+    certificates.into_iter().map(|certificate| encode("CERTIFICATE", certificate)).collect()
 }
 
 fn encode(tag: &str, der: &[u8]) -> String {

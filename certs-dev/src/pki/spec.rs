@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -24,10 +23,7 @@ pub struct Validity {
 impl Validity {
     /// From `first` until `last`, both in days from `now`; the past is negative.
     pub fn days(now: OffsetDateTime, first: i64, last: i64) -> Self {
-        Self {
-            not_before: now + Duration::days(first),
-            not_after: now + Duration::days(last),
-        }
+        Self { not_before: now + Duration::days(first), not_after: now + Duration::days(last) }
     }
 }
 
@@ -121,24 +117,16 @@ impl LeafSpec {
     pub(super) fn params(&self) -> Result<CertificateParams, Error> {
         let mut params = params(&self.common_name, self.validity);
         for name in &self.dns {
-            params
-                .subject_alt_names
-                .push(SanType::DnsName(Ia5String::try_from(name.as_str())?));
+            params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(name.as_str())?));
         }
-        params
-            .subject_alt_names
-            .extend(self.ips.iter().copied().map(SanType::IpAddress));
+        params.subject_alt_names.extend(self.ips.iter().copied().map(SanType::IpAddress));
         params.is_ca = match self.ca {
             CaFlag::Ca => IsCa::Ca(BasicConstraints::Unconstrained),
             CaFlag::NotCa => IsCa::ExplicitNoCa,
         };
         match self.purpose {
-            Purpose::Client => {
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]
-            }
-            Purpose::Server => {
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
-            }
+            Purpose::Client => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Purpose::Server => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
             Purpose::Unstated => {}
         }
         if self.purpose != Purpose::Unstated {
@@ -187,11 +175,7 @@ impl CaSpec {
 
     /// An intermediate: five years, no authority below it.
     pub fn intermediate(common_name: &str, now: OffsetDateTime) -> Self {
-        Self {
-            validity: Validity::days(now, -1, 1825),
-            path_length: Some(0),
-            ..Self::root(common_name, now)
-        }
+        Self { validity: Validity::days(now, -1, 1825), path_length: Some(0), ..Self::root(common_name, now) }
     }
 
     pub(super) fn params(&self) -> CertificateParams {
@@ -208,12 +192,7 @@ impl CaSpec {
             (CaFlag::NotCa, _) => Vec::new(),
         };
         params.name_constraints = (!self.permitted_dns.is_empty()).then(|| NameConstraints {
-            permitted_subtrees: self
-                .permitted_dns
-                .iter()
-                .cloned()
-                .map(GeneralSubtree::DnsName)
-                .collect(),
+            permitted_subtrees: self.permitted_dns.iter().cloned().map(GeneralSubtree::DnsName).collect(),
             excluded_subtrees: Vec::new(),
         });
         params
@@ -224,9 +203,7 @@ impl CaSpec {
 fn params(common_name: &str, validity: Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.not_before = validity.not_before;
     params.not_after = validity.not_after;
     params.use_authority_key_identifier_extension = true;
@@ -235,8 +212,7 @@ fn params(common_name: &str, validity: Validity) -> CertificateParams {
 
 /// Its number stands below the one reserved for examples (RFC 5612, section 2); it holds a NULL.
 fn unknown_critical_extension() -> CustomExtension {
-    let mut extension =
-        CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 32473, 1], vec![0x05, 0x00]);
+    let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 32473, 1], vec![0x05, 0x00]);
     extension.set_criticality(true);
     extension
 }

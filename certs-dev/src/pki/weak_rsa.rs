@@ -39,8 +39,7 @@ impl PublicKeyData for PublicKey {
 }
 
 fn read() -> Result<PrivatePkcs8KeyDer<'static>, Error> {
-    PrivatePkcs8KeyDer::from_pem_slice(PUBLIC_TEST_KEY_WORTHLESS.as_bytes())
-        .map_err(|_| Error::Der("the weak key"))
+    PrivatePkcs8KeyDer::from_pem_slice(PUBLIC_TEST_KEY_WORTHLESS.as_bytes()).map_err(|_| Error::Der("the weak key"))
 }
 
 /// Made once with `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024`.

@@ -14,17 +14,10 @@ pub(super) async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
     about: &str,
     counters: &Counters,
 ) -> io::Result<()> {
-    let mut reader = Reader {
-        stream,
-        buffer: Vec::new(),
-        counters,
-    };
+    let mut reader = Reader { stream, buffer: Vec::new(), counters };
     while let Some(head) = reader.head().await? {
         if head.expects_continue {
-            reader
-                .stream
-                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-                .await?;
+            reader.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
             reader.stream.flush().await?;
         }
         match head.body {
@@ -32,10 +25,7 @@ pub(super) async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
             Body::Sized(length) => reader.skip(length).await?,
         }
         counters.requests.fetch_add(1, Ordering::SeqCst);
-        reader
-            .stream
-            .write_all(answer(&head, about).as_bytes())
-            .await?;
+        reader.stream.write_all(answer(&head, about).as_bytes()).await?;
         reader.stream.flush().await?;
         if head.close {
             break;
@@ -71,11 +61,7 @@ impl<S: AsyncRead + Unpin> Reader<'_, S> {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             if !self.fill().await? {
-                return if self.buffer.is_empty() {
-                    Ok(None)
-                } else {
-                    Err(cut())
-                };
+                return if self.buffer.is_empty() { Ok(None) } else { Err(cut()) };
             }
         }
     }
@@ -131,9 +117,7 @@ impl<S: AsyncRead + Unpin> Reader<'_, S> {
         let mut space = [0; 16 * 1024];
         let read = self.stream.read(&mut space).await?;
         self.buffer.extend_from_slice(&space[..read]);
-        self.counters
-            .application_bytes
-            .fetch_add(read as u64, Ordering::SeqCst);
+        self.counters.application_bytes.fetch_add(read as u64, Ordering::SeqCst);
         Ok(read > 0)
     }
 }
@@ -180,9 +164,7 @@ impl Head {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 fn cut() -> io::Error {
@@ -197,29 +179,12 @@ mod tests {
 
     #[test]
     fn heads_say_how_the_request_goes_on() {
-        let head = |is_head, close, expects_continue, body| Head {
-            is_head,
-            close,
-            expects_continue,
-            body,
-        };
+        let head = |is_head, close, expects_continue, body| Head { is_head, close, expects_continue, body };
         let rows = [
-            (
-                "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-                head(false, false, false, Body::Sized(0)),
-            ),
-            (
-                "HEAD / HTTP/1.1\r\nConnection: Close\r\n\r\n",
-                head(true, true, false, Body::Sized(0)),
-            ),
-            (
-                "GET / HTTP/1.0\r\n\r\n",
-                head(false, true, false, Body::Sized(0)),
-            ),
-            (
-                "PUT / HTTP/1.1\r\nContent-Length: 7\r\n\r\n",
-                head(false, false, false, Body::Sized(7)),
-            ),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", head(false, false, false, Body::Sized(0))),
+            ("HEAD / HTTP/1.1\r\nConnection: Close\r\n\r\n", head(true, true, false, Body::Sized(0))),
+            ("GET / HTTP/1.0\r\n\r\n", head(false, true, false, Body::Sized(0))),
+            ("PUT / HTTP/1.1\r\nContent-Length: 7\r\n\r\n", head(false, false, false, Body::Sized(7))),
             (
                 "PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
                 head(false, false, true, Body::Chunked),

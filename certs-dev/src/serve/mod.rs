@@ -65,22 +65,12 @@ pub struct Server {
 
 impl Server {
     /// Binds to `address`; port 0 takes any free one. Every request is answered with `about`.
-    pub async fn bind(
-        address: SocketAddr,
-        identity: &Identity,
-        about: &str,
-    ) -> Result<Self, Error> {
+    pub async fn bind(address: SocketAddr, identity: &Identity, about: &str) -> Result<Self, Error> {
         let acceptor = TlsAcceptor::from(Arc::new(tls_config(identity)?));
         let failed = || Error::io(format!("listen on {address}"));
         let listener = TcpListener::bind(address).await.map_err(failed())?;
         let address = listener.local_addr().map_err(failed())?;
-        Ok(Self {
-            listener,
-            address,
-            acceptor,
-            about: about.into(),
-            counters: Arc::default(),
-        })
+        Ok(Self { listener, address, acceptor, about: about.into(), counters: Arc::default() })
     }
 
     /// Where it listens.
@@ -114,12 +104,7 @@ impl Server {
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    acceptor: &TlsAcceptor,
-    about: &str,
-    counters: &Counters,
-) -> io::Result<()> {
+async fn serve(stream: TcpStream, acceptor: &TlsAcceptor, about: &str, counters: &Counters) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = acceptor.accept(stream).await?;
     counters.handshakes.fetch_add(1, Ordering::SeqCst);
@@ -128,10 +113,7 @@ async fn serve(
 
 fn tls_config(identity: &Identity) -> Result<ServerConfig, Error> {
     let provider = aws_lc_rs::default_provider();
-    let key = match provider
-        .key_provider
-        .load_private_key(identity.key.clone_key())
-    {
+    let key = match provider.key_provider.load_private_key(identity.key.clone_key()) {
         Ok(key) => key,
         Err(refused) => weak_key::load(&identity.key).map_err(|_| refused)?,
     };

@@ -14,9 +14,7 @@ use crate::rsa::{Hash, Key};
 
 /// Loads an RSA key of any size from PKCS#8.
 pub(super) fn load(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, crate::Error> {
-    Ok(Arc::new(WeakKey(Arc::new(Key::from_pkcs8(
-        key.secret_der(),
-    )?))))
+    Ok(Arc::new(WeakKey(Arc::new(Key::from_pkcs8(key.secret_der())?))))
 }
 
 struct WeakKey(Arc<Key>);
@@ -24,16 +22,10 @@ struct WeakKey(Arc<Key>);
 impl SigningKey for WeakKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
         // TLS 1.3 takes the first only (RFC 8446, section 4.2.3), and TLS 1.2 either.
-        let scheme = [
-            SignatureScheme::RSA_PSS_SHA256,
-            SignatureScheme::RSA_PKCS1_SHA256,
-        ]
-        .into_iter()
-        .find(|scheme| offered.contains(scheme))?;
-        Some(Box::new(WeakSigner {
-            key: Arc::clone(&self.0),
-            scheme,
-        }))
+        let scheme = [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256]
+            .into_iter()
+            .find(|scheme| offered.contains(scheme))?;
+        Some(Box::new(WeakSigner { key: Arc::clone(&self.0), scheme }))
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
@@ -67,8 +59,6 @@ impl Signer for WeakSigner {
 
 impl fmt::Debug for WeakSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakSigner")
-            .field("scheme", &self.scheme)
-            .finish()
+        f.debug_struct("WeakSigner").field("scheme", &self.scheme).finish()
     }
 }

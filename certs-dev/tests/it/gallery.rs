@@ -26,12 +26,7 @@ fn every_case_is_made_and_all_but_the_malformed_one_can_be_read() {
         let identity = gallery.identity(*case).unwrap();
         for (position, certificate) in identity.chain.iter().enumerate() {
             let readable = matches!(X509Certificate::from_der(certificate), Ok(([], _)));
-            assert_eq!(
-                readable,
-                (*case, position) != (Case::Malformed, 0),
-                "{}",
-                case.id()
-            );
+            assert_eq!(readable, (*case, position) != (Case::Malformed, 0), "{}", case.id());
         }
     }
 }
@@ -41,17 +36,10 @@ fn a_case_is_the_same_each_time_and_has_one_key_of_its_own() {
     let gallery = new_gallery();
     let mut keys = HashSet::new();
     for case in Case::ALL {
-        let (first, second) = (
-            gallery.identity(*case).unwrap(),
-            gallery.identity(*case).unwrap(),
-        );
+        let (first, second) = (gallery.identity(*case).unwrap(), gallery.identity(*case).unwrap());
         assert_eq!(first.chain, second.chain, "{}", case.id());
         assert_eq!(first.key, second.key, "{}", case.id());
-        assert!(
-            keys.insert(first.key.secret_der().to_vec()),
-            "{}",
-            case.id()
-        );
+        assert!(keys.insert(first.key.secret_der().to_vec()), "{}", case.id());
     }
 }
 
@@ -60,28 +48,14 @@ fn all_cases_of_a_gallery_share_its_root_and_no_other_gallery_does() {
     let (gallery, other) = (new_gallery(), new_gallery());
     let root = gallery.bundle(Bundle::Root).remove(0);
     assert_ne!(root, other.bundle(Bundle::Root)[0]);
-    assert_eq!(
-        gallery.identity(Case::RootSent).unwrap().chain.last(),
-        Some(&root)
-    );
+    assert_eq!(gallery.identity(Case::RootSent).unwrap().chain.last(), Some(&root));
     for bundle in Bundle::ALL {
         assert_eq!(gallery.bundle(*bundle)[0], root);
     }
     let intermediate = &gallery.identity(Case::Good).unwrap().chain[1];
     assert_eq!(gallery.bundle(Bundle::DevStack)[1], *intermediate);
-    for case in [
-        Case::GoodIp,
-        Case::Expired,
-        Case::WrongName,
-        Case::WeakRsa,
-        Case::Revoked,
-    ] {
-        assert_eq!(
-            gallery.identity(case).unwrap().chain[1],
-            *intermediate,
-            "{}",
-            case.id()
-        );
+    for case in [Case::GoodIp, Case::Expired, Case::WrongName, Case::WeakRsa, Case::Revoked] {
+        assert_eq!(gallery.identity(case).unwrap().chain[1], *intermediate, "{}", case.id());
     }
 }
 
@@ -102,10 +76,7 @@ fn the_lookalike_differs_from_the_one_in_the_bundle_by_its_key_alone() {
     );
     assert_eq!(original.validity(), lookalike.validity());
     assert_ne!(original.public_key(), lookalike.public_key());
-    assert_eq!(
-        Case::SelfSignedInBundleCa.name(),
-        Case::SelfSignedLookalike.name()
-    );
+    assert_eq!(Case::SelfSignedInBundleCa.name(), Case::SelfSignedLookalike.name());
 }
 
 #[test]
@@ -120,14 +91,8 @@ fn the_odd_ones_are_what_they_claim_to_be() {
 
     let der = first(Case::Sha1Signature);
     let (_, certificate) = X509Certificate::from_der(&der).unwrap();
-    assert_eq!(
-        certificate.signature_algorithm.algorithm.to_string(),
-        "1.2.840.113549.1.1.5"
-    );
-    assert_eq!(
-        certificate.signature_algorithm,
-        certificate.tbs_certificate.signature
-    );
+    assert_eq!(certificate.signature_algorithm.algorithm.to_string(), "1.2.840.113549.1.1.5");
+    assert_eq!(certificate.signature_algorithm, certificate.tbs_certificate.signature);
 
     let der = first(Case::WeakRsa);
     let (_, certificate) = X509Certificate::from_der(&der).unwrap();
@@ -136,13 +101,7 @@ fn the_odd_ones_are_what_they_claim_to_be() {
     let der = first(Case::CnOnly);
     let (_, certificate) = X509Certificate::from_der(&der).unwrap();
     assert!(certificate.subject_alternative_name().unwrap().is_none());
-    let name = certificate
-        .subject()
-        .iter_common_name()
-        .next()
-        .unwrap()
-        .as_str()
-        .unwrap();
+    let name = certificate.subject().iter_common_name().next().unwrap().as_str().unwrap();
     assert_eq!(name, Case::CnOnly.name());
 }
 
@@ -150,9 +109,6 @@ fn the_odd_ones_are_what_they_claim_to_be() {
 fn names_are_addresses_where_the_case_says_so() {
     let gallery = new_gallery();
     for case in Case::ALL {
-        assert_eq!(
-            gallery.name(*case).parse::<std::net::IpAddr>().is_ok(),
-            Gallery::is_ip(*case)
-        );
+        assert_eq!(gallery.name(*case).parse::<std::net::IpAddr>().is_ok(), Gallery::is_ip(*case));
     }
 }

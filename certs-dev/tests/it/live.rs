@@ -24,32 +24,16 @@ async fn a_good_server_answers_and_counts() {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("Content-Type: text/plain"), "{answer}");
     assert!(answer.ends_with("\r\n\r\nthis is good"), "{answer}");
-    assert_eq!(
-        (
-            counters.connections(),
-            counters.handshakes(),
-            counters.requests()
-        ),
-        (1, 1, 1)
-    );
+    assert_eq!((counters.connections(), counters.handshakes(), counters.requests()), (1, 1, 1));
     assert_eq!(counters.application_bytes(), GET.len() as u64);
 }
 
 #[tokio::test]
 async fn an_expired_one_is_refused_by_plain_rustls_and_nothing_is_sent() {
     let gallery = new_gallery();
-    let (answer, counters) = ask(
-        &gallery,
-        Case::Expired,
-        trusting(&gallery, Case::Expired),
-        GET,
-    )
-    .await;
+    let (answer, counters) = ask(&gallery, Case::Expired, trusting(&gallery, Case::Expired), GET).await;
     assert!(answer.unwrap_err().to_string().contains("expired"));
-    assert_eq!(
-        (counters.connections(), counters.application_bytes()),
-        (1, 0)
-    );
+    assert_eq!((counters.connections(), counters.application_bytes()), (1, 0));
     assert_eq!((counters.handshakes(), counters.requests()), (0, 0));
 }
 
@@ -60,13 +44,7 @@ async fn requests_are_read_to_their_end_one_after_the_other() {
         POST /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
         4;x=y\r\nGET \r\n10\r\n0123456789abcdef\r\n0\r\nTrailer: t\r\n\r\n\
         HEAD /c HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let (answer, counters) = ask(
-        &gallery,
-        Case::Good,
-        trusting(&gallery, Case::Good),
-        requests,
-    )
-    .await;
+    let (answer, counters) = ask(&gallery, Case::Good, trusting(&gallery, Case::Good), requests).await;
     let answer = answer.unwrap();
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 3, "{answer}");
     assert_eq!(answer.matches("this is good").count(), 2, "{answer}");
@@ -93,13 +71,7 @@ async fn a_careless_client_is_answered_by_every_case() {
 #[tokio::test]
 async fn a_sound_handshake_signature_is_made_with_every_key_that_rustls_can_check() {
     let gallery = new_gallery();
-    for case in [
-        Case::Good,
-        Case::GoodEcdsaP384,
-        Case::GoodRsa2048,
-        Case::GoodIp,
-        Case::RootSent,
-    ] {
+    for case in [Case::Good, Case::GoodEcdsaP384, Case::GoodRsa2048, Case::GoodIp, Case::RootSent] {
         let (answer, _) = ask(&gallery, case, trusting(&gallery, case), GET).await;
         answer.unwrap_or_else(|error| panic!("{}: {error}", case.id()));
     }
@@ -113,26 +85,20 @@ async fn ask(
 ) -> (io::Result<String>, Arc<Counters>) {
     let identity = gallery.identity(case).unwrap();
     let about = format!("this is {}", case.id());
-    let server = Server::bind(([127, 0, 0, 1], 0).into(), &identity, &about)
-        .await
-        .unwrap();
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), &identity, &about).await.unwrap();
     let (address, counters) = (server.local_addr(), server.counters());
     let running = tokio::spawn(server.run());
 
     let exchange = async {
         let name = ServerName::try_from(case.name()).unwrap();
         let stream = TcpStream::connect(address).await?;
-        let mut stream = TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await?;
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         stream.write_all(requests.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
     };
-    let answer = tokio::time::timeout(Duration::from_secs(20), exchange)
-        .await
-        .unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(20), exchange).await.unwrap();
     running.abort();
     (answer, counters)
 }
@@ -143,8 +109,7 @@ fn trusting(gallery: &Gallery, case: Case) -> ClientConfig {
         roots.add(certificate).unwrap();
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -196,9 +161,7 @@ impl ServerCertVerifier for Careless {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

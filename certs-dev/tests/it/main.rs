@@ -1,11 +1,5 @@
 //! The gallery's promises, kept by looking at it with somebody else's eyes: rustls, x509-parser.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "tests"
-)]
+#![allow(clippy::disallowed_methods, clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod files;
 mod gallery;

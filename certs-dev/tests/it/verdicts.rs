@@ -24,11 +24,7 @@ fn plain_rustls_refuses_each_case_for_the_cause_it_is_about() {
             Err(error) => format!("{error:?}"),
         };
         let expected = plain_rustls(*case);
-        assert!(
-            said.contains(expected),
-            "{}: `{expected}` expected, not {said}",
-            case.id()
-        );
+        assert!(said.contains(expected), "{}: `{expected}` expected, not {said}", case.id());
     }
 }
 
@@ -46,8 +42,7 @@ fn the_lists_speak_for_the_good_chain() {
 fn it_is_all_relative_to_the_time_of_the_gallery() {
     let then = time::macros::datetime!(2031-05-06 07:08:09 UTC);
     let gallery = Gallery::new(then).unwrap();
-    let at =
-        UnixTime::since_unix_epoch(std::time::Duration::from_secs(then.unix_timestamp() as u64));
+    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(then.unix_timestamp() as u64));
     assert_eq!(verify_at(&gallery, Case::Good, false, at), Ok(()));
     assert!(verify_at(&gallery, Case::Expired, false, at).is_err());
     assert!(verify_at(&gallery, Case::NotYetValid, false, at).is_err());
@@ -62,16 +57,12 @@ fn plain_rustls(case: Case) -> &'static str {
 
         _ if case.expected() == Expected::Accept => "accepted",
         Case::BadSignature | Case::SameNameOtherKey => "BadSignature",
-        Case::CaAsServer | Case::SelfSignedLookalike | Case::SelfSignedUnknownCa => {
-            "CaUsedAsEndEntity"
-        }
+        Case::CaAsServer | Case::SelfSignedLookalike | Case::SelfSignedUnknownCa => "CaUsedAsEndEntity",
         Case::CriticalExtension => "UnsupportedCriticalExtension",
         Case::Expired | Case::ExpiredIntermediate | Case::SelfSignedInBundleExpired => "Expired",
         Case::IssuerNotCa => "EndEntityUsedAsCa",
         Case::Malformed => "BadEncoding",
-        Case::MissingIntermediate | Case::SelfSignedUnknownLeaf | Case::UnknownRoot => {
-            "UnknownIssuer"
-        }
+        Case::MissingIntermediate | Case::SelfSignedUnknownLeaf | Case::UnknownRoot => "UnknownIssuer",
         Case::NameConstraint => "NameConstraintViolation",
         Case::NotYetValid => "NotValidYet",
         Case::PathLength => "PathLenConstraintViolated",
@@ -104,7 +95,5 @@ fn verify_at(gallery: &Gallery, case: Case, with_crl: bool, now: UnixTime) -> Re
     let chain = gallery.identity(case).unwrap().chain;
     let name = ServerName::try_from(case.name()).unwrap();
     let verifier = builder.build().unwrap();
-    verifier
-        .verify_server_cert(&chain[0], &chain[1..], &name, &[], now)
-        .map(|_| ())
+    verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], now).map(|_| ())
 }
