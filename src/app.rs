@@ -13,7 +13,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime, sync::watch, task::LocalSet, time::interval};
+use tokio::{
+    runtime,
+    sync::{oneshot, watch},
+    task::{JoinSet, LocalSet},
+    time::{interval, sleep, timeout},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -21,7 +26,7 @@ use crate::{
     config::settings::{ListenerSettings, Settings},
     connect::Connector,
     proxy::{Entry, Proxy, Service},
-    server::listener::accept,
+    server::{Stop, listener::accept},
 };
 
 /// A proxy whose listeners are bound.
@@ -48,8 +53,12 @@ pub enum AppError {
     Listen(SocketAddr, io::Error),
     /// The ready file cannot be written.
     Ready(PathBuf, io::Error),
+    /// What still ran at the end was reset.
+    Cut(&'static str),
     /// A thread or a runtime cannot be had.
     System(io::Error),
+    /// A worker died.
+    Worker,
 }
 
 impl fmt::Display for AppError {
@@ -63,6 +72,8 @@ impl fmt::Display for AppError {
             ),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Ready(path, error) => write!(f, "--ready-file `{}`: {error}", path.display()),
+            Self::Cut(why) => write!(f, "{why}; what still ran was reset"),
+            Self::Worker => f.write_str("a worker died; this is a defect"),
             Self::System(error) => write!(f, "the system refuses a thread or an event loop: {error}"),
         }
     }
@@ -102,48 +113,57 @@ impl App {
         self.audit.clone()
     }
 
-    /// Serves until `drain` turns true, and then until what runs is done, or the drain's time is over.
+    /// Serves until told to stop. A drain waits for what runs, as long as it may; what still runs then,
+    /// or when the end is to come at once, is reset.
     ///
     /// # Errors
-    /// [`AppError`], before the first request is served.
-    pub async fn run(self, drain: watch::Receiver<bool>) -> Result<(), AppError> {
+    /// [`AppError`]: before the first request is served, where a worker dies, or where requests were cut.
+    pub async fn run(mut self, mut stop: watch::Receiver<Stop>) -> Result<(), AppError> {
         self.announce();
         let own: Arc<[SocketAddr]> = self.addresses().into();
-        let mut workers = Vec::new();
+        let (tell, told) = watch::channel(Stop::No);
+        let mut workers = JoinSet::new();
         for number in 0..self.settings.threads {
             let worker = self.worker(own.clone()).map_err(AppError::System)?;
-            let drain = drain.clone();
-            let (done, over) = tokio::sync::oneshot::channel::<()>();
+            let stop = told.clone();
+            let (done, over) = oneshot::channel();
             let thread = thread::Builder::new().name(format!("worker-{number}"));
-            // The thread ends with the process where the drain's time runs out first.
-            thread
-                .spawn(move || {
-                    worker.run(drain);
-                    drop(done);
-                })
-                .map_err(AppError::System)?;
-            workers.push(over);
+            // A worker that panics drops `done` unsent.
+            thread.spawn(move || done.send(worker.run(stop))).map_err(AppError::System)?;
+            workers.spawn(async move { over.await.is_ok() });
         }
         if let Some(path) = &self.settings.ready_file {
             self.write_ready(path).map_err(|error| AppError::Ready(path.clone(), error))?;
         }
         info!(listeners = self.listeners.len(), threads = workers.len(), "ready");
-        let mut draining = drain;
-        let _ = draining.wait_for(|drain| *drain).await;
-        info!("draining");
-        let all = async {
-            for worker in workers {
-                let _ = worker.await;
+        // The workers have sockets of their own; a successor may listen as soon as they close them.
+        self.listeners.clear();
+        let mut now = stop.clone();
+        let died = tokio::select! {
+            _ = stop.wait_for(|stop| *stop >= Stop::Drain) => false,
+            _ = all(&mut workers) => true,
+        };
+        let end = if died {
+            Err(AppError::Worker)
+        } else {
+            info!("draining");
+            tell.send_replace(Stop::Drain);
+            tokio::select! {
+                end = all(&mut workers) => end,
+                () = sleep(self.settings.drain) => Err(AppError::Cut("the drain's time is over")),
+                _ = now.wait_for(|stop| *stop >= Stop::Now) => Err(AppError::Cut("a second signal came")),
             }
         };
-        if tokio::time::timeout(self.settings.drain, all).await.is_err() {
-            warn!("the drain's time is over; what still ran is cut off");
+        if end.is_err() {
+            tell.send_replace(Stop::Now);
+            // Resetting takes no time; a worker that hangs must not hold up the end.
+            let _ = timeout(LAST_WORD, all(&mut workers)).await;
         }
         if let Some(path) = &self.settings.ready_file {
             let _ = fs::remove_file(path);
         }
         info!("stopped");
-        Ok(())
+        end
     }
 
     fn announce(&self) {
@@ -218,17 +238,17 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(self, drain: watch::Receiver<bool>) {
+    fn run(self, stop: watch::Receiver<Stop>) {
         let Self { runtime, listeners, make, client } = self;
         let local = LocalSet::new();
         runtime.block_on(local.run_until(async move {
             let proxy = Rc::new(make.make());
-            let mut accepting = tokio::task::JoinSet::new();
+            let mut accepting = JoinSet::new();
             for (socket, name, service) in listeners {
                 let entry = Entry { name: name.into(), service: Rc::new(service), tunnel: None };
                 match tokio::net::TcpListener::from_std(socket) {
                     Ok(socket) => {
-                        accepting.spawn_local(accept(socket, entry, proxy.clone(), client, drain.clone()));
+                        accepting.spawn_local(accept(socket, entry, proxy.clone(), client, stop.clone()));
                     }
                     Err(error) => tracing::error!(%error, listener = %entry.name, "cannot listen"),
                 }
@@ -243,6 +263,19 @@ impl Worker {
         }));
     }
 }
+
+/// Waits for all workers.
+async fn all(workers: &mut JoinSet<bool>) -> Result<(), AppError> {
+    while let Some(worker) = workers.join_next().await {
+        if !worker.unwrap_or(false) {
+            return Err(AppError::Worker);
+        }
+    }
+    Ok(())
+}
+
+/// How long workers may take to reset what runs.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tracing::info;
+use tracing::warn;
 
 use crate::{
     app::{App, AppError},
@@ -18,6 +18,7 @@ use crate::{
     },
     demo::{self, DemoError},
     logging,
+    server::Stop,
 };
 
 /// Why a command failed.
@@ -72,15 +73,16 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
 }
 
 async fn serve(args: RunArgs) -> Result<(), CliError> {
-    let settings = Settings::of(args, |name| std::env::var(name).ok()).map_err(CliError::Config)?;
+    let settings = Settings::of(args, |name| std::env::var_os(name)).map_err(CliError::Config)?;
     logging::start(settings.log.format, settings.log.level, settings.log.access);
     let app = App::bind(settings).map_err(CliError::App)?;
-    let (stop, drain) = watch::channel(false);
+    let (stop, told) = watch::channel(Stop::No);
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::System)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(CliError::System)?;
     let mut rotate = signal(SignalKind::user_defined1()).map_err(CliError::System)?;
     let audit = app.audit();
-    let running = app.run(drain);
+    let running = app.run(told);
     tokio::pin!(running);
     loop {
         tokio::select! {
@@ -91,10 +93,13 @@ async fn serve(args: RunArgs) -> Result<(), CliError> {
                 audit.reopen();
                 continue;
             }
+            _ = hangup.recv() => {
+                audit.reopen();
+                warn!("SIGHUP: log files are opened anew; the configuration is not read again, which takes a restart");
+                continue;
+            }
         }
-        if stop.send_replace(true) {
-            info!("a second signal: stopping at once");
-            return Ok(());
-        }
+        let next = if *stop.borrow() == Stop::No { Stop::Drain } else { Stop::Now };
+        stop.send_replace(next);
     }
 }

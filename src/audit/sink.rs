@@ -12,6 +12,8 @@ use std::{
     sync::Mutex,
 };
 
+use tracing::{error, info};
+
 use super::event::Refused;
 
 /// How the copy on stderr is written.
@@ -36,6 +38,8 @@ struct Target {
     path: PathBuf,
     open: Option<(File, u64)>,
     lost: u64,
+    /// The last write may have ended in the middle of a line.
+    torn: bool,
 }
 
 impl AuditSink {
@@ -48,7 +52,7 @@ impl AuditSink {
             None => None,
             Some(path) => {
                 let open = Some(open(&path)?);
-                Some(Mutex::new(Target { path, open, lost: 0 }))
+                Some(Mutex::new(Target { path, open, lost: 0, torn: false }))
             }
         };
         let copy = copy.or(file.is_none().then_some(Form::Json));
@@ -86,23 +90,24 @@ impl Target {
         let written = end.is_ok();
         match end {
             Ok(()) if self.lost > 0 => {
-                complain(&format!(
-                    "INFO audit log `{}`: writing again; {} events went to stderr only",
-                    self.path.display(),
-                    self.lost
-                ));
+                let path = self.path.display();
+                info!(audit_log = %path, lost = self.lost, "the audit log is written again; some events went to stderr only");
                 self.lost = 0;
             }
             Ok(()) => {}
             Err(error) => {
                 self.open = None;
+                self.torn = true;
                 self.lost += 1;
                 if self.lost == 1 || self.lost.is_multiple_of(1000) {
-                    complain(&format!(
-                        "ERROR audit log `{}`: {error}; refusals stand and go to stderr, {} so far\n  hint: free space or mend the path; writing resumes by itself",
-                        self.path.display(),
-                        self.lost
-                    ));
+                    let path = self.path.display();
+                    error!(
+                        audit_log = %path,
+                        lost = self.lost,
+                        %error,
+                        hint = "free space or mend the path; writing resumes by itself",
+                        "the audit log cannot be written; refusals stand and go to stderr"
+                    );
                 }
             }
         }
@@ -118,7 +123,12 @@ impl Target {
             self.open = Some(open(&self.path)?);
         }
         match &mut self.open {
-            Some((file, _)) => file.write_all(format!("{line}\n").as_bytes()),
+            Some((file, _)) => {
+                let torn = if self.torn { "\n" } else { "" };
+                file.write_all(format!("{torn}{line}\n").as_bytes())?;
+                self.torn = false;
+                Ok(())
+            }
             None => Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -113,7 +114,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`ConfigError`] with every problem found.
-    pub fn of(args: RunArgs, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub fn of(args: RunArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let file = args.config.as_deref().map(load::file).transpose()?.unwrap_or_default();
         let options = layered(args.options, file);
         let mut problems = Vec::new();
@@ -202,14 +203,14 @@ impl Build<'_> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
 
-    fn routes(&mut self, variable: &impl Fn(&str) -> Option<String>) -> Option<Routes> {
+    fn routes(&mut self, variable: &impl Fn(&str) -> Option<OsString>) -> Option<Routes> {
         let crls = load::files("--crl", &self.options.crl)
             .and_then(|files| Crls::load(&files, self.clock.now()).map_err(|why| format!("--crl {why}")));
-        let crls = self.take(crls).unwrap_or_default();
+        let crls = Arc::new(self.take(crls).unwrap_or_default());
         self.warnings.extend(crls.skipped.iter().map(|skipped| format!("--crl {skipped}")));
         let anchors = self.default_anchors(variable);
         let anchors = self.take(anchors);
-        let trust = anchors.and_then(|anchors| self.trust(anchors, crls));
+        let trust = anchors.and_then(|anchors| self.trust(anchors, crls.clone()));
         let allows: Vec<Allow> = self.each("--allow", &self.options.allow.clone(), |text| text.parse());
         let policy = DestinationPolicy::new(allows);
         if policy.allows_everything() {
@@ -223,22 +224,22 @@ impl Build<'_> {
         let mut upstreams = self.each("--connect-to", &self.options.connect_to.clone(), connect_to);
         let said: Vec<_> = self.options.upstream.clone();
         for (place, said) in said.iter().enumerate() {
-            if let Some(settings) = self.upstream(place + 1, said) {
+            if let Some(settings) = self.upstream(place + 1, said, &crls) {
                 upstreams.push(settings);
             }
         }
         Some(Routes { policy, ports, trust: trust?, upstreams })
     }
 
-    fn trust(&mut self, anchors: TrustAnchors, crls: Crls) -> Option<TrustHandle> {
+    fn trust(&mut self, anchors: TrustAnchors, crls: Arc<Crls>) -> Option<TrustHandle> {
         self.warnings.extend(anchors.skipped.iter().map(|skipped| format!("{}: {skipped}", anchors.source)));
         let client = TlsClient::new(Arc::new(Trust { anchors, crls }), self.clock);
         let client = client.map_err(|error| format!("TLS cannot be set up: {error}"));
         self.take(client).map(|client| TrustHandle(Arc::new(client)))
     }
 
-    fn default_anchors(&mut self, variable: &impl Fn(&str) -> Option<String>) -> Result<TrustAnchors, String> {
-        let (source, mut files) = match self.options.ca_bundle.as_slice() {
+    fn default_anchors(&mut self, variable: &impl Fn(&str) -> Option<OsString>) -> Result<TrustAnchors, String> {
+        let (source, files) = match self.options.ca_bundle.as_slice() {
             [] => {
                 let set =
                     BUNDLE_VARIABLES.iter().find_map(|name| Some((*name, variable(name).filter(|v| !v.is_empty())?)));
@@ -249,7 +250,7 @@ impl Build<'_> {
                             "SSL_CERT_DIR" => std::env::split_paths(&value).collect(),
                             _ => vec![PathBuf::from(&value)],
                         };
-                        (format!("{name} `{value}`"), load::bundle(name, &paths)?)
+                        (format!("{name} `{}`", value.display()), load::bundle(name, &paths)?)
                     }
                     _ => (String::new(), Vec::new()),
                 }
@@ -259,28 +260,23 @@ impl Build<'_> {
                 (format!("--ca-bundle {}", names.join(", ")), load::bundle("--ca-bundle", paths)?)
             }
         };
-        if self.options.system_roots == Some(true) {
-            let mut ders = Vec::new();
-            for (name, bytes) in files.drain(..) {
-                let own = TrustAnchors::from_pem(&source, &[(name, bytes)]).map_err(|error| error.to_string())?;
-                ders.extend(own.certificates().iter().map(|certificate| certificate.der.clone()));
-            }
-            ders.extend(rustls_native_certs::load_native_certs().certs);
-            let source =
-                [source.as_str(), "--system-roots"].iter().filter(|s| !s.is_empty()).copied().collect::<Vec<_>>();
-            return TrustAnchors::from_der(&source.join(" and "), ders).map_err(|error| error.to_string());
-        }
-        if source.is_empty() {
+        if source.is_empty() && self.options.system_roots != Some(true) {
             return Err(format!(
                 "whom to believe was not said: there is no --ca-bundle\nhint: give --ca-bundle FILE, or one of VOUCHSAFE_CA_BUNDLE, {}; or --system-roots",
                 BUNDLE_VARIABLES.join(", ")
             ));
         }
-        TrustAnchors::from_pem(&source, &files).map_err(|error| error.to_string())
+        if self.options.system_roots != Some(true) {
+            return TrustAnchors::from_pem(&source, &files, Vec::new()).map_err(|error| error.to_string());
+        }
+        let system = rustls_native_certs::load_native_certs();
+        self.warnings.extend(system.errors.iter().map(|error| format!("--system-roots: {error}")));
+        let source = if source.is_empty() { "--system-roots".into() } else { format!("{source} and --system-roots") };
+        TrustAnchors::from_pem(&source, &files, system.certs).map_err(|error| error.to_string())
     }
 
-    fn upstream(&mut self, place: usize, said: &UpstreamOptions) -> Option<UpstreamSettings> {
-        let what = format!("[[upstream]] {place} (`{}`)", said.of);
+    fn upstream(&mut self, place: usize, said: &UpstreamOptions, crls: &Arc<Crls>) -> Option<UpstreamSettings> {
+        let what = format!("[[upstream]] {place} (`{}`)", masked(&said.of));
         let named = |key: &str, error: &dyn std::fmt::Display| format!("{what}: {key}: {error}");
         let of = said.of.parse::<Authority>().map_err(|error| named("of", &error));
         let of = self.take(of);
@@ -300,10 +296,11 @@ impl Build<'_> {
             [] => None,
             paths => {
                 let anchors = load::bundle(&format!("{what}: ca_bundle"), paths).and_then(|files| {
-                    TrustAnchors::from_pem(&format!("{what} ca_bundle"), &files).map_err(|error| error.to_string())
+                    TrustAnchors::from_pem(&format!("{what} ca_bundle"), &files, Vec::new())
+                        .map_err(|error| error.to_string())
                 });
                 let anchors = self.take(anchors);
-                anchors.and_then(|anchors| self.trust(anchors, Crls::default()))
+                anchors.and_then(|anchors| self.trust(anchors, crls.clone()))
             }
         };
         Some(UpstreamSettings { of: of?, connect_to, verify_name, sni, trust })
@@ -313,7 +310,7 @@ impl Build<'_> {
         let mut listeners = Vec::new();
         for text in &self.options.route {
             let listener = self.route(text, routes);
-            let listener = listener.map_err(|why| format!("--route `{text}`: {why}"));
+            let listener = listener.map_err(|why| format!("--route `{}`: {why}", masked(text)));
             listeners.extend(self.take(listener).flatten());
         }
         for text in &self.options.forward {
@@ -322,7 +319,7 @@ impl Build<'_> {
                 address,
                 service: Service::Forward,
             });
-            let listener = listener.map_err(|why| format!("--forward `{text}`: {why}"));
+            let listener = listener.map_err(|why| format!("--forward `{}`: {why}", masked(text)));
             listeners.extend(self.take(listener));
         }
         if self.options.route.is_empty() && self.options.forward.is_empty() {
@@ -349,7 +346,7 @@ impl Build<'_> {
         let Some(rest) = url.strip_prefix("https://") else {
             return Err(match url.strip_prefix("http://") {
                 Some(_) => "nothing is sent in clear; the upstream is an `https://` URL".into(),
-                None => format!("`{url}` is not an `https://` URL"),
+                None => format!("`{}` is not an `https://` URL", masked(url)),
             });
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -414,6 +411,7 @@ impl Build<'_> {
         let client = ClientLimits {
             head: span(options.head_timeout, 10),
             keep_alive: span(options.keep_alive_timeout, 60),
+            stall: span(options.response_body_timeout, 60),
             head_bytes: head,
             fields: 200,
         };
@@ -425,7 +423,7 @@ impl Build<'_> {
     fn each<T>(&mut self, flag: &str, texts: &[String], read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         let mut values = Vec::new();
         for text in texts {
-            let value = read(text).map_err(|why| format!("{flag} `{text}`: {why}"));
+            let value = read(text).map_err(|why| format!("{flag} `{}`: {why}", masked(text)));
             values.extend(self.take(value));
         }
         values
@@ -444,6 +442,35 @@ fn reference(text: &str) -> Result<ReferenceId, String> {
     ReferenceId::of(&host).map_err(|name| format!("`{name}` is not a name that a certificate can carry"))
 }
 
+/// A value as an error may repeat it: without what stands before an `@` or behind a `?`, which may be a secret.
+fn masked(text: &str) -> String {
+    let text = text.split_once('?').map_or_else(|| text.to_owned(), |(before, _)| format!("{before}?…"));
+    match text.rsplit_once('@') {
+        Some((before, host)) => {
+            let start = before.rfind(['/', '=']).map_or(0, |at| at + 1);
+            format!("{}…@{host}", &before[..start])
+        }
+        None => text,
+    }
+}
+
 fn span(said: Option<Span>, seconds: u64) -> Duration {
     said.map_or(Duration::from_secs(seconds), |span| span.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_do_not_repeat_secrets() {
+        for (text, shown) in [
+            ("127.0.0.1:1=https://u:hunter2@host:9", "127.0.0.1:1=https://…@host:9"),
+            ("127.0.0.1:1=https://host/?token=x", "127.0.0.1:1=https://host/?…"),
+            ("u:p@host=127.0.0.1:1", "…@host=127.0.0.1:1"),
+            ("127.0.0.1:1=https://host:9", "127.0.0.1:1=https://host:9"),
+        ] {
+            assert_eq!(masked(text), shown);
+        }
+    }
 }

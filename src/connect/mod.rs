@@ -6,7 +6,7 @@ pub mod pool;
 pub mod resolve;
 mod verified;
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -14,7 +14,7 @@ use crate::{message::authority::Host, route::upstream::Upstream};
 
 use self::{dial::dial, error::ConnectError, resolve::Resolver};
 
-pub use self::verified::{Peer, Verified};
+pub use self::verified::{Peer, Verified, refused_late};
 
 /// Time-outs on the way out.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,9 @@ impl Connector {
         let deadline = Instant::now() + self.limits.connect;
         let addresses = self.addresses(upstream, deadline).await?;
         let (tcp, address) = dial(&addresses, deadline, self.limits.connect).await?;
+        if tcp.local_addr().is_ok_and(|local| local.ip() == address.ip()) && self.listens_everywhere(address.port()) {
+            return Err(ConnectError::Loop { address });
+        }
         let deadline = Instant::now() + self.limits.handshake;
         verified::handshake(tcp, address, upstream, deadline, self.limits.handshake).await
     }
@@ -72,11 +75,13 @@ impl Connector {
     }
 
     fn is_own(&self, address: SocketAddr) -> bool {
-        self.own
-            .iter()
-            .any(|own| own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified()))
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        self.own.iter().any(|own| SocketAddr::new(own.ip().to_canonical(), own.port()) == address)
+    }
+
+    /// Whether a listener on all addresses has this port; whether an address is this host's own shows only
+    /// when a connection stands.
+    fn listens_everywhere(&self, port: u16) -> bool {
+        self.own.iter().any(|own| own.ip().is_unspecified() && own.port() == port)
     }
 }
-
-/// A verified connection's facts, shared by the requests it serves.
-pub type PeerRef = Rc<Peer>;

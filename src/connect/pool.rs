@@ -101,9 +101,16 @@ where
             .map_err(|mut failed| Unanswered { unsent: failed.take_message(), error: failed.into_error() })
     }
 
-    /// Waits until the last exchange is over on the wire; false if the connection is.
-    async fn ready(&mut self) -> bool {
-        self.sender.ready().await.is_ok()
+    /// Whether the last exchange is over on the wire. The response's last byte may be here before hyper
+    /// has tidied up behind it, which takes a turn or two; what takes longer is still busy.
+    async fn settles(&mut self) -> bool {
+        for _ in 0..2 {
+            if self.sender.is_ready() {
+                return true;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.sender.is_ready()
     }
 }
 
@@ -158,8 +165,7 @@ where
         loop {
             let (mut link, since) = self.idle.borrow_mut().pop()?;
             let fresh = since.elapsed() < self.limits.idle && !link.sender.is_closed();
-            // The response's last byte may be here before hyper has tidied up behind it.
-            if fresh && (link.sender.is_ready() || link.ready().await) {
+            if fresh && link.settles().await {
                 return Some(link);
             }
         }

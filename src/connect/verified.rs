@@ -53,6 +53,8 @@ pub struct Verified {
     stream: TlsStream<TcpStream>,
     peer: Rc<Peer>,
     wire: Rc<Wire>,
+    /// The upstream reads no more, but may have answered before that.
+    deaf: bool,
 }
 
 impl Verified {
@@ -87,7 +89,7 @@ pub(super) async fn handshake(
                     _ => "TLSv1.3",
                 };
                 let peer = Rc::new(Peer { address, tls_version, accepted: *accepted });
-                return Ok(Verified { stream, peer, wire: Rc::default() });
+                return Ok(Verified { stream, peer, wire: Rc::default(), deaf: false });
             }
             // rustls does not finish without asking; should it ever, nobody was verified.
             _ => finding(Code::Other, "the handshake ended without a verdict".into()),
@@ -176,9 +178,33 @@ impl AsyncRead for Verified {
     }
 }
 
+impl Verified {
+    /// An upstream that answers early and closes makes our writes fail before its answer was read. What
+    /// is written then goes nowhere; the answer, or the end, is found by reading.
+    fn outlive(&mut self, end: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match end {
+            Poll::Ready(Err(error)) if is_gone(&error) => {
+                self.deaf = true;
+                self.wire.abort.set(true);
+                Poll::Ready(Ok(length))
+            }
+            end => end,
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 impl AsyncWrite for Verified {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        if this.deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let end = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.outlive(end, buf.len())
     }
 
     fn poll_write_vectored(
@@ -186,7 +212,13 @@ impl AsyncWrite for Verified {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if this.deaf {
+            return Poll::Ready(Ok(length));
+        }
+        let end = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.outlive(end, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -194,7 +226,12 @@ impl AsyncWrite for Verified {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        if this.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let end = Pin::new(&mut this.stream).poll_flush(cx).map_ok(|()| 0);
+        this.outlive(end, 0).map_ok(|_| ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -204,4 +241,22 @@ impl AsyncWrite for Verified {
         }
         Pin::new(&mut this.stream).poll_shutdown(cx)
     }
+}
+
+/// A TLS 1.3 server says only after the handshake that it wanted a client certificate: its alert comes
+/// with the first read (RFC 8446 section 4.4.2.4).
+pub fn refused_late(error: &hyper::Error, address: SocketAddr) -> Option<Box<HandshakeFailure>> {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<io::Error>()
+            && let Some(TlsError::AlertReceived(_)) = io.get_ref().and_then(|inner| inner.downcast_ref())
+        {
+            let verdict = explain(io);
+            let hint = hint::for_handshake(verdict.code).to_owned();
+            let failure = VerificationFailure { verdict, also: Vec::new(), hint };
+            return Some(Box::new(HandshakeFailure { failure, presented: Vec::new(), address }));
+        }
+        source = inner.source();
+    }
+    None
 }

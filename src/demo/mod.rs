@@ -23,6 +23,7 @@ use crate::{
     },
     connect::dial::dial,
     logging::LogLevel,
+    server::Stop,
 };
 
 /// Good ones first: what must pass, then what is seen most often, then what many tools let through.
@@ -114,8 +115,8 @@ pub async fn run(keep: bool) -> Result<(), DemoError> {
     }
     let app = App::bind(settings(&exhibits, &bundle, &audit)?).map_err(DemoError::App)?;
     let listeners = app.addresses();
-    let (stop, drain) = watch::channel(false);
-    let running = tokio::spawn(app.run(drain));
+    let (stop, told) = watch::channel(Stop::No);
+    let running = tokio::spawn(app.run(told));
 
     println!("A two-tier CA, {} TLS servers, one proxy; all on 127.0.0.1.", exhibits.len());
     println!("Trusted: the CA's root, and some self-signed certificates: {}\n", bundle.display());
@@ -139,7 +140,7 @@ pub async fn run(keep: bool) -> Result<(), DemoError> {
     } else {
         println!("Stay with `--keep`, and try it with your own curl.");
     }
-    stop.send_replace(true);
+    stop.send_replace(Stop::Drain);
     match running.await {
         Ok(end) => end.map_err(DemoError::App)?,
         Err(error) => return Err(DemoError::Http(error.to_string())),

@@ -1,6 +1,6 @@
 //! The fields a proxy must touch (RFC 9110 sections 7.6 and 7.8), and nothing else.
 //!
-//! - [`strip`] removes what belongs to one connection, in either direction: the fixed list and whatever
+//! - [`strip_request`] and [`strip_response`] remove what belongs to one connection, in either direction: the fixed list and whatever
 //!   any `Connection` line nominates, except fields that framing or security stand on.
 //! - [`append_via`] and [`passed_here`] write and read `Via`, which is how loops are found.
 //!
@@ -51,29 +51,42 @@ const NEVER_NOMINATED: [HeaderName; 18] = [
     HeaderName::from_static("x-openstack-request-id"),
 ];
 
-/// Removes the hop-by-hop fields. `TE: trailers` is the one thing of `TE` that goes on.
-pub fn strip(fields: &mut HeaderMap) {
+/// Removes the hop-by-hop fields of a request; of `TE`, `trailers` goes on (RFC 9110 section 10.1.4).
+pub fn strip_request(fields: &mut HeaderMap) {
     let trailers = fields.get_all(TE).iter().any(|v| tokens(v).any(|t| t == "trailers"));
-    let nominated = nominations(fields);
-    let ends_here = |name: &HeaderName| HOP_BY_HOP.contains(name) || nominated.contains(name);
-    if fields.keys().any(ends_here) {
-        // HeaderMap::remove swaps the last entry into the gap; only a new map keeps the order.
-        let mut kept = HeaderMap::with_capacity(fields.len());
-        let mut current = None;
-        for (name, value) in fields.drain() {
-            if name.is_some() {
-                current = name;
-            }
-            if let Some(name) = current.as_ref().filter(|name| !ends_here(name)) {
-                kept.append(name, value);
-            }
-        }
-        *fields = kept;
+    if !trailers {
+        return strip(fields, |_| false);
     }
-    if trailers {
-        fields.insert(TE, HeaderValue::from_static("trailers"));
+    strip(fields, |name| name == TE);
+    if let Some(te) = fields.get_mut(TE) {
+        *te = HeaderValue::from_static("trailers");
         fields.insert(CONNECTION, HeaderValue::from_static("TE"));
     }
+}
+
+/// Removes the hop-by-hop fields of a response.
+pub fn strip_response(fields: &mut HeaderMap) {
+    strip(fields, |_| false);
+}
+
+fn strip(fields: &mut HeaderMap, stays: impl Fn(&HeaderName) -> bool) {
+    let nominated = nominations(fields);
+    let ends_here = |name: &HeaderName| (HOP_BY_HOP.contains(name) || nominated.contains(name)) && !stays(name);
+    if !fields.keys().any(ends_here) {
+        return;
+    }
+    // HeaderMap::remove swaps the last entry into the gap; only a new map keeps the order.
+    let mut kept = HeaderMap::with_capacity(fields.len());
+    let mut current = None;
+    for (name, value) in fields.drain() {
+        if name.is_some() {
+            current = name;
+        }
+        if let Some(name) = current.as_ref().filter(|name| !ends_here(name)) {
+            kept.append(name, value);
+        }
+    }
+    *fields = kept;
 }
 
 fn nominations(fields: &HeaderMap) -> Vec<HeaderName> {
@@ -165,7 +178,7 @@ mod tests {
             ("content-length", "0"),
             ("x-image-meta-disk_format", "raw"),
         ]);
-        strip(&mut map);
+        strip_request(&mut map);
         assert_eq!(names(&map), ["host", "x-auth-token", "content-length", "x-image-meta-disk_format"]);
     }
 
@@ -177,25 +190,25 @@ mod tests {
             ("content-length", "3"),
             ("x-auth-token", "t"),
         ]);
-        strip(&mut map);
+        strip_request(&mut map);
         assert_eq!(names(&map), ["host", "content-length", "x-auth-token"]);
     }
 
     #[test]
     fn te_keeps_trailers_only() {
         let mut map = fields(&[("te", "gzip, trailers;q=1"), ("host", "a")]);
-        strip(&mut map);
+        strip_request(&mut map);
         assert_eq!(map.get("te").unwrap(), "trailers");
         assert_eq!(map.get("connection").unwrap(), "TE");
         let mut map = fields(&[("te", "gzip")]);
-        strip(&mut map);
+        strip_request(&mut map);
         assert!(map.is_empty());
     }
 
     #[test]
     fn repeated_fields_keep_all_their_lines() {
         let mut map = fields(&[("set-cookie", "a"), ("connection", "x"), ("set-cookie", "b")]);
-        strip(&mut map);
+        strip_request(&mut map);
         assert_eq!(map.get_all("set-cookie").iter().count(), 2);
     }
 

@@ -50,7 +50,7 @@ impl Target {
 /// Reads a request's target and Host field.
 ///
 /// # Errors
-/// A [`TargetError`]; all of them mean status 400, but for [`TargetError::Method`].
+/// A [`TargetError`]; all of them mean status 400.
 pub fn read<B>(request: &Request<B>) -> Result<Target, TargetError> {
     let host = host_field(request)?;
     let uri = request.uri();

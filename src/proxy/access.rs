@@ -109,14 +109,11 @@ impl Access {
     }
 
     /// The upstream's body was cut; always said, whether or not there is an access log.
-    pub fn cut(&mut self, received: u64, expected: Option<u64>, error: &BodyError) {
-        let (id, upstream) = match &mut self.record {
-            Some(record) => {
-                record.class = Some("response_incomplete");
-                (record.id.as_str(), record.authority.as_str())
-            }
-            None => ("", ""),
-        };
+    pub fn cut(&mut self, upstream: Option<&str>, received: u64, expected: Option<u64>, error: &BodyError) {
+        let id = self.record.as_mut().map(|record| {
+            record.class = Some("response_incomplete");
+            record.id.as_str()
+        });
         warn!(
             event = "response-incomplete",
             request = id,

@@ -20,12 +20,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::{
-    connect::pool::{Link, Slot, Wire},
-    proxy::client::ClientHandle,
-};
+use crate::connect::pool::{Link, Slot, Wire};
 
-use super::{access::Access, stall::Stall};
+use super::{
+    access::Access,
+    client::{ClientHandle, Exchange},
+    stall::Stall,
+};
 
 /// Why a body ended before its end.
 #[derive(Debug)]
@@ -77,11 +78,13 @@ pub struct Upload {
     stall: Stall,
     limit: Duration,
     wire: Option<Rc<Wire>>,
+    /// None for a repeat, whose client has sent everything.
+    _exchange: Option<Rc<Exchange>>,
 }
 
 impl Upload {
     /// Wraps a client's body.
-    pub fn new(inner: Incoming, limit: Duration) -> Self {
+    pub fn new(inner: Incoming, limit: Duration, exchange: Rc<Exchange>) -> Self {
         let inner = (!inner.is_end_stream()).then_some(inner);
         let progress = Progress {
             bytes: Cell::new(0),
@@ -89,7 +92,8 @@ impl Upload {
             broken: Cell::new(None),
             moved: Cell::new(Instant::now()),
         };
-        Self { inner, progress: Rc::new(progress), stall: Stall::new(limit), limit, wire: None }
+        let (progress, stall) = (Rc::new(progress), Stall::new(limit));
+        Self { inner, progress, stall, limit, wire: None, _exchange: Some(exchange) }
     }
 
     /// How far it came.
@@ -104,7 +108,7 @@ impl Upload {
 
     /// An empty body with the same progress, for a repeat.
     pub fn again(progress: Rc<Progress>, limit: Duration) -> Self {
-        Self { inner: None, progress, stall: Stall::new(limit), limit, wire: None }
+        Self { inner: None, progress, stall: Stall::new(limit), limit, wire: None, _exchange: None }
     }
 
     /// Names the connection that carries it, to be aborted if it breaks.
@@ -161,8 +165,7 @@ impl Body for Upload {
                 }
             },
         };
-        let over = end.is_none() || this.inner.as_ref().is_none_or(Body::is_end_stream);
-        if over && !matches!(end, Some(Err(_))) {
+        if is_last(end.as_ref(), this.inner.as_ref()) {
             this.progress.done.set(true);
             this.progress.moved.set(Instant::now());
         }
@@ -175,6 +178,15 @@ impl Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// Whether this was a body's last frame. Only where the length is known does hyper say so in advance.
+fn is_last(frame: Option<&Result<Frame<Bytes>, BodyError>>, body: Option<&Incoming>) -> bool {
+    match frame {
+        None => true,
+        Some(Err(_)) => false,
+        Some(Ok(frame)) => frame.is_trailers() || body.is_none_or(Body::is_end_stream),
     }
 }
 
@@ -191,6 +203,8 @@ pub struct Download {
     access: Access,
     bytes: u64,
     expected: Option<u64>,
+    whole: bool,
+    _exchange: Rc<Exchange>,
 }
 
 impl Download {
@@ -202,15 +216,17 @@ impl Download {
         lease: (Link<Upload>, Rc<Slot<Upload>>),
         upload: Rc<Progress>,
         access: Access,
+        exchange: Rc<Exchange>,
     ) -> Self {
-        let expected = inner.size_hint().exact();
-        let stall = Stall::new(limit);
-        Self { inner, stall, limit, client, lease: Some(lease), upload, access, bytes: 0, expected }
+        let (expected, whole) = (inner.size_hint().exact(), inner.is_end_stream());
+        let (stall, lease) = (Stall::new(limit), Some(lease));
+        Self { inner, stall, limit, client, lease, upload, access, bytes: 0, expected, whole, _exchange: exchange }
     }
 
     fn cut(&mut self, error: BodyError) -> BodyError {
         self.client.reset();
-        self.access.cut(self.bytes, self.expected, &error);
+        let upstream = self.lease.as_ref().map(|(_, slot)| slot.upstream.authority());
+        self.access.cut(upstream.as_deref(), self.bytes, self.expected, &error);
         error
     }
 }
@@ -221,19 +237,21 @@ impl Body for Download {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.inner).poll_frame(cx) {
+        let end = match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.stall.moved();
                 this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                Poll::Ready(Some(Ok(frame)))
+                Some(Ok(frame))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(this.cut(BodyError::Broken(error))))),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => Some(Err(this.cut(BodyError::Broken(error)))),
+            Poll::Ready(None) => None,
             Poll::Pending => match this.stall.poll(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(()) => Poll::Ready(Some(Err(this.cut(BodyError::Stalled(this.limit))))),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => Some(Err(this.cut(BodyError::Stalled(this.limit)))),
             },
-        }
+        };
+        this.whole = is_last(end.as_ref(), Some(&this.inner));
+        Poll::Ready(end)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -247,20 +265,22 @@ impl Body for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        let whole = self.inner.is_end_stream();
         let uploaded = self.upload.done.get();
         if let Some((link, slot)) = self.lease.take()
-            && whole
+            && self.whole
             && uploaded
         {
             slot.put(link);
+        }
+        if !self.whole {
+            // Cut by the upstream, or given up because the client seems gone: whoever still reads must see it.
+            self.client.reset();
         }
         if !uploaded {
             // An early answer: the client may still be sending, and must be able to read it.
             self.client.linger();
         }
-        self.client.exchange_over();
-        self.access.finish(self.upload.bytes.get(), self.bytes, whole);
+        self.access.finish(self.upload.bytes.get(), self.bytes, self.whole);
     }
 }
 
@@ -277,25 +297,22 @@ pub enum ResponseBody {
 #[derive(Debug)]
 pub struct Own {
     text: Full<Bytes>,
-    client: ClientHandle,
-    access: Option<Access>,
+    access: Access,
     length: u64,
+    _exchange: Rc<Exchange>,
 }
 
 impl Own {
     /// A text, with the access record to be finished when it was sent.
-    pub fn new(text: String, client: ClientHandle, access: Option<Access>) -> Self {
+    pub fn new(text: String, access: Access, exchange: Rc<Exchange>) -> Self {
         let length = text.len() as u64;
-        Self { text: Full::from(text), client, access, length }
+        Self { text: Full::from(text), access, length, _exchange: exchange }
     }
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
-        self.client.exchange_over();
-        if let Some(access) = &mut self.access {
-            access.finish(0, self.length, true);
-        }
+        self.access.finish(0, self.length, true);
     }
 }
 

@@ -26,9 +26,13 @@ struct State {
     reset: Cell<bool>,
     linger: Cell<bool>,
     tunnel: Cell<bool>,
+    /// An answer was handed to hyper and is not all on the wire yet.
+    owed: Cell<bool>,
+    /// When the client last stopped reading; None while it reads.
+    blocked: Cell<Option<Instant>>,
 }
 
-/// What a request's way may say to its client's connection.
+/// What a request's way may say to its client's connection, and what the connection says of itself.
 #[derive(Clone, Debug)]
 pub struct ClientHandle(Rc<State>);
 
@@ -42,6 +46,8 @@ impl ClientHandle {
             reset: Cell::new(false),
             linger: Cell::new(false),
             tunnel: Cell::new(false),
+            owed: Cell::new(false),
+            blocked: Cell::new(None),
         }))
     }
 
@@ -55,9 +61,19 @@ impl ClientHandle {
         self.0.reset.set(true);
     }
 
+    /// Whether it is to end by RST.
+    pub fn is_reset(&self) -> bool {
+        self.0.reset.get()
+    }
+
     /// Read and discard before the end.
     pub fn linger(&self) {
         self.0.linger.set(true);
+    }
+
+    /// Whether to read and discard before the end.
+    pub fn lingers(&self) -> bool {
+        self.0.linger.get()
     }
 
     /// After this answer the connection is a tunnel.
@@ -70,29 +86,44 @@ impl ClientHandle {
         self.0.tunnel.take()
     }
 
-    /// A request was read.
-    pub fn exchange_begins(&self) {
-        self.enter(Phase::Exchange);
-    }
-
-    /// Its answer was handed over.
-    pub fn exchange_over(&self) {
-        self.enter(Phase::Idle);
-    }
-
     /// The first bytes of a request came.
     pub fn head_begins(&self) {
         self.enter(Phase::Head);
     }
 
-    /// Whether it is to end by RST.
-    pub fn is_reset(&self) -> bool {
-        self.0.reset.get()
+    /// A request was read. Its exchange lasts until the last clone of what comes back is dropped.
+    pub fn exchange(&self) -> Rc<Exchange> {
+        self.enter(Phase::Exchange);
+        Rc::new(Exchange(self.clone()))
     }
 
-    /// Whether to read and discard before the end.
-    pub fn lingers(&self) -> bool {
-        self.0.linger.get()
+    /// An answer goes to hyper.
+    pub fn answer_owed(&self) {
+        self.0.owed.set(true);
+    }
+
+    /// All that hyper had is on the wire.
+    pub fn answer_paid(&self) {
+        self.0.owed.set(false);
+    }
+
+    /// Whether an answer is on its way to the wire.
+    pub fn owes_answer(&self) -> bool {
+        self.0.owed.get()
+    }
+
+    /// The client reads, or stopped to.
+    pub fn reads(&self, reads: bool) {
+        match (reads, self.0.blocked.get()) {
+            (true, _) => self.0.blocked.set(None),
+            (false, None) => self.0.blocked.set(Some(Instant::now())),
+            (false, Some(_)) => {}
+        }
+    }
+
+    /// Since when the client does not read what waits for it.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.0.blocked.get()
     }
 
     /// Where it stands, and since when.
@@ -103,5 +134,15 @@ impl ClientHandle {
     fn enter(&self, phase: Phase) {
         self.0.phase.set(phase);
         self.0.since.set(Instant::now());
+    }
+}
+
+/// A request and its answer, for as long as either body may still move.
+#[derive(Debug)]
+pub struct Exchange(ClientHandle);
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Idle);
     }
 }

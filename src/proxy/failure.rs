@@ -22,6 +22,10 @@ pub enum Failure {
     ConnectRefused(&'static str),
     /// The transfer coding is not one this proxy passes on.
     Framing,
+    /// The head cannot be read as HTTP/1, or is larger than it may be.
+    Head(String),
+    /// The head did not come in time.
+    HeadTimeout,
     /// The message passed here before.
     Loop,
     /// TRACE.
@@ -73,6 +77,8 @@ impl Failure {
             Self::Connect(error) => return connect_words(error),
             Self::ConnectRefused(_) => (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "connect_refused"),
             Self::Framing => (Client, StatusCode::NOT_IMPLEMENTED, "http_request_error", "transfer_coding"),
+            Self::Head(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_head"),
+            Self::HeadTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "http_request_error", "head_timeout"),
             Self::Loop => (Refusal, StatusCode::BAD_GATEWAY, "proxy_loop_detected", "loop"),
             Self::Method => (Client, StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "method"),
             Self::NoDestination => (Client, StatusCode::BAD_REQUEST, "http_request_error", "no_destination"),
@@ -137,6 +143,8 @@ impl fmt::Display for Failure {
             Self::Connect(error) => error.fmt(f),
             Self::ConnectRefused(why) => f.write_str(why),
             Self::Framing => f.write_str("only `Transfer-Encoding: chunked` is passed on"),
+            Self::Head(why) => write!(f, "the request's head cannot be read: {why}"),
+            Self::HeadTimeout => f.write_str("the request's head did not come in time"),
             Self::Loop => f.write_str("the request passed this proxy before: a loop"),
             Self::Method => f.write_str("TRACE is not passed on"),
             Self::NoDestination => {

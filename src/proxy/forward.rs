@@ -7,15 +7,18 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    connect::pool::{Link, Slot, Unanswered},
+    connect::{
+        error::ConnectError,
+        pool::{Link, Slot, Unanswered},
+        refused_late,
+    },
     message::{fields, target::Target},
 };
 
 use super::{
-    HostPolicy, Proxy,
+    HostPolicy, Proxy, Way,
     access::Access,
     body::{Broken, Download, Progress, ResponseBody, Upload},
-    client::ClientHandle,
     dress,
     failure::Failure,
 };
@@ -26,13 +29,13 @@ impl Proxy {
         &self,
         slot: &Rc<Slot<Upload>>,
         target: Target,
-        client: &ClientHandle,
+        way: &Way<'_>,
         request: Request<Incoming>,
         access: &mut Access,
     ) -> Result<Response<ResponseBody>, Failure> {
         let (mut head, body) = request.into_parts();
         self.undress(&mut head, slot, &target)?;
-        let upload = Upload::new(body, self.settings.request_body);
+        let upload = Upload::new(body, self.settings.request_body, way.exchange.clone());
         let progress = upload.progress();
         let (answer, link, reused) = self.send(slot, head, upload, &progress).await?;
         let (mut head, body) = answer.into_parts();
@@ -41,14 +44,15 @@ impl Proxy {
         let access = std::mem::replace(access, Access::none());
         let lease = (link, slot.clone());
         let limit = self.settings.response_body;
-        let download = Download::new(body, limit, client.clone(), lease, progress, access);
+        let (client, exchange) = (way.client.clone(), way.exchange.clone());
+        let download = Download::new(body, limit, client, lease, progress, access, exchange);
         Ok(Response::from_parts(head, ResponseBody::Download(Box::new(download))))
     }
 
     /// Makes the client's request head one for the upstream.
     fn undress(&self, head: &mut Parts, slot: &Slot<Upload>, target: &Target) -> Result<(), Failure> {
         let received = head.version;
-        fields::strip(&mut head.headers);
+        fields::strip_request(&mut head.headers);
         let host = match (self.settings.host, &target.authority) {
             (HostPolicy::Client, Some(authority)) => authority.to_string(),
             _ => slot.upstream.host_field(),
@@ -84,7 +88,12 @@ impl Proxy {
             let read_before = link.wire().read.get();
             let failed = match self.wait(&mut link, request, progress).await {
                 Ok(answer) => return Ok((answer, link, reused)),
-                Err(Ended::Timeout) => return Err(Failure::ResponseTimeout(self.settings.response)),
+                Err(Ended::Timeout) => {
+                    if !progress.done.get() {
+                        link.wire().abort.set(true);
+                    }
+                    return Err(Failure::ResponseTimeout(self.settings.response));
+                }
                 Err(Ended::Unanswered(failed)) => failed,
             };
             if let Some(broken) = progress.broken.get() {
@@ -92,6 +101,9 @@ impl Proxy {
                     Broken::Framing => Failure::ClientBody,
                     Broken::Stalled => Failure::ClientStalled,
                 });
+            }
+            if !reused && let Some(refused) = refused_late(&failed.error, link.peer().address) {
+                return Err(Failure::Connect(ConnectError::Handshake(refused)));
             }
             let silent = link.wire().read.get() == read_before;
             request = match (reused, failed.unsent, spare) {

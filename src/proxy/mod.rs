@@ -35,7 +35,7 @@ use crate::{
 use self::{
     access::Access,
     body::{Own, ResponseBody, Upload},
-    client::ClientHandle,
+    client::{ClientHandle, Exchange},
     failure::Failure,
     ids::Ids,
     respond::{Answer, AnswerPolicy, Detail},
@@ -165,24 +165,24 @@ impl Proxy {
         client: &ClientHandle,
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Abort> {
-        client.exchange_begins();
+        let exchange = client.exchange();
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
         let mut access = Access::begin(client, &entry.name, &method, &path, || self.ids.next());
         let mut upstream = None;
-        match self.serve(entry, client, request, &mut upstream, &mut access).await {
-            Ok(response) => Ok(response),
-            Err(failure) => {
-                let request = Asked { method: &method, path: &path };
-                self.answer(&failure, upstream.as_deref(), entry, client, access, request)
-            }
-        }
+        let way = Way { entry, client, exchange: &exchange };
+        let served = self.serve(&way, request, &mut upstream, &mut access).await;
+        let answer = served.or_else(|failure| {
+            let request = Asked { method: &method, path: &path };
+            self.answer(&failure, upstream.as_deref(), &way, access, &request)
+        });
+        client.answer_owed();
+        answer
     }
 
     async fn serve(
         &self,
-        entry: &Entry,
-        client: &ClientHandle,
+        way: &Way<'_>,
         request: Request<Incoming>,
         chosen: &mut Option<Rc<Slot<Upload>>>,
         access: &mut Access,
@@ -198,35 +198,30 @@ impl Proxy {
             return Err(Failure::Loop);
         }
         if target.form == Form::Authority {
-            return Self::open_tunnel(entry, &target, client, access);
+            return Self::open_tunnel(way, &target, access);
         }
-        let slot = self.slot(entry, &target)?;
+        let slot = self.slot(way.entry, &target)?;
         *chosen = Some(slot.clone());
         access.upstream(|| slot.upstream.authority());
-        self.exchange(&slot, target, client, request, access).await
+        self.exchange(&slot, target, way, request, access).await
     }
 
     /// CONNECT: plain HTTP inside is served like by-Host requests. That it is plain is seen only after
     /// the answer; to port 443 nobody speaks plain HTTP, so there the answer can still say why not.
-    fn open_tunnel(
-        entry: &Entry,
-        target: &Target,
-        client: &ClientHandle,
-        access: &mut Access,
-    ) -> Result<Response<ResponseBody>, Failure> {
-        if matches!(*entry.service, Service::Fixed(_)) {
+    fn open_tunnel(way: &Way<'_>, target: &Target, access: &mut Access) -> Result<Response<ResponseBody>, Failure> {
+        if matches!(*way.entry.service, Service::Fixed(_)) {
             return Err(Failure::ConnectRefused("CONNECT has no meaning on a fixed route"));
         }
-        if entry.tunnel.is_some() {
+        if way.entry.tunnel.is_some() {
             return Err(Failure::ConnectRefused("CONNECT inside CONNECT is not served"));
         }
         if target.authority.as_ref().and_then(|to| to.port) == Some(443) {
             return Err(Failure::ConnectRefused(TLS_INSIDE));
         }
-        client.tunnel();
+        way.client.tunnel();
         access.answered_connect();
         let access = std::mem::replace(access, Access::none());
-        Ok(Response::new(ResponseBody::Own(Own::new(String::new(), client.clone(), Some(access)))))
+        Ok(Response::new(ResponseBody::Own(Own::new(String::new(), access, way.exchange.clone()))))
     }
 
     fn slot(&self, entry: &Entry, target: &Target) -> Result<Rc<Slot<Upload>>, Failure> {
@@ -262,23 +257,22 @@ impl Proxy {
         &self,
         failure: &Failure,
         slot: Option<&Slot<Upload>>,
-        entry: &Entry,
-        client: &ClientHandle,
+        way: &Way<'_>,
         mut access: Access,
-        asked: Asked<'_>,
+        asked: &Asked<'_>,
     ) -> Result<Response<ResponseBody>, Abort> {
         let id = self.ids.next();
         let words = failure.words();
         let upstream = slot.map(|slot| slot.upstream.authority());
-        self.record(failure, slot, entry, client, &id, &asked);
+        self.record(failure, slot, way.entry, way.client, &id, asked);
         let answer = Answer::to(failure, upstream.as_deref(), &id, self.settings.answer, self.settings.detail);
         access.refused(&id, answer.status.map_or(0, |status| status.as_u16()), words.class);
         if answer.status.is_none() {
-            client.reset();
+            way.client.reset();
             access.finish(0, 0, false);
         }
-        client.linger();
-        answer.into_response(|text| Own::new(text, client.clone(), Some(access))).ok_or(Abort)
+        way.client.linger();
+        answer.into_response(|text| Own::new(text, access, way.exchange.clone())).ok_or(Abort)
     }
 
     fn record(
@@ -320,17 +314,32 @@ impl Proxy {
         }
     }
 
-    /// The words for a head that did not come in time, or could not be read.
-    pub fn answer_head_timeout(&self) -> Option<Vec<u8>> {
+    /// Records a head that did not come in time, or could not be read, and gives the bytes to answer it
+    /// with; None for a reset.
+    pub fn answer_head(&self, failure: &Failure, entry: &Entry, client: &ClientHandle) -> Option<Vec<u8>> {
         let id = self.ids.next();
-        let failure = Failure::ClientStalled;
-        Answer::to(&failure, None, &id, self.settings.answer, self.settings.detail).into_bytes()
+        tracing::warn!(
+            event = "request-failed",
+            request = id,
+            class = failure.words().class,
+            client = %client.address(),
+            listener = %entry.name,
+            "{failure}"
+        );
+        Answer::to(failure, None, &id, self.settings.answer, self.settings.detail).into_bytes()
     }
 
     /// How response field names are written.
     pub fn field_case(&self) -> FieldCase {
         self.settings.field_case
     }
+}
+
+/// Whose request is on its way.
+struct Way<'a> {
+    entry: &'a Entry,
+    client: &'a ClientHandle,
+    exchange: &'a Rc<Exchange>,
 }
 
 /// What the client asked, for the record: no query, no field.
@@ -353,7 +362,7 @@ fn dress(proxy: &Proxy, head: &mut http::response::Parts) -> Result<(), Failure>
     if !fields::chunked_only(&head.headers) {
         return Err(Failure::BadResponse("its transfer coding is not chunked".into()));
     }
-    fields::strip(&mut head.headers);
+    fields::strip_response(&mut head.headers);
     head.headers.append(VIA, proxy.via.clone());
     head.version = http::Version::HTTP_11;
     if proxy.settings.field_case != FieldCase::Preserve {

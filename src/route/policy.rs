@@ -4,7 +4,12 @@
 //! never covers loopback, link-local, private-metadata and other special addresses: those are judged by
 //! the address actually dialled, and need an exact host name or a network that holds them.
 
-use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -139,24 +144,40 @@ fn is_special(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => {
             ip.is_loopback()
                 || ip.is_link_local()
-                || ip.is_unspecified()
                 || ip.is_broadcast()
                 || ip.is_multicast()
                 || ip.octets()[0] == 0
-                || ip.octets() == [100, 100, 100, 200] // a metadata service in shared address space
+                || METADATA_V4.contains(&ip)
         }
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => is_special(ip.into()),
-            None => {
-                ip.is_loopback()
-                    || ip.is_unspecified()
-                    || ip.is_multicast()
-                    || ip.is_unicast_link_local()
-                    || ip.segments() == [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254] // cloud metadata, IPv6
-            }
-        },
+        IpAddr::V6(ip) => {
+            embedded(ip).is_some_and(|ip| is_special(ip.into()))
+                || ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_unicast_link_local()
+                || ip.segments()[0] & 0xffc0 == 0xfec0 // site-local, RFC 3879
+                || METADATA_V6.contains(&ip)
+        }
     }
 }
+
+/// The IPv4 address inside an IPv6 one: mapped and compatible (RFC 4291 section 2.5.5), NAT64 (RFC 6052),
+/// 6to4 (RFC 3056).
+fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let last = || Ipv4Addr::from_bits(ip.to_bits() as u32);
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => Some(last()),
+        [0x2002, high, low, ..] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),
+        _ => None,
+    }
+}
+
+/// Metadata services outside link-local space: two in shared and one in protocol space, as their clouds
+/// document them.
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254), Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254)];
 
 #[cfg(test)]
 mod tests {
@@ -182,6 +203,10 @@ mod tests {
             (&["*"], "a.example", 443, "169.254.169.254", false),
             (&["*"], "a.example", 443, "::ffff:127.0.0.1", false),
             (&["*"], "127.0.0.1", 443, "127.0.0.1", false),
+            (&["*"], "a.example", 443, "64:ff9b::7f00:1", false),
+            (&["*"], "a.example", 443, "2002:a9fe:a9fe::1", false),
+            (&["*"], "a.example", 443, "fd00:ec2::254", false),
+            (&["*"], "a.example", 443, "2001:db8::1", true),
             (&["*:443"], "a.example", 9292, "192.0.2.1", false),
             (&["*.example"], "a.example", 443, "192.0.2.1", true),
             (&["*.example"], "example", 443, "192.0.2.1", false),

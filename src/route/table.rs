@@ -44,7 +44,7 @@ impl Routes {
     /// The upstream that a client's own destination means. `https` is whether the client wrote so.
     ///
     /// # Errors
-    /// [`Denied`] by the destination policy, or [`RouteError::Name`] for a name that no certificate carries.
+    /// [`RouteError::Denied`] by the destination policy, or [`RouteError::Name`] for a name that no certificate carries.
     pub fn select(&self, authority: &Authority, https: bool) -> Result<Upstream, RouteError> {
         let port = match (authority.port, https) {
             (Some(port), true) => port,

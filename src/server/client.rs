@@ -32,12 +32,15 @@ pub struct ClientStream {
     /// Bytes read by the parser of an outer protocol, to be read again.
     prefix: Bytes,
     lingering: Option<(Pin<Box<Sleep>>, u64)>,
+    /// hyper answers a head that it cannot read by itself, without asking and in its own words. What it
+    /// writes while no answer is owed goes nowhere; ours goes out instead.
+    muted: bool,
 }
 
 impl ClientStream {
     /// Takes an accepted socket.
     pub fn new(tcp: TcpStream, address: SocketAddr) -> Self {
-        Self { tcp, handle: ClientHandle::new(address), prefix: Bytes::new(), lingering: None }
+        Self { tcp, handle: ClientHandle::new(address), prefix: Bytes::new(), lingering: None, muted: false }
     }
 
     /// What may be said to this connection.
@@ -49,6 +52,24 @@ impl ClientStream {
     pub fn with_prefix(mut self, prefix: Bytes) -> Self {
         self.prefix = prefix;
         self
+    }
+
+    /// hyper's part is over; what is written now is ours.
+    pub fn unmute(mut self) -> Self {
+        self.muted = false;
+        self
+    }
+
+    /// Whether a write is hyper's own answer to a head that it cannot read.
+    fn is_hypers_own(&mut self) -> bool {
+        self.muted |= self.handle.phase().0 == Phase::Head && !self.handle.owes_answer();
+        self.muted
+    }
+
+    /// Takes note of whether the client reads.
+    fn note<T>(&self, end: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.handle.reads(end.is_ready());
+        end
     }
 
     /// Reads and discards until the client is done, or has had enough time and volume.
@@ -101,7 +122,12 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write(cx, buf)
+        let this = self.get_mut();
+        if this.is_hypers_own() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let end = Pin::new(&mut this.tcp).poll_write(cx, buf);
+        this.note(end)
     }
 
     fn poll_write_vectored(
@@ -109,7 +135,12 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        if this.is_hypers_own() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        let end = Pin::new(&mut this.tcp).poll_write_vectored(cx, bufs);
+        this.note(end)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -117,12 +148,17 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+        // hyper flushes the socket when its own buffer is empty.
+        let this = self.get_mut();
+        if this.handle.phase().0 != Phase::Exchange {
+            this.handle.answer_paid();
+        }
+        Pin::new(&mut this.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.handle.is_reset() {
+        if this.muted || this.handle.is_reset() {
             return Poll::Ready(Ok(()));
         }
         if this.lingering.is_none() {

@@ -21,10 +21,11 @@ use crate::{
     proxy::{
         Entry, FieldCase, Proxy, TLS_INSIDE,
         client::{ClientHandle, Phase},
+        failure::Failure,
     },
 };
 
-use super::client::ClientStream;
+use super::{Stop, client::ClientStream};
 
 /// Limits on clients.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ pub struct ClientLimits {
     pub head: Duration,
     /// Between requests.
     pub keep_alive: Duration,
+    /// For a client to go on reading what waits for it.
+    pub stall: Duration,
     /// Bytes of a head, and of the buffer that reads.
     pub head_bytes: usize,
     /// Field lines of a head.
@@ -42,6 +45,10 @@ pub struct ClientLimits {
 /// How hyper's part of a connection ended.
 enum End {
     Closed(hyper::Result<()>),
+    /// The process ends.
+    Cut,
+    /// The client does not read what waits for it.
+    Stalled,
     TimedOut(Phase),
 }
 
@@ -51,11 +58,11 @@ pub async fn serve(
     entry: Entry,
     proxy: Rc<Proxy>,
     limits: ClientLimits,
-    drain: watch::Receiver<bool>,
+    stop: watch::Receiver<Stop>,
 ) {
     let mut next = Some((stream, entry));
     while let Some((stream, entry)) = next.take() {
-        next = serve_http(stream, entry, &proxy, limits, drain.clone()).await;
+        next = serve_http(stream, entry, &proxy, limits, stop.clone()).await;
     }
 }
 
@@ -65,7 +72,7 @@ async fn serve_http(
     entry: Entry,
     proxy: &Rc<Proxy>,
     limits: ClientLimits,
-    mut drain: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Stop>,
 ) -> Option<(ClientStream, Entry)> {
     let client = stream.handle();
     let tunnel_to = Rc::new(std::cell::RefCell::new(None::<Authority>));
@@ -80,13 +87,17 @@ async fn serve_http(
         })
     };
     let mut connection = http1::Builder::new()
+        // A client that has sent all and waits is not one that has gone (RFC 9112 section 9.6).
+        .half_close(true)
         .preserve_header_case(true)
         .title_case_headers(proxy.field_case() != FieldCase::Lower)
         .max_headers(limits.fields)
         .max_buf_size(limits.head_bytes)
         .serve_connection(TokioIo::new(stream), service);
     let end = {
-        let mut draining = pin!(drain.wait_for(|drain| *drain));
+        let (mut draining, mut cutting) = (stop.clone(), stop.clone());
+        let mut draining = pin!(draining.wait_for(|stop| *stop >= Stop::Drain));
+        let mut cutting = pin!(cutting.wait_for(|stop| *stop >= Stop::Now));
         let mut told = false;
         let mut armed = Instant::now() + limits.head;
         let mut timer = pin!(sleep_until(armed));
@@ -101,8 +112,11 @@ async fn serve_http(
                     return Poll::Ready(End::Closed(end));
                 }
             }
+            if cutting.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Cut);
+            }
             // One timer per connection, moved only when it would come too late.
-            if let Some(deadline) = deadline(&client, &limits)
+            if let Some((deadline, _)) = deadline(&client, &limits)
                 && deadline < armed
             {
                 armed = deadline;
@@ -111,8 +125,8 @@ async fn serve_http(
             while timer.as_mut().poll(cx).is_ready() {
                 let now = Instant::now();
                 armed = match deadline(&client, &limits) {
-                    Some(deadline) if deadline <= now => return Poll::Ready(End::TimedOut(client.phase().0)),
-                    Some(deadline) => deadline,
+                    Some((deadline, end)) if deadline <= now => return Poll::Ready(end),
+                    Some((deadline, _)) => deadline,
                     None => now + limits.keep_alive,
                 };
                 timer.as_mut().reset(armed);
@@ -126,35 +140,58 @@ async fn serve_http(
             let parts = connection.into_parts();
             let stream = parts.io.into_inner().with_prefix(parts.read_buf.clone());
             let to = tunnel_to.take();
-            inside(stream, parts.read_buf, Entry { tunnel: to, ..entry }, limits).await
+            inside(stream, parts.read_buf, Entry { tunnel: to, ..entry }, limits, &mut stop).await
         }
         End::Closed(Ok(())) => None,
+        End::Closed(Err(error)) if error.is_parse() && client.phase().0 == Phase::Head => {
+            let failure = Failure::Head(error.to_string());
+            let bytes = proxy.answer_head(&failure, &entry, &client);
+            say_and_close(connection.into_parts().io.into_inner(), bytes, limits).await;
+            None
+        }
         End::Closed(Err(error)) => {
             // A broken body has been recorded by its exchange; the rest is the client's own affair.
             tracing::debug!(%error, client = %client.address(), listener = %entry.name, "a client connection ended");
             None
         }
         End::TimedOut(Phase::Head) => {
-            if let Some(bytes) = proxy.answer_head_timeout() {
-                let mut stream = connection.into_parts().io.into_inner();
-                // Whether the client still reads is its own affair.
-                let _ = timeout(limits.head, stream.write_all(&bytes)).await;
-                let _ = timeout(limits.head, stream.shutdown()).await;
-            } else {
-                client.reset();
-            }
+            let bytes = proxy.answer_head(&Failure::HeadTimeout, &entry, &client);
+            say_and_close(connection.into_parts().io.into_inner(), bytes, limits).await;
+            None
+        }
+        End::Cut | End::Stalled => {
+            client.reset();
             None
         }
         End::TimedOut(_) => None,
     }
 }
 
-fn deadline(client: &ClientHandle, limits: &ClientLimits) -> Option<Instant> {
+/// When the next limit ends, and how. An exchange has limits of its own, unless the client does not read.
+fn deadline(client: &ClientHandle, limits: &ClientLimits) -> Option<(Instant, End)> {
+    if let Some(since) = client.blocked_since() {
+        return Some((since + limits.stall, End::Stalled));
+    }
     match client.phase() {
         (Phase::Exchange, _) => None,
-        (Phase::Head | Phase::New, since) => Some(since + limits.head),
-        (Phase::Idle, since) => Some(since + limits.keep_alive),
+        (phase @ (Phase::Head | Phase::New), since) => Some((since + limits.head, End::TimedOut(phase))),
+        (Phase::Idle, since) => Some((since + limits.keep_alive, End::TimedOut(Phase::Idle))),
     }
+}
+
+/// Answers a head that is not to be served, in our own words; none is a reset.
+async fn say_and_close(stream: ClientStream, bytes: Option<Vec<u8>>, limits: ClientLimits) {
+    let client = stream.handle();
+    let Some(bytes) = bytes else {
+        client.reset();
+        return;
+    };
+    let mut stream = stream.unmute();
+    client.answer_owed();
+    client.linger();
+    // Whether the client still reads is its own affair.
+    let _ = timeout(limits.head, stream.write_all(&bytes)).await;
+    let _ = timeout(limits.head, stream.shutdown()).await;
 }
 
 /// What a CONNECT tunnel carries: plain HTTP is served on; TLS is told, in its own words, that it is not.
@@ -163,10 +200,15 @@ async fn inside(
     mut read: Bytes,
     entry: Entry,
     limits: ClientLimits,
+    stop: &mut watch::Receiver<Stop>,
 ) -> Option<(ClientStream, Entry)> {
     if read.is_empty() {
         let mut first = [0; 1];
-        match timeout(limits.keep_alive, stream.read(&mut first)).await {
+        let begun = tokio::select! {
+            begun = timeout(limits.keep_alive, stream.read(&mut first)) => begun,
+            _ = stop.wait_for(|stop| *stop >= Stop::Drain) => return None,
+        };
+        match begun {
             Ok(Ok(1)) => read = Bytes::copy_from_slice(&first),
             _ => return None,
         }
@@ -184,9 +226,7 @@ async fn inside(
         listener = %entry.name,
         "{TLS_INSIDE}"
     );
-    let _ = timeout(limits.head, stream.write_all(&ACCESS_DENIED)).await;
-    stream.handle().linger();
-    let _ = timeout(limits.head, stream.shutdown()).await;
+    say_and_close(stream, Some(ACCESS_DENIED.to_vec()), limits).await;
     None
 }
 

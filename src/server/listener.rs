@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 use crate::proxy::{Entry, Proxy};
 
 use super::{
+    Stop,
     client::ClientStream,
     connection::{ClientLimits, serve},
 };
@@ -14,19 +15,19 @@ use super::{
 /// Out of descriptors or memory, accepting waits this long before it tries again.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Accepts and serves until `drain` says to stop; then waits for what runs.
+/// Accepts and serves until it is to stop; then waits for what runs.
 pub async fn accept(
     listener: TcpListener,
     entry: Entry,
     proxy: Rc<Proxy>,
     limits: ClientLimits,
-    mut drain: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Stop>,
 ) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = drain.wait_for(|drain| *drain) => break,
+            _ = stop.wait_for(|stop| *stop >= Stop::Drain) => break,
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
@@ -34,7 +35,7 @@ pub async fn accept(
                 // Small answers must not wait for the acknowledgement of the last one.
                 let _ = tcp.set_nodelay(true);
                 let stream = ClientStream::new(tcp, address);
-                let connection = serve(stream, entry.clone(), proxy.clone(), limits, drain.clone());
+                let connection = serve(stream, entry.clone(), proxy.clone(), limits, stop.clone());
                 connections.spawn_local(connection);
             }
             Err(error) if is_the_clients(&error) => {}

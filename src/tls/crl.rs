@@ -1,7 +1,9 @@
 //! Revocation lists (RFC 5280 section 5), chosen so that webpki cannot take the wrong one.
 //!
-//! webpki picks the first list of an issuer's name. So only one list per issuer name and issuer key is
-//! kept, the newest that is not from the future; nothing older can hide a revocation.
+//! webpki picks the first list that bears an issuer's name and covers the certificate's scope. So only
+//! one list per issuer name, issuer key and scope is kept, the newest that is not from the future, and
+//! newer lists come first: nothing older can hide a revocation. Two keys under one name leave webpki with
+//! the newer list, whose signature then fails for the other key: a refusal, never a hole.
 
 use std::fmt;
 
@@ -35,8 +37,21 @@ impl fmt::Debug for Crls {
 struct Candidate {
     issuer: Vec<u8>,
     authority_key: Option<Vec<u8>>,
+    /// The issuingDistributionPoint extension as it stands: which certificates the list covers.
+    scope: Option<Vec<u8>>,
     this_update: OffsetDateTime,
     list: OwnedCertRevocationList,
+}
+
+impl Candidate {
+    /// Of the same issuer, as far as can be told, and for the same certificates.
+    fn is_twin_of(&self, other: &Self) -> bool {
+        let same_key = match (&self.authority_key, &other.authority_key) {
+            (Some(one), Some(two)) => one == two,
+            _ => true,
+        };
+        self.issuer == other.issuer && self.scope == other.scope && same_key
+    }
 }
 
 impl Crls {
@@ -55,9 +70,7 @@ impl Crls {
                     skipped.push(format!("{name}: a list that begins in the future ({from}) is not used"));
                     continue;
                 }
-                let twin = kept
-                    .iter_mut()
-                    .find(|known| known.issuer == candidate.issuer && known.authority_key == candidate.authority_key);
+                let twin = kept.iter_mut().find(|known| known.is_twin_of(&candidate));
                 match twin {
                     Some(known) if known.this_update < candidate.this_update => *known = candidate,
                     Some(_) => skipped.push(format!("{name}: an older list of the same issuer is not used")),
@@ -65,6 +78,7 @@ impl Crls {
                 }
             }
         }
+        kept.sort_by_key(|kept| std::cmp::Reverse(kept.this_update));
         let (issuers, lists) = kept.into_iter().map(|kept| (kept.issuer, kept.list.into())).unzip();
         Ok(Self { lists, issuers, skipped })
     }
@@ -72,6 +86,13 @@ impl Crls {
     /// As webpki takes them.
     pub fn lists(&self) -> Vec<&CertRevocationList<'static>> {
         self.lists.iter().collect()
+    }
+
+    /// Whether a list of this issuer holds this serial number, both as DER has them.
+    pub fn lists_serial(&self, issuer: &[u8], serial: &[u8]) -> bool {
+        let of_issuer = self.issuers.iter().zip(&self.lists).filter(|(name, _)| *name == issuer);
+        // A list that cannot be searched may hold it.
+        of_issuer.into_iter().any(|(_, list)| !matches!(list.find_serial(serial), Ok(None)))
     }
 
     /// Whether a list bears this issuer's name, DER.
@@ -103,13 +124,20 @@ fn read(name: &str, der: &[u8]) -> Result<Candidate, String> {
         .map_err(|error| format!("{name}: this revocation list cannot be used: {error:?}"))?;
     let (_, parsed) = CertificateRevocationList::from_der(der)
         .map_err(|error| format!("{name}: not a revocation list: {}", escape(&error.to_string())))?;
-    let authority_key = parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
-        _ => None,
-    });
+    let (mut authority_key, mut scope) = (None, None);
+    for extension in parsed.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                authority_key = id.key_identifier.as_ref().map(|id| id.0.to_vec());
+            }
+            ParsedExtension::IssuingDistributionPoint(_) => scope = Some(extension.value.to_vec()),
+            _ => {}
+        }
+    }
     Ok(Candidate {
         issuer: parsed.issuer().as_raw().to_vec(),
         authority_key,
+        scope,
         this_update: parsed.last_update().to_datetime(),
         list,
     })

@@ -178,7 +178,7 @@ impl Case<'_> {
 
     fn self_signed(&self, facts: &Facts) -> Finding {
         let known = self.trust.anchors.certificates().iter().enumerate();
-        let twin = known
+        let mut twin = known
             .filter(|(_, anchor)| anchor.facts.as_ref().is_ok_and(|anchor| anchor.subject_der == facts.subject_der));
         let mut sentence =
             format!("the server sent the self-signed certificate `{}`, which is not in the bundle", facts.subject);

@@ -37,9 +37,6 @@ pub fn hint(case: &Case<'_>, verdict: &Finding) -> String {
         Code::IssuerKeyMismatch => {
             "the CA was probably made anew: get its present certificate and replace the old one in --ca-bundle".into()
         }
-        Code::BadSignature => {
-            "have it reissued; a certificate that was changed on the way may also mean an attack".into()
-        }
         Code::WeakKey => match verdict.subject {
             Subject::Anchor(_) => "replace this CA by one with an RSA key of 2048 bits or more, or P-256".into(),
             _ => "have it reissued with an RSA key of 2048 bits or more, or P-256".into(),
@@ -62,8 +59,6 @@ pub fn hint(case: &Case<'_>, verdict: &Finding) -> String {
         Code::CertVersion => format!("have it reissued as X.509 v3 with `{san}` in subjectAltName"),
         Code::ChainTooLong => "add one of its intermediates to --ca-bundle".into(),
         Code::ChainTooComplex => "have the server send only the certificates between its own and the root".into(),
-        Code::CriticalExtension | Code::MalformedCertificate => "have it reissued without the odd part".into(),
-        Code::NoCertificate => "configure a certificate on the server".into(),
         Code::Revoked => "have it reissued with a new key; a revoked one may be in other hands".into(),
         Code::RevocationUnknown | Code::CrlExpired | Code::CrlInvalid => {
             "get the CA's present list and give it with --crl".into()
@@ -81,6 +76,9 @@ pub fn for_handshake(code: Code) -> &'static str {
         Code::ClosedInHandshake => "see the server's log; a server that wants another port or name may close like this",
         Code::HandshakeTimeout => "see whether the server is overloaded, or something swallows its packets",
         Code::ClientCertRequired => "this server wants a client certificate",
+        Code::BadSignature => "have it reissued; a certificate that was changed on the way may also mean an attack",
+        Code::MalformedCertificate | Code::CriticalExtension => "have it reissued without the odd part",
+        Code::NoCertificate => "configure a certificate on the server",
         _ => "see docs/failures.md",
     }
 }

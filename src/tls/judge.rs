@@ -11,7 +11,7 @@
 //!
 //! The first four are asked inside webpki's search, so that one bad path does not hide a good one.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use time::OffsetDateTime;
@@ -37,7 +37,7 @@ pub struct Trust {
     /// The anchors.
     pub anchors: TrustAnchors,
     /// The revocation lists; revoked is refused, an expired list too, no list is tolerated.
-    pub crls: Crls,
+    pub crls: Arc<Crls>,
 }
 
 /// How an accepted upstream proved itself.
@@ -77,13 +77,14 @@ pub fn judge(
     let end_entity = EndEntityCert::try_from(&own.der).map_err(|error| case.explain(&error, None))?;
     let accepted = match path(&case, &end_entity, algorithms) {
         Ok(()) => Accepted::Chain,
-        Err((error, objection)) => match trust.anchors.exact(&own.der) {
-            Some(_) if own.facts.as_ref().is_ok_and(|facts| facts.version == 3) => {
-                exact(own, now).map_err(|finding| case.refuse(finding))?;
-                Accepted::Exact
+        Err((error, objection)) => {
+            let version_3 = own.facts.as_ref().is_ok_and(|facts| facts.version == 3);
+            if !version_3 || !is_about_the_path(&error) || trust.anchors.exact(&own.der).is_none() {
+                return Err(case.explain(&error, objection));
             }
-            _ => return Err(case.explain(&error, objection)),
-        },
+            exact(own, &trust.crls, now).map_err(|finding| case.refuse(finding))?;
+            Accepted::Exact
+        }
     };
     match end_entity.verify_is_valid_for_subject_name(&reference.server_name()) {
         Ok(()) => Ok(accepted),
@@ -129,6 +130,24 @@ fn path(
         .map_err(|error| (error, objection.take()))
 }
 
+/// Whether an error is about how the certificate was issued, which does not matter for one that stands in
+/// the bundle itself. Revocation, and what is not known here, always matters.
+fn is_about_the_path(error: &webpki::Error) -> bool {
+    use webpki::Error as E;
+    matches!(
+        error,
+        E::CaUsedAsEndEntity
+            | E::CertExpired { .. }
+            | E::CertNotValidYet { .. }
+            | E::EndEntityUsedAsCa
+            | E::InvalidSignatureForPublicKey
+            | E::NameConstraintViolation
+            | E::PathLenConstraintViolated
+            | E::UnknownIssuer
+            | E::UnsupportedSignatureAlgorithmContext(_)
+    )
+}
+
 /// Our own questions of a path that webpki found good; the first objection, if any.
 fn object(case: &diagnose::Case<'_>, path: &VerifiedPath<'_>) -> Option<Finding> {
     let own = case.presented.first()?;
@@ -136,15 +155,26 @@ fn object(case: &diagnose::Case<'_>, path: &VerifiedPath<'_>) -> Option<Finding>
         return Some(finding);
     }
     for issuer in path.intermediate_certificates() {
-        let place = case.presented.iter().position(|known| known.der == issuer.der()).unwrap_or(0);
-        let finding = issuing(case, &case.presented[place], Subject::Presented(place));
+        let place = case.presented.iter().position(|known| known.der == issuer.der());
+        let finding = match place {
+            Some(place) => issuing(case, &case.presented[place], Subject::Presented(place)),
+            None => Some(unexpected("an intermediate that nobody presented")),
+        };
         if finding.is_some() {
             return finding;
         }
     }
-    let place = case.trust.anchors.place_of(path.anchor())?;
+    let Some(place) = case.trust.anchors.place_of(path.anchor()) else {
+        return Some(unexpected("an anchor that is not in the bundle"));
+    };
     let anchor = &case.trust.anchors.certificates()[place];
     issuing(case, anchor, Subject::Anchor(place)).or_else(|| root(anchor, place, case.now))
+}
+
+/// What cannot be; should it ever, nobody is believed.
+fn unexpected(what: &str) -> Finding {
+    let sentence = format!("the path found goes through {what}");
+    Finding { code: Code::Other, subject: Subject::Handshake, sentence }
 }
 
 fn issuing(case: &diagnose::Case<'_>, issuer: &Certificate, subject: Subject) -> Option<Finding> {
@@ -195,13 +225,19 @@ fn root(anchor: &Certificate, place: usize, now: OffsetDateTime) -> Option<Findi
 const ROOT_HARMLESS: [&str; 2] = ["2.5.29.14", "2.5.29.35"];
 
 /// The exact anchor rule's own questions.
-fn exact(own: &Certificate, now: OffsetDateTime) -> Result<(), Finding> {
+fn exact(own: &Certificate, crls: &Crls, now: OffsetDateTime) -> Result<(), Finding> {
     let subject = Subject::Presented(0);
     let facts = own.facts.as_ref().map_err(|error| unreadable(own, subject, error))?;
     let finding = validity(own, subject, now)
         .or_else(|| purpose(facts, subject))
         .or_else(|| strength(own, subject))
-        .or_else(|| critical(own, subject));
+        .or_else(|| critical(own, subject))
+        .or_else(|| {
+            // No path, so webpki did not ask the lists; nor is the list's signature known to be good.
+            let sentence = format!("the certificate `{}` is on a revocation list of its issuer", facts.subject);
+            let listed = crls.lists_serial(&facts.issuer_der, &facts.serial_der);
+            listed.then_some(Finding { code: Code::Revoked, subject, sentence })
+        });
     finding.map_or(Ok(()), Err)
 }
 

@@ -46,6 +46,8 @@ pub struct Facts {
     pub issuer_der: Vec<u8>,
     /// Serial number, hex.
     pub serial: String,
+    /// Serial number, the bytes of the DER integer.
+    pub serial_der: Vec<u8>,
     /// Start of validity.
     pub not_before: OffsetDateTime,
     /// End of validity.
@@ -150,6 +152,7 @@ impl Facts {
             issuer: escape(&cert.issuer().to_string()),
             issuer_der: cert.issuer().as_raw().to_vec(),
             serial: hex(cert.raw_serial()),
+            serial_der: cert.raw_serial().to_vec(),
             not_before: validity.not_before.to_datetime(),
             not_after: validity.not_after.to_datetime(),
             has_san: false,
@@ -203,6 +206,10 @@ impl Facts {
                 ParsedExtension::AuthorityKeyIdentifier(id) => {
                     facts.authority_key_id = id.key_identifier.as_ref().map(|id| id.0.to_vec());
                 }
+                // What the checks stand on must be readable, or it would count as absent.
+                ParsedExtension::ParseError { .. } if CHECKS_NEED.contains(&extension.oid) => {
+                    return Err(format!("its extension {} cannot be read", extension.oid.to_id_string()));
+                }
                 _ => {}
             }
         }
@@ -241,6 +248,9 @@ pub const SERVER_AUTH: &str = "serverAuth";
 /// The extensions that webpki 0.103 processes, or knows to be harmless; any other critical one refuses.
 const JUDGE_KNOWS: [Oid<'static>; 5] =
     [oid!(2.5.29.15), oid!(2.5.29.17), oid!(2.5.29.19), oid!(2.5.29.30), oid!(2.5.29.37)];
+
+/// keyUsage, subjectAltName, basicConstraints, extendedKeyUsage.
+const CHECKS_NEED: [Oid<'static>; 4] = [oid!(2.5.29.15), oid!(2.5.29.17), oid!(2.5.29.19), oid!(2.5.29.37)];
 
 fn key(spki: &SubjectPublicKeyInfo<'_>) -> Key {
     let oid = spki.algorithm.algorithm.to_id_string();

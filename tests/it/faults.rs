@@ -166,3 +166,83 @@ async fn slow_heads_and_idle_connections_end() {
     assert_eq!(idle.status(), 200);
     assert!(!idle.reset);
 }
+
+/// A client that reads nothing for a while: what waited for it is either delivered or seen to be cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tail_of_a_body_is_never_cut_cleanly() {
+    // More than the sockets' own buffers can take.
+    let body = "x".repeat(64_000_000);
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 64000000\r\n\r\n";
+    let origin = Origin::start(move |_, _| vec![send(head), send(&body)]).await;
+    let proxy = start(&origin, &["--keep-alive-timeout", "200ms", "--response-body-timeout", "600ms"]);
+    let mut client = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    client.write_all(GET).await.unwrap();
+    // Its exchange ends when the proxy gives up on a client that does not read.
+    proxy.wait_for_access("the stalled download", |event| event["whole"] == false);
+    let seen = crate::support::origin::read_to_end(&mut client).await;
+    assert!(seen.reset, "a clean end after {} bytes", seen.bytes.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_sent_all_and_waits_is_answered() {
+    let origin =
+        Origin::start(|_, _| vec![send(CHUNKED), send("3\r\nabc\r\n"), send("3\r\ndef\r\n"), send("0\r\n\r\n")]).await;
+    let proxy = start(&origin, &[]);
+    let mut client = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    client.shutdown().await.unwrap();
+    let seen = crate::support::origin::read_to_end(&mut client).await;
+    assert!(seen.text().ends_with("abcdef") && !seen.reset, "{}", seen.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_cannot_be_read_are_answered_by_the_policy() {
+    let origin = Origin::start(|_, _| vec![]).await;
+    let many = (0..210).map(|n| format!("x-{n}: y\r\n")).collect::<String>();
+    let large = format!("x: {}\r\n", "y".repeat(300_000));
+    for head in [many.as_str(), &large, "no colon\r\n", "bad name: x\r\n"] {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{head}\r\n");
+        let proxy = start(&origin, &[]);
+        let seen = exchange(proxy.addr(0), request.as_bytes()).await;
+        assert_eq!(seen.status(), 400, "{}", seen.text());
+        let event = proxy.wait_for_log("the failure", |event| event["event"] == "request-failed");
+        assert_eq!(event["class"], "bad_head");
+        assert!(seen.text().contains(event["request"].as_str().unwrap()), "{}", seen.text());
+        let proxy = start(&origin, &["--answer", "reset"]);
+        let seen = exchange(proxy.addr(0), request.as_bytes()).await;
+        assert!(seen.reset && seen.bytes.is_empty(), "{}", seen.text());
+    }
+    assert_eq!(origin.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_that_is_wanted_after_the_handshake_is_named() {
+    use std::process::{Command, Stdio};
+    let identity = gallery::GALLERY.identity(certs_dev::Case::GoodIp).unwrap();
+    let directory = crate::support::dir();
+    let (chain, key) = (directory.path().join("chain.pem"), directory.path().join("key.pem"));
+    std::fs::write(&chain, identity.chain_pem()).unwrap();
+    std::fs::write(&key, identity.key_pem()).unwrap();
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-tls1_3", "-Verify", "1", "-www"])
+        .arg("-cert_chain")
+        .arg(&chain)
+        .arg("-cert")
+        .arg(&chain)
+        .arg("-key")
+        .arg(&key)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(server.stdout.take().unwrap()));
+    let accept = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).expect("an address");
+    let bundle = gallery::bundle(certs_dev::Bundle::Root);
+    let proxy = Proxy::start(&["--ca-bundle", &bundle, "--route", &format!("127.0.0.1:0=https://{accept}")]);
+    let seen = exchange(proxy.addr(0), GET).await;
+    let _ = server.kill();
+    server.wait().unwrap();
+    assert_eq!(seen.status(), 500, "{}", seen.text());
+    assert!(seen.text().contains("client_cert_required"), "{}", seen.text());
+    assert_eq!(proxy.audit()[0]["error.code"], "client_cert_required");
+}

@@ -130,3 +130,24 @@ async fn a_password_in_a_target_is_refused_and_not_repeated() {
     let event = proxy.wait_for_log("the failure", |event| event["event"] == "request-failed");
     assert!(!format!("{}{event}{}", seen.text(), proxy.raw_log()).contains("hunter2"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_on_all_addresses_is_no_loop_for_other_hosts_of_that_port() {
+    // 127.0.0.2 is this host, too, but what listens there is not the proxy; the kernel tells them apart.
+    let origin = Origin::start(|_, _| vec![send(OK)]).await;
+    let port = origin.address.port();
+    let name = format!("good.gallery.test:{port}");
+    let other = std::net::SocketAddr::from(([127, 0, 0, 2], port));
+    if std::net::TcpListener::bind(other).is_err() {
+        panic!("127.0.0.2 cannot be used on this host");
+    }
+    let proxy = Proxy::start(&[
+        "--ca-bundle".to_owned(),
+        gallery::bundle(certs_dev::Bundle::Root),
+        "--allow-nonlocal-listen".into(),
+        format!("--route=127.0.0.2:{port}=https://{name}"),
+        format!("--connect-to={name}={}", origin.address),
+    ]);
+    let seen = exchange(proxy.addr(0), b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(seen.status(), 200, "{}", seen.text());
+}

@@ -155,6 +155,21 @@ async fn connections_are_used_again_and_a_dead_one_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_are_used_again_behind_chunked_bodies_both_ways() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let origin = Origin::start(move |_, _| vec![send(chunked)]).await;
+    let proxy = start(&origin, &[]);
+    for trailer in ["", "X-Sum: 1\r\n"] {
+        let head =
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let seen = exchange(proxy.addr(0), format!("{head}2\r\nab\r\n0\r\n{trailer}\r\n").as_bytes()).await;
+        assert!(seen.text().ends_with("2\r\nok\r\n0\r\n\r\n"), "{}", seen.text());
+        proxy.wait_for_access("a whole response", |event| event["whole"] == true);
+    }
+    assert_eq!((origin.requests().len(), origin.connections()), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_post_is_never_sent_twice() {
     // The second request finds the connection dead after it was sent.
     let origin = Origin::start(|n, _| if n == 0 { vec![send(OK)] } else { vec![Step::Fin] }).await;

@@ -81,7 +81,8 @@ async fn the_drain_has_a_limit_and_a_second_signal_is_at_once() {
         if second {
             proxy.signal("TERM");
         }
-        assert_eq!(proxy.wait().code(), Some(0));
+        assert_eq!(proxy.wait().code(), Some(1), "something was cut");
+        assert!(read_to_end(&mut running).await.reset, "and looks cut");
     }
 }
 

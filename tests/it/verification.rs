@@ -99,3 +99,84 @@ async fn certificates_in_the_bundle_are_judged_as_they_must_be() {
 async fn a_revoked_certificate_is_refused_where_a_list_says_so() {
     judge_all(Bundle::Root, true).await;
 }
+
+#[test]
+fn no_case_of_the_gallery_is_left_out() {
+    let judged = |case: &Case| matches!((case.bundle(), case.needs_crl()), (Bundle::Root, _) | (Bundle::Plus, false));
+    assert!(Case::ALL.iter().all(judged));
+}
+
+/// Asks one front through a proxy with these flags, and gives status and the last event's class.
+async fn verdict(case: Case, flags: Vec<String>) -> (u16, Option<String>) {
+    let front = Front::start(case).await;
+    let mut flags = flags;
+    flags.extend(front.route());
+    let proxy = Proxy::start(&flags);
+    let status = ask(&proxy, 0).await.status();
+    (status, proxy.audit().last().map(|event| event["error.code"].as_str().unwrap().to_owned()))
+}
+
+fn written(name: &str, text: &str) -> (tempfile::TempDir, String) {
+    let directory = crate::support::dir();
+    let path = directory.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    (directory, path.display().to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_is_refused_though_it_stands_in_the_bundle() {
+    let own = gallery::GALLERY.identity(Case::Revoked).unwrap();
+    let leaf = certs_dev::pki::certificates_pem(own.end_entity());
+    let (_directory, bundle) = written("bundle.pem", &format!("{}{leaf}", gallery::GALLERY.bundle_pem(Bundle::Root)));
+    let with = |flags: &[&str]| flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
+    let list = gallery::crl();
+    let refused = verdict(Case::Revoked, with(&["--ca-bundle", &bundle, "--crl", &list])).await;
+    assert_eq!(refused, (403, Some("revoked".into())));
+    // Its neighbour: the same without the list.
+    assert_eq!(verdict(Case::Revoked, with(&["--ca-bundle", &bundle])).await, (200, None));
+    // And where the root is not in the bundle, so that no path is found.
+    let (_directory, bundle) = written("leaf.pem", &leaf);
+    let refused = verdict(Case::Revoked, with(&["--ca-bundle", &bundle, "--crl", &list])).await;
+    assert_eq!(refused, (403, Some("revoked".into())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstreams_own_bundle_goes_with_the_same_revocation_lists() {
+    let front = Front::start(Case::Revoked).await;
+    let bundle = gallery::bundle(Bundle::Root);
+    let text = format!("[[upstream]]\nof = \"{}\"\nca_bundle = [\"{bundle}\"]\n", front.authority());
+    let (_directory, file) = written("vouchsafe.toml", &text);
+    let mut flags: Vec<String> =
+        ["--config", &file, "--ca-bundle", &bundle, "--crl", &gallery::crl()].map(str::to_owned).to_vec();
+    flags.extend(front.route());
+    let proxy = Proxy::start(&flags);
+    assert_eq!(ask(&proxy, 0).await.status(), 403);
+    assert_eq!(proxy.audit()[0]["error.code"], "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_root_is_believed_beside_the_one_it_replaces() {
+    use certs_dev::pki::{Authority, CaSpec, LeafSpec, Validity};
+    let now = time::OffsetDateTime::now_utc();
+    let dated = |from, to| {
+        let mut spec = CaSpec::root("Renewed Root", now);
+        spec.validity = Validity::days(now, from, to);
+        spec
+    };
+    let expired = Authority::self_signed(&dated(-400, -10)).unwrap();
+    let renewed = expired.renewed(&dated(-10, 400)).unwrap();
+    let own = renewed.issue(&LeafSpec::new("renewed", now).dns("good.gallery.test")).unwrap();
+    let origin = crate::support::origin::Origin::with_identity(&own, |_, _| {
+        vec![crate::support::origin::send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]
+    })
+    .await;
+    for (first, second) in [(&expired, &renewed), (&renewed, &expired)] {
+        let text = format!("{}{}", first.certificate_pem(), second.certificate_pem());
+        let (_directory, bundle) = written("bundle.pem", &text);
+        let mut flags = vec!["--ca-bundle".to_owned(), bundle];
+        flags.extend(origin.route());
+        let proxy = Proxy::start(&flags);
+        let seen = ask(&proxy, 0).await;
+        assert_eq!(seen.status(), 200, "{}{:?}", seen.text(), proxy.audit());
+    }
+}

@@ -29,6 +29,13 @@ struct Log {
     more: Condvar,
 }
 
+impl Log {
+    /// The lines, also after a test has failed while it held them.
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<String>, bool)> {
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 impl Proxy {
     /// Starts the program with these flags, one worker, a JSON log and an audit log, and waits until it
     /// is ready.
@@ -47,10 +54,10 @@ impl Proxy {
         let filling = log.clone();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                filling.lines.lock().unwrap().0.push(line);
+                filling.lock().0.push(line);
                 filling.more.notify_all();
             }
-            filling.lines.lock().unwrap().1 = true;
+            filling.lock().1 = true;
             filling.more.notify_all();
         });
         let mut proxy = Self { child, log, addresses: Vec::new(), directory };
@@ -83,19 +90,19 @@ impl Proxy {
 
     /// The log so far; every line is JSON.
     pub fn log(&self) -> Vec<Value> {
-        let lines = self.log.lines.lock().unwrap().0.clone();
+        let lines = self.log.lock().0.clone();
         lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
     }
 
     /// The log as it was written.
     pub fn raw_log(&self) -> String {
-        self.log.lines.lock().unwrap().0.join("\n")
+        self.log.lock().0.join("\n")
     }
 
     /// Waits for a log line that fits.
     pub fn wait_for_log(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
-        let mut guard = self.log.lines.lock().unwrap();
+        let mut guard = self.log.lock();
         let mut seen = 0;
         loop {
             while let Some(line) = guard.0.get(seen) {
@@ -109,7 +116,7 @@ impl Proxy {
             let left = deadline.saturating_duration_since(Instant::now());
             let ended = guard.1;
             assert!(!left.is_zero() && !ended, "no {what} in the log:\n{}", guard.0.join("\n"));
-            guard = self.log.more.wait_timeout(guard, left).unwrap().0;
+            guard = self.log.more.wait_timeout(guard, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
     }
 

@@ -36,6 +36,14 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), certificate, chain: Vec::new() })
     }
 
+    /// A root of the same key, as a CA renews itself: whoever believes either believes what both issued.
+    pub fn renewed(&self, spec: &CaSpec) -> Result<Self, Error> {
+        let key = KeyPair::from_pem(&self.key_pem())?;
+        let params = spec.params();
+        let certificate = params.self_signed(&key)?.into();
+        Ok(Self { issuer: Issuer::new(params, key), certificate, chain: Vec::new() })
+    }
+
     /// An intermediate below this authority, valid for five years.
     pub fn intermediate(&self, common_name: &str, now: OffsetDateTime) -> Result<Self, Error> {
         self.subordinate(&CaSpec::intermediate(common_name, now))
