@@ -128,8 +128,12 @@ impl App {
             let stop = told.clone();
             let (done, over) = oneshot::channel();
             let thread = thread::Builder::new().name(format!("worker-{number}"));
-            // A worker that panics drops `done` unsent.
-            thread.spawn(move || done.send(worker.run(stop))).map_err(AppError::System)?;
+            // A worker that panics drops `done` unsent; that nobody waits any more does not matter to it.
+            let work = move || {
+                worker.run(stop);
+                let _ = done.send(());
+            };
+            thread.spawn(work).map_err(AppError::System)?;
             workers.spawn(async move { over.await.is_ok() });
         }
         if let Some(path) = &self.settings.ready_file {

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Settings come the other way: arguments, variables and file ─▶ `config` (whole or not at all) ─▶ `app`
-//! (binds, starts one worker thread for each core it may have, drains). A worker shares nothing with the
+//! (binds, starts its worker threads, drains, and resets what does not end). A worker shares nothing with the
 //! others that a request would wait for.
 //!
 //! # The rooms
@@ -37,13 +37,13 @@
 //! | [`tls`] | whom to believe: judge, evidence, words; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`connect`] | every outbound socket; only verified ones leave | `message`, `route::upstream`, `tls` |
-//! | [`audit`] | what is remembered about refusals | `clock`, `connect::error`, `route::upstream`, `tls` |
+//! | [`audit`] | what is remembered about refusals | `clock`, `route::upstream`, `tls` |
 //! | [`proxy`] | the way of one request, and all its ends | `audit`, `clock`, `connect`, `message`, `route`, `tls` |
 //! | [`server`] | the doors inward: listeners and client connections | `message::authority`, `proxy` |
 //! | [`config`] | what was said, made into what is true | the settings of all rooms above |
 //! | [`app`] | the wiring, and the life of the process | all rooms above, but `logging`, `message` and `tls` |
-//! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `demo`, `logging` |
+//! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging`, `server` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `demo`, `logging`, `server` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.

@@ -11,10 +11,9 @@ use time::OffsetDateTime;
 
 use crate::{
     clock::rfc3339,
-    connect::error::HandshakeFailure,
     route::upstream::Upstream,
     tls::{
-        failure::{Finding, Subject},
+        failure::{Finding, HandshakeFailure, Subject},
         presented::{Certificate, escape},
         trust::TrustAnchors,
     },

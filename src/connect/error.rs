@@ -2,7 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr, time::Duration};
 
-use crate::tls::{failure::VerificationFailure, presented::Certificate};
+use crate::tls::failure::HandshakeFailure;
 
 /// Why there is no verified connection.
 #[derive(Debug)]
@@ -45,17 +45,6 @@ pub enum ConnectError {
         /// What the system said.
         error: io::Error,
     },
-}
-
-/// A handshake that did not end in trust, with its evidence.
-#[derive(Debug)]
-pub struct HandshakeFailure {
-    /// What and why.
-    pub failure: VerificationFailure,
-    /// What the server sent.
-    pub presented: Vec<Certificate>,
-    /// Where it was.
-    pub address: SocketAddr,
 }
 
 impl fmt::Display for ConnectError {

@@ -24,17 +24,14 @@ use crate::{
     route::upstream::Upstream,
     tls::{
         client::Recorder,
-        failure::{Code, Finding, Subject, VerificationFailure},
+        failure::{Code, Finding, HandshakeFailure, Subject, VerificationFailure},
         hint,
         judge::Accepted,
         presented::Certificate,
     },
 };
 
-use super::{
-    error::{ConnectError, HandshakeFailure},
-    pool::Wire,
-};
+use super::{error::ConnectError, pool::Wire};
 
 /// What is known of a verified peer.
 #[derive(Debug)]

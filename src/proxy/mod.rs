@@ -10,7 +10,7 @@ pub(crate) mod ids;
 pub mod respond;
 mod stall;
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::VIA};
 use hyper::body::Incoming;
@@ -226,17 +226,18 @@ impl Proxy {
 
     fn slot(&self, entry: &Entry, target: &Target) -> Result<Rc<Slot<Upload>>, Failure> {
         let upstream = match &*entry.service {
-            Service::Fixed(upstream) => upstream.as_ref().clone(),
+            Service::Fixed(upstream) => Cow::Borrowed(upstream.as_ref()),
             Service::Forward => {
                 let authority = target.authority.as_ref().or(entry.tunnel.as_ref());
                 let authority = authority.ok_or(Failure::NoDestination)?;
-                self.routes.select(authority, target.https).map_err(Failure::Route)?
+                Cow::Owned(self.routes.select(authority, target.https).map_err(Failure::Route)?)
             }
         };
         let mut slots = self.slots.borrow_mut();
-        if let Some(slot) = slots.get(&upstream) {
+        if let Some(slot) = slots.get(&*upstream) {
             return Ok(slot.clone());
         }
+        let upstream = upstream.into_owned();
         if slots.len() >= MOST_SLOTS {
             slots.retain(|_, slot| !slot.is_empty());
         }

@@ -3,7 +3,9 @@
 //! Codes are words that operators grep for and alert on; a new or changed one is a CHANGELOG entry.
 //! `docs/failures.md` has an entry for each.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
+
+use super::presented::Certificate;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
@@ -166,6 +168,17 @@ impl VerificationFailure {
     pub fn code(&self) -> Code {
         self.verdict.code
     }
+}
+
+/// A handshake that did not end in trust, with its evidence.
+#[derive(Debug)]
+pub struct HandshakeFailure {
+    /// What and why.
+    pub failure: VerificationFailure,
+    /// What the server sent.
+    pub presented: Vec<Certificate>,
+    /// Where it was.
+    pub address: SocketAddr,
 }
 
 #[cfg(test)]

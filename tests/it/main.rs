@@ -11,5 +11,6 @@ mod forward_listener;
 mod forwarding;
 mod glance15;
 mod life;
+mod messages;
 mod replicator33;
 mod verification;

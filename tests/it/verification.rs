@@ -180,3 +180,45 @@ async fn a_renewed_root_is_believed_beside_the_one_it_replaces() {
         assert_eq!(seen.status(), 200, "{}{:?}", seen.text(), proxy.audit());
     }
 }
+
+/// A certificate as an operator makes it in a hurry, by the real `openssl req -x509`.
+fn openssl_self_signed() -> certs_dev::Identity {
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let directory = crate::support::dir();
+    let (cert, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=store"])
+        .args(["-addext", "subjectAltName=DNS:good.gallery.test,IP:127.0.0.1"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .expect("openssl");
+    assert!(made.status.success(), "{made:?}");
+    let chain = vec![CertificateDer::from_pem_file(cert).unwrap()];
+    certs_dev::Identity { chain, key: PrivateKeyDer::from_pem_file(key).unwrap() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_openssl_req_x509_makes_verifies_by_name_and_by_address_and_a_look_alike_does_not() {
+    let (known, look_alike) = (openssl_self_signed(), openssl_self_signed());
+    let (_directory, bundle) = written("bundle.pem", &known.chain_pem());
+    for (own, status, code) in [(known, 200, None), (look_alike, 403, Some("self_signed_not_in_bundle"))] {
+        let origin = crate::support::origin::Origin::with_identity(&own, |_, _| {
+            vec![crate::support::origin::send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]
+        })
+        .await;
+        let mut flags = vec!["--ca-bundle".to_owned(), bundle.clone()];
+        flags.extend(origin.route());
+        flags.extend(["--route".into(), format!("127.0.0.1:0=https://{}", origin.address)]);
+        let proxy = Proxy::start(&flags);
+        for n in 0..2 {
+            assert_eq!(ask(&proxy, n).await.status(), status);
+        }
+        let codes: Vec<_> =
+            proxy.audit().iter().map(|event| event["error.code"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(codes, code.map_or(vec![], |code| vec![code; 2]));
+        assert_eq!(origin.requests().len(), if code.is_none() { 2 } else { 0 });
+    }
+}

@@ -1,0 +1,52 @@
+//! What people read: the log as text, word for word where the words are ours.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Command, Stdio},
+};
+
+use certs_dev::{Bundle, Case};
+
+use crate::support::{
+    gallery::{self, Front},
+    origin::exchange,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reads_as_what_why_and_what_to_do() {
+    let front = Front::start(Case::WrongName).await;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vouchsafe"))
+        .args(["run", "--log-format", "text", "--threads", "1", "--ca-bundle", &gallery::bundle(Bundle::Root)])
+        .args(front.route())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut address = None;
+    loop {
+        let mut line = String::new();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it was ready");
+        if let Some((_, rest)) = line.split_once("listening address=") {
+            address = rest.split(' ').next().map(|text| text.parse().unwrap());
+        }
+        if line.contains(" INFO ready") {
+            break;
+        }
+    }
+    let seen = exchange(address.unwrap(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (_, id) = seen.text().split_once("(event ").map(|(a, b)| (a.to_owned(), b[..16].to_owned())).unwrap();
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    let mut text = String::new();
+    stderr.read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let upstream = front.authority();
+    let expected = format!(
+        "WARN refused code=name_mismatch upstream={upstream} reference=dns:wrong-name.gallery.test \
+         presented=[\"dns:elsewhere.gallery.test\"] anchors=1 event={id}\n      \
+         the certificate is valid for `elsewhere.gallery.test`, not for `wrong-name.gallery.test`\n  \
+         hint: reach it by a name it has (`verify_name` where only the address differs), or have it reissued with \
+         `DNS:wrong-name.gallery.test` (docs/failures.md#name_mismatch)\n"
+    );
+    assert!(text.contains(&expected), "{text}\n--- lacks ---\n{expected}");
+}
