@@ -106,7 +106,9 @@ impl Refused<'_> {
         put("vouchsafe.listener", self.listener.into());
         put("http.request.method", self.method.into());
         put("url.path", escape(self.path).into());
-        put("vouchsafe.request_bytes_sent", 0.into());
+        // A server that refuses us behind its own verified handshake may have been sent the request.
+        let sent = if self.refused.late { Value::Null } else { 0.into() };
+        put("vouchsafe.request_bytes_sent", sent);
         Value::Object(event).to_string()
     }
 

@@ -101,6 +101,7 @@ pub(super) async fn handshake(
         failure: failure(&recorder, finding),
         presented: presented(&recorder),
         address,
+        late: false,
     })))
 }
 
@@ -251,7 +252,7 @@ pub fn refused_late(error: &hyper::Error, address: SocketAddr) -> Option<Box<Han
             let verdict = explain(io);
             let hint = hint::for_handshake(verdict.code).to_owned();
             let failure = VerificationFailure { verdict, also: Vec::new(), hint };
-            return Some(Box::new(HandshakeFailure { failure, presented: Vec::new(), address }));
+            return Some(Box::new(HandshakeFailure { failure, presented: Vec::new(), address, late: true }));
         }
         source = inner.source();
     }

@@ -102,10 +102,13 @@ impl Proxy {
                     Broken::Stalled => Failure::ClientStalled,
                 });
             }
-            if !reused && let Some(refused) = refused_late(&failed.error, link.peer().address) {
+            let silent = link.wire().read.get() == read_before;
+            if !reused
+                && silent
+                && let Some(refused) = refused_late(&failed.error, link.peer().address)
+            {
                 return Err(Failure::Connect(ConnectError::Handshake(refused)));
             }
-            let silent = link.wire().read.get() == read_before;
             request = match (reused, failed.unsent, spare) {
                 (true, Some(unsent), _) => {
                     kept = slot.take().await;

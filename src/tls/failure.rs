@@ -179,6 +179,8 @@ pub struct HandshakeFailure {
     pub presented: Vec<Certificate>,
     /// Where it was.
     pub address: SocketAddr,
+    /// Whether it came after the handshake of a verified server, when a request may have been sent.
+    pub late: bool,
 }
 
 #[cfg(test)]
