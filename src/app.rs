@@ -130,11 +130,10 @@ impl App {
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             // A worker that panics drops `done` unsent; that nobody waits any more does not matter to it.
             let work = move || {
-                worker.run(stop);
-                let _ = done.send(());
+                let _ = done.send(worker.run(stop));
             };
             thread.spawn(work).map_err(AppError::System)?;
-            workers.spawn(async move { over.await.is_ok() });
+            workers.spawn(async move { over.await.unwrap_or(false) });
         }
         if let Some(path) = &self.settings.ready_file {
             self.write_ready(path).map_err(|error| AppError::Ready(path.clone(), error))?;
@@ -242,7 +241,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(self, stop: watch::Receiver<Stop>) {
+    /// Whether every listener was served to its end.
+    fn run(self, stop: watch::Receiver<Stop>) -> bool {
         let Self { runtime, listeners, make, client } = self;
         let local = LocalSet::new();
         runtime.block_on(local.run_until(async move {
@@ -254,17 +254,24 @@ impl Worker {
                     Ok(socket) => {
                         accepting.spawn_local(accept(socket, entry, proxy.clone(), client, stop.clone()));
                     }
-                    Err(error) => tracing::error!(%error, listener = %entry.name, "cannot listen"),
+                    Err(error) => {
+                        tracing::error!(%error, listener = %entry.name, "cannot listen");
+                        return false;
+                    }
                 }
             }
             let mut sweep = interval(SWEEP);
             loop {
                 tokio::select! {
-                    next = accepting.join_next() => if next.is_none() { break },
+                    next = accepting.join_next() => match next {
+                        Some(Ok(())) => {}
+                        Some(Err(_)) => return false,
+                        None => return true,
+                    },
                     _ = sweep.tick() => proxy.sweep(),
                 }
             }
-        }));
+        }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use clap::{CommandFactory, FromArgMatches, builder::Resettable};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -57,6 +58,19 @@ impl fmt::Display for CliError {
 
 impl std::error::Error for CliError {}
 
+/// Parses the process's arguments and variables. A variable that is set to nothing counts as not set, as
+/// compose files with `${X:-}` leave it. Usage errors end the process with status 2.
+pub fn read() -> Cli {
+    fn without_empty(command: clap::Command) -> clap::Command {
+        command.mut_args(|arg| match arg.get_env().map(std::env::var_os) {
+            Some(Some(value)) if value.is_empty() => arg.env(Resettable::Reset),
+            _ => arg,
+        })
+    }
+    let command = Cli::command().mut_subcommands(without_empty);
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
 /// Runs a command to its end.
 ///
 /// # Errors
@@ -67,7 +81,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Demo(args) => runtime.block_on(demo::run(args.keep)).map_err(CliError::Demo),
         Command::Run(args) => runtime.block_on(serve(*args)),
     };
-    // Workers that did not drain in time must not hold up the end.
+    // A lookup or a file that still runs must not hold up the end.
     runtime.shutdown_background();
     end
 }

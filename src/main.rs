@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use vouchsafe::{cli, config::args::Cli};
+use vouchsafe::cli;
 
 fn main() -> ExitCode {
-    match cli::run(Cli::read()) {
+    match cli::run(cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

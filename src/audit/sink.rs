@@ -36,7 +36,9 @@ pub struct AuditSink {
 #[derive(Debug)]
 struct Target {
     path: PathBuf,
-    open: Option<(File, u64)>,
+    open: Option<File>,
+    /// Of the file that was open last.
+    inode: Option<u64>,
     lost: u64,
     /// The last write may have ended in the middle of a line.
     torn: bool,
@@ -51,8 +53,8 @@ impl AuditSink {
         let file = match path {
             None => None,
             Some(path) => {
-                let open = Some(open(&path)?);
-                Some(Mutex::new(Target { path, open, lost: 0, torn: false }))
+                let (file, inode) = open(&path)?;
+                Some(Mutex::new(Target { path, open: Some(file), inode: Some(inode), lost: 0, torn: false }))
             }
         };
         let copy = copy.or(file.is_none().then_some(Form::Json));
@@ -97,7 +99,6 @@ impl Target {
             Ok(()) => {}
             Err(error) => {
                 self.open = None;
-                self.torn = true;
                 self.lost += 1;
                 if self.lost == 1 || self.lost.is_multiple_of(1000) {
                     let path = self.path.display();
@@ -116,16 +117,21 @@ impl Target {
 
     fn try_write(&mut self, line: &str) -> io::Result<()> {
         let rotated = match (&self.open, std::fs::metadata(&self.path)) {
-            (Some((_, inode)), Ok(meta)) => meta.ino() != *inode,
+            (Some(_), Ok(meta)) => Some(meta.ino()) != self.inode,
             (Some(_), Err(_)) | (None, _) => true,
         };
         if rotated {
-            self.open = Some(open(&self.path)?);
+            let before = self.inode;
+            let (file, inode) = open(&self.path)?;
+            self.torn &= before == Some(inode);
+            self.inode = Some(inode);
+            self.open = Some(file);
         }
         match &mut self.open {
-            Some((file, _)) => {
-                let torn = if self.torn { "\n" } else { "" };
-                file.write_all(format!("{torn}{line}\n").as_bytes())?;
+            Some(file) => {
+                let begin = if self.torn { "\n" } else { "" };
+                self.torn = true;
+                file.write_all(format!("{begin}{line}\n").as_bytes())?;
                 self.torn = false;
                 Ok(())
             }

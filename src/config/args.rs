@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
 use crate::{
@@ -20,24 +20,6 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-}
-
-impl Cli {
-    /// Parses the process's arguments and variables. A variable that is set to nothing counts as not set,
-    /// as compose files with `${X:-}` leave it.
-    pub fn read() -> Self {
-        fn without_empty(command: clap::Command) -> clap::Command {
-            command.mut_args(|arg| match arg.get_env().map(std::env::var_os) {
-                Some(Some(value)) if value.is_empty() => arg.env(clap::builder::Resettable::Reset),
-                _ => arg,
-            })
-        }
-        let command = Self::command().mut_subcommands(without_empty);
-        match Self::from_arg_matches(&command.get_matches()) {
-            Ok(cli) => cli,
-            Err(error) => error.exit(),
-        }
-    }
 }
 
 /// The sub-commands.

@@ -86,8 +86,7 @@ pub struct LogSettings {
 }
 
 impl LogSettings {
-    /// The log alone, which is wanted even where the rest is wrong.
-    pub fn of(options: &Options) -> Self {
+    fn of(options: &Options) -> Self {
         Self {
             format: options.log_format.unwrap_or_else(LogFormat::fitting),
             level: options.log_level.unwrap_or(LogLevel::Info),
@@ -116,10 +115,22 @@ impl Settings {
     /// [`ConfigError`] with every problem found.
     pub fn of(args: RunArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let file = args.config.as_deref().map(load::file).transpose()?.unwrap_or_default();
+        let bundle_said_by = match (&args.config, args.options.ca_bundle.is_empty()) {
+            (Some(path), true) => format!("{}: ca_bundle", path.display()),
+            _ if is_of_variable(&args.options.ca_bundle, variable("VOUCHSAFE_CA_BUNDLE")) => {
+                "VOUCHSAFE_CA_BUNDLE".into()
+            }
+            _ => "--ca-bundle".into(),
+        };
         let options = layered(args.options, file);
         let mut problems = Vec::new();
-        let mut build =
-            Build { options: &options, problems: &mut problems, warnings: Vec::new(), clock: Clock::System };
+        let mut build = Build {
+            options: &options,
+            bundle_said_by,
+            problems: &mut problems,
+            warnings: Vec::new(),
+            clock: Clock::System,
+        };
         let routes = build.routes(&variable);
         let listeners = build.listeners(routes.as_ref());
         let limits = build.limits();
@@ -145,6 +156,13 @@ impl Settings {
             clock: Clock::System,
         })
     }
+}
+
+/// clap does not say whether a value came from its variable; if both say the same, either may be named.
+fn is_of_variable(paths: &[PathBuf], variable: Option<OsString>) -> bool {
+    let value = variable.unwrap_or_default();
+    !value.is_empty()
+        && paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(",") == value.to_string_lossy()
 }
 
 /// A flag goes before its variable (clap sees to that), that before the file, that before the preset.
@@ -192,6 +210,8 @@ fn layered(said: Options, file: Options) -> Options {
 
 struct Build<'a> {
     options: &'a Options,
+    /// What named the bundle: the flag, its variable, or the file.
+    bundle_said_by: String,
     problems: &'a mut Vec<String>,
     warnings: Vec<String>,
     clock: Clock,
@@ -257,7 +277,8 @@ impl Build<'_> {
             }
             paths => {
                 let names: Vec<_> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
-                (format!("--ca-bundle {}", names.join(", ")), load::bundle("--ca-bundle", paths)?)
+                let said = self.bundle_said_by.as_str();
+                (format!("{said} {}", names.join(", ")), load::bundle(said, paths)?)
             }
         };
         if source.is_empty() && self.options.system_roots != Some(true) {
@@ -370,12 +391,20 @@ impl Build<'_> {
         let port = if port == "0" {
             0
         } else {
-            parse_port(port).ok_or_else(|| format!("port {port} is not within 1-65535"))?
+            parse_port(port).ok_or_else(|| match port.bytes().all(|b| b.is_ascii_digit()) {
+                true => format!("port {port} is not within 1-65535"),
+                false => "the port is not a number within 1-65535".into(),
+            })?
         };
         let ip = match host.parse::<Host>() {
             Ok(Host::Ip(ip)) => ip,
             Ok(Host::Name(name)) if name == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            _ => return Err(format!("`{host}` is not an IP address to listen on")),
+            _ => {
+                return Err(format!(
+                    "`{}` is not an IP address to listen on",
+                    masked(&format!("{host}:")).trim_end_matches(':')
+                ));
+            }
         };
         if !ip.is_loopback() && self.options.allow_nonlocal_listen != Some(true) {
             return Err(format!(
@@ -442,15 +471,20 @@ fn reference(text: &str) -> Result<ReferenceId, String> {
     ReferenceId::of(&host).map_err(|name| format!("`{name}` is not a name that a certificate can carry"))
 }
 
-/// A value as an error may repeat it: without what stands before an `@` or behind a `?`, which may be a secret.
+/// A value as an error may repeat it: without what stands before the last `@`, as far back as a host could
+/// begin, and without a query. Either may be a secret.
 fn masked(text: &str) -> String {
-    let text = text.split_once('?').map_or_else(|| text.to_owned(), |(before, _)| format!("{before}?…"));
-    match text.rsplit_once('@') {
+    let shown = match text.rsplit_once('@') {
         Some((before, host)) => {
-            let start = before.rfind(['/', '=']).map_or(0, |at| at + 1);
+            let scheme = before.find("://").map(|at| at + 3);
+            let start = scheme.or_else(|| before.find('=').map(|at| at + 1)).unwrap_or(0);
             format!("{}…@{host}", &before[..start])
         }
-        None => text,
+        None => text.to_owned(),
+    };
+    match shown.split_once('?') {
+        Some((before, _)) => format!("{before}?…"),
+        None => shown,
     }
 }
 
@@ -469,6 +503,9 @@ mod tests {
             ("127.0.0.1:1=https://host/?token=x", "127.0.0.1:1=https://host/?…"),
             ("u:p@host=127.0.0.1:1", "…@host=127.0.0.1:1"),
             ("127.0.0.1:1=https://host:9", "127.0.0.1:1=https://host:9"),
+            ("u:hunter2@127.0.0.1:1", "…@127.0.0.1:1"),
+            ("127.0.0.1:1=https://u:pa/ss@host", "127.0.0.1:1=https://…@host"),
+            ("127.0.0.1:1=https://u:p?a=ss@host", "127.0.0.1:1=https://…@host"),
         ] {
             assert_eq!(masked(text), shown);
         }

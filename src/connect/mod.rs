@@ -6,7 +6,11 @@ pub mod pool;
 pub mod resolve;
 mod verified;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -14,7 +18,7 @@ use crate::{message::authority::Host, route::upstream::Upstream};
 
 use self::{dial::dial, error::ConnectError, resolve::Resolver};
 
-pub use self::verified::{Peer, Verified, refused_late};
+pub use self::verified::{Peer, Verified, Wire, refused_late};
 
 /// Time-outs on the way out.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +52,8 @@ impl Connector {
         let deadline = Instant::now() + self.limits.connect;
         let addresses = self.addresses(upstream, deadline).await?;
         let (tcp, address) = dial(&addresses, deadline, self.limits.connect).await?;
-        if tcp.local_addr().is_ok_and(|local| local.ip() == address.ip()) && self.listens_everywhere(address.port()) {
+        let local = tcp.local_addr().ok().map(|local| local.ip());
+        if is_loop(&self.own, address, local) {
             return Err(ConnectError::Loop { address });
         }
         let deadline = Instant::now() + self.limits.handshake;
@@ -68,20 +73,42 @@ impl Connector {
         if permitted.is_empty() {
             return Err(ConnectError::AddressDenied { addresses: all });
         }
-        if let Some(own) = permitted.iter().find(|address| self.is_own(**address)) {
+        if let Some(own) = permitted.iter().find(|address| is_loop(&self.own, **address, None)) {
             return Err(ConnectError::Loop { address: *own });
         }
         Ok(permitted)
     }
+}
 
-    fn is_own(&self, address: SocketAddr) -> bool {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        self.own.iter().any(|own| SocketAddr::new(own.ip().to_canonical(), own.port()) == address)
-    }
+/// Whether an address is one of our own listeners. For one that listens on all addresses that shows with a
+/// loopback address, and else when a connection stands: it has the same address at both ends.
+fn is_loop(own: &[SocketAddr], to: SocketAddr, local: Option<IpAddr>) -> bool {
+    let ip = to.ip().to_canonical();
+    own.iter().filter(|own| own.port() == to.port()).any(|own| {
+        let own = own.ip().to_canonical();
+        own == ip || own.is_unspecified() && (ip.is_loopback() || local.is_some_and(|local| local.to_canonical() == ip))
+    })
+}
 
-    /// Whether a listener on all addresses has this port; whether an address is this host's own shows only
-    /// when a connection stands.
-    fn listens_everywhere(&self, port: u16) -> bool {
-        self.own.iter().any(|own| own.ip().is_unspecified() && own.port() == port)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_listeners_are_known_by_any_of_their_addresses() {
+        for (own, to, local, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", None, true),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", None, true),
+            ("127.0.0.1:80", "127.0.0.1:81", None, false),
+            ("127.0.0.1:80", "192.0.2.1:80", None, false),
+            ("0.0.0.0:80", "127.0.0.3:80", None, true),
+            ("0.0.0.0:80", "192.0.2.1:80", None, false),
+            ("0.0.0.0:80", "192.0.2.1:80", Some("192.0.2.7"), false),
+            ("0.0.0.0:80", "192.0.2.1:80", Some("192.0.2.1"), true),
+            ("[::]:80", "192.0.2.1:80", Some("192.0.2.1"), true),
+        ] {
+            let local = local.map(|ip: &str| ip.parse().unwrap());
+            assert_eq!(is_loop(&[own.parse().unwrap()], to.parse().unwrap(), local), expected, "{own} {to}");
+        }
     }
 }

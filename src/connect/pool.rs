@@ -2,13 +2,7 @@
 //!
 //! A slot belongs to one worker thread and one whole [`Upstream`]; nothing here is shared or locked.
 
-use std::{
-    cell::{Cell, RefCell},
-    error::Error,
-    fmt,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, error::Error, fmt, rc::Rc, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -21,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::route::upstream::Upstream;
 
-use super::{Peer, Verified};
+use super::{Peer, Verified, Wire};
 
 /// Limits on what an upstream may answer.
 #[derive(Clone, Copy, Debug)]
@@ -30,15 +24,6 @@ pub struct ResponseLimits {
     pub head: usize,
     /// Field lines of a response head.
     pub fields: usize,
-}
-
-/// What happened on the wire of a connection.
-#[derive(Debug, Default)]
-pub struct Wire {
-    /// Bytes read from the upstream since the connection stood.
-    pub read: Cell<u64>,
-    /// To be reset, not closed, when it is dropped: what was sent is not whole.
-    pub abort: Cell<bool>,
 }
 
 /// One HTTP/1.1 connection to a verified upstream.
@@ -174,7 +159,7 @@ where
     /// Keeps a connection for the next request.
     pub fn put(&self, link: Link<B>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.limits.most && !link.sender.is_closed() {
+        if idle.len() < self.limits.most && !link.sender.is_closed() && !link.wire.abort.get() {
             idle.push((link, Instant::now()));
         }
     }

@@ -2,6 +2,7 @@
 //! that forgetting to verify does not compile.
 
 use std::{
+    cell::Cell,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -31,7 +32,16 @@ use crate::{
     },
 };
 
-use super::{error::ConnectError, pool::Wire};
+use super::error::ConnectError;
+
+/// What happened on the wire of a connection.
+#[derive(Debug, Default)]
+pub struct Wire {
+    /// Bytes read from the upstream since the connection stood.
+    pub read: Cell<u64>,
+    /// To be reset, not closed, when it is dropped: what was sent is not whole.
+    pub abort: Cell<bool>,
+}
 
 /// What is known of a verified peer.
 #[derive(Debug)]

@@ -110,6 +110,20 @@ pub fn chunked_only(fields: &HeaderMap) -> bool {
     }
 }
 
+/// Whether a message says in one way only where its body ends: not by a length and a coding, nor by
+/// anything but one plain number (RFC 9112 section 6.3).
+pub fn one_framing(fields: &HeaderMap) -> bool {
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => true,
+        (Some(_), Some(_)) => false,
+        (Some(length), None) => {
+            let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+            digits && !fields.contains_key(TRANSFER_ENCODING)
+        }
+    }
+}
+
 /// Appends this hop to `Via` (RFC 9110 section 7.6.3).
 pub fn append_via(fields: &mut HeaderMap, received: Version, pseudonym: &str) {
     let version = if received == Version::HTTP_10 { "1.0" } else { "1.1" };
@@ -221,6 +235,22 @@ mod tests {
         }
         let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
         assert!(!chunked_only(&fields(&twice)));
+    }
+
+    #[test]
+    fn a_body_ends_in_one_way_only() {
+        for (lines, expected) in [
+            (&[][..], true),
+            (&[("content-length", "2")], true),
+            (&[("transfer-encoding", "chunked")], true),
+            (&[("content-length", "2"), ("transfer-encoding", "chunked")], false),
+            (&[("content-length", "2"), ("content-length", "2")], false),
+            (&[("content-length", "2, 2")], false),
+            (&[("content-length", "+2")], false),
+            (&[("content-length", "")], false),
+        ] {
+            assert_eq!(one_framing(&fields(lines)), expected, "{lines:?}");
+        }
     }
 
     #[test]

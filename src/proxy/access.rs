@@ -125,6 +125,13 @@ impl Access {
         );
     }
 
+    /// The response did not come to its end; why was said before, unless it is the client that went away.
+    pub fn interrupted(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.class.get_or_insert("interrupted");
+        }
+    }
+
     /// The response is over: `whole`, or the client went away or the upstream broke off.
     pub fn finish(&mut self, request_bytes: u64, response_bytes: u64, whole: bool) {
         let Some(record) = self.record.take() else { return };

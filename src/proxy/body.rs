@@ -20,7 +20,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::connect::pool::{Link, Slot, Wire};
+use crate::connect::{
+    Wire,
+    pool::{Link, Slot},
+};
 
 use super::{
     access::Access,
@@ -273,6 +276,7 @@ impl Drop for Download {
             slot.put(link);
         }
         if !self.whole {
+            self.access.interrupted();
             // Cut by the upstream, or given up because the client seems gone: whoever still reads must see it.
             self.client.reset();
         }

@@ -12,8 +12,8 @@ mod stall;
 
 use std::{borrow::Cow, cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::VIA};
-use hyper::body::Incoming;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
 
 use crate::{
     audit::{event, sink::AuditSink},
@@ -108,7 +108,6 @@ pub struct Proxy {
     clock: Clock,
     slots: RefCell<HashMap<Upstream, Rc<Slot<Upload>>>>,
     ids: Ids,
-    via: HeaderValue,
 }
 
 /// A listener, as a request sees it.
@@ -149,10 +148,8 @@ impl Proxy {
         audit: Arc<AuditSink>,
         clock: Clock,
     ) -> Self {
-        let via = HeaderValue::try_from(format!("1.1 {}", settings.pseudonym))
-            .unwrap_or_else(|_| HeaderValue::from_static("1.1 vouchsafe"));
         let slots = RefCell::default();
-        Self { settings, routes, connector, audit, clock, slots, ids: Ids::new(), via }
+        Self { settings, routes, connector, audit, clock, slots, ids: Ids::new() }
     }
 
     /// Answers one request.
@@ -170,7 +167,8 @@ impl Proxy {
         let method = request.method().clone();
         let mut access = Access::begin(client, &entry.name, &method, &path, || self.ids.next());
         let mut upstream = None;
-        let way = Way { entry, client, exchange: &exchange };
+        let has_body = !request.body().is_end_stream();
+        let way = Way { entry, client, exchange: &exchange, has_body };
         let served = self.serve(&way, request, &mut upstream, &mut access).await;
         let answer = served.or_else(|failure| {
             let request = Asked { method: &method, path: &path };
@@ -272,7 +270,9 @@ impl Proxy {
             way.client.reset();
             access.finish(0, 0, false);
         }
-        way.client.linger();
+        if way.has_body {
+            way.client.linger();
+        }
         answer.into_response(|text| Own::new(text, access, way.exchange.clone())).ok_or(Abort)
     }
 
@@ -325,6 +325,7 @@ impl Proxy {
             class = failure.words().class,
             client = %client.address(),
             listener = %entry.name,
+            upstream = entry.tunnel.as_ref().map(|to| tracing::field::display(to)),
             "{failure}"
         );
         Answer::to(failure, None, &id, self.settings.answer, self.settings.detail).into_bytes()
@@ -341,6 +342,8 @@ struct Way<'a> {
     entry: &'a Entry,
     client: &'a ClientHandle,
     exchange: &'a Rc<Exchange>,
+    /// The client may still be sending when it is answered.
+    has_body: bool,
 }
 
 /// What the client asked, for the record: no query, no field.
@@ -363,8 +366,11 @@ fn dress(proxy: &Proxy, head: &mut http::response::Parts) -> Result<(), Failure>
     if !fields::chunked_only(&head.headers) {
         return Err(Failure::BadResponse("its transfer coding is not chunked".into()));
     }
+    if !fields::one_framing(&head.headers) {
+        return Err(Failure::BadResponse("where its body ends can be read in two ways".into()));
+    }
     fields::strip_response(&mut head.headers);
-    head.headers.append(VIA, proxy.via.clone());
+    fields::append_via(&mut head.headers, head.version, &proxy.settings.pseudonym);
     head.version = http::Version::HTTP_11;
     if proxy.settings.field_case != FieldCase::Preserve {
         // What hyper remembers of the names' case goes; the reason phrase stays.

@@ -3,8 +3,9 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,12 +15,14 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
 use crate::proxy::client::{ClientHandle, Phase};
 
-/// How long a lingering close reads, in all.
+/// How long a lingering close waits for a client that sends nothing.
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
+/// How long it reads, in all.
 const LINGER: Duration = Duration::from_secs(30);
 /// How much it reads, at most: an image on its way up.
 const LINGER_BYTES: u64 = 4 << 30;
@@ -27,11 +30,12 @@ const LINGER_BYTES: u64 = 4 << 30;
 /// The client's socket.
 #[derive(Debug)]
 pub struct ClientStream {
-    tcp: TcpStream,
+    /// Shared with whoever watches for its reset.
+    tcp: Rc<TcpStream>,
     handle: ClientHandle,
     /// Bytes read by the parser of an outer protocol, to be read again.
     prefix: Bytes,
-    lingering: Option<(Pin<Box<Sleep>>, u64)>,
+    lingering: Option<Lingering>,
     /// hyper answers a head that it cannot read by itself, without asking and in its own words. What it
     /// writes while no answer is owed goes nowhere; ours goes out instead.
     muted: bool,
@@ -40,12 +44,47 @@ pub struct ClientStream {
 impl ClientStream {
     /// Takes an accepted socket.
     pub fn new(tcp: TcpStream, address: SocketAddr) -> Self {
-        Self { tcp, handle: ClientHandle::new(address), prefix: Bytes::new(), lingering: None, muted: false }
+        Self {
+            tcp: Rc::new(tcp),
+            handle: ClientHandle::new(address),
+            prefix: Bytes::new(),
+            lingering: None,
+            muted: false,
+        }
     }
 
     /// What may be said to this connection.
     pub fn handle(&self) -> ClientHandle {
         self.handle.clone()
+    }
+
+    /// The socket, to watch.
+    pub fn socket(&self) -> Rc<TcpStream> {
+        self.tcp.clone()
+    }
+
+    fn poll_read_socket(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            match self.tcp.try_read_buf(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                end => return Poll::Ready(end.map(|_| ())),
+            }
+        }
+    }
+
+    fn poll_write_socket(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.tcp.poll_write_ready(cx))?;
+            match write(&self.tcp) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                end => return Poll::Ready(end),
+            }
+        }
     }
 
     /// The same socket with these bytes before what it will read.
@@ -62,7 +101,7 @@ impl ClientStream {
 
     /// Whether a write is hyper's own answer to a head that it cannot read.
     fn is_hypers_own(&mut self) -> bool {
-        self.muted |= self.handle.phase().0 == Phase::Head && !self.handle.owes_answer();
+        self.muted |= self.handle.phase().0 != Phase::Exchange && !self.handle.owes_answer();
         self.muted
     }
 
@@ -72,32 +111,48 @@ impl ClientStream {
         end
     }
 
-    /// Reads and discards until the client is done, or has had enough time and volume.
+    /// Reads and discards until the client is done, is silent, or has had enough time and volume.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (timer, left) = self.lingering.get_or_insert_with(|| (Box::pin(sleep(LINGER)), LINGER_BYTES));
+        let now = Instant::now();
+        let mut lingering = self.lingering.take().unwrap_or_else(|| Lingering {
+            silence: Box::pin(sleep(LINGER_SILENCE)),
+            until: now + LINGER,
+            left: LINGER_BYTES,
+        });
         let mut space = [0; 16 * 1024];
         loop {
             let mut buf = ReadBuf::new(&mut space);
-            match Pin::new(&mut self.tcp).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => {
-                    *left = left.saturating_sub(buf.filled().len() as u64);
-                    if *left == 0 {
-                        return Poll::Ready(());
-                    }
+            let end = self.poll_read_socket(cx, &mut buf);
+            let count = buf.filled().len() as u64;
+            match end {
+                Poll::Ready(Ok(())) if count > 0 && count < lingering.left && now < lingering.until => {
+                    lingering.left -= count;
+                    lingering.silence.as_mut().reset(now + LINGER_SILENCE);
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return timer.as_mut().poll(cx),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {
+                    let end = lingering.silence.as_mut().poll(cx);
+                    self.lingering = Some(lingering);
+                    return end;
+                }
             }
         }
     }
+}
+
+/// A close that reads on.
+#[derive(Debug)]
+struct Lingering {
+    silence: Pin<Box<Sleep>>,
+    until: Instant,
+    left: u64,
 }
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
         if self.handle.is_reset() {
             // Never a clean end for what is not whole.
-            let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&*self.tcp).set_linger(Some(Duration::ZERO));
         }
     }
 }
@@ -107,7 +162,7 @@ impl AsyncRead for ClientStream {
         let this = self.get_mut();
         let before = buf.filled().len();
         if this.prefix.is_empty() {
-            ready!(Pin::new(&mut this.tcp).poll_read(cx, buf))?;
+            ready!(this.poll_read_socket(cx, buf))?;
         } else {
             let count = this.prefix.len().min(buf.remaining());
             buf.put_slice(&this.prefix[..count]);
@@ -126,7 +181,7 @@ impl AsyncWrite for ClientStream {
         if this.is_hypers_own() {
             return Poll::Ready(Ok(buf.len()));
         }
-        let end = Pin::new(&mut this.tcp).poll_write(cx, buf);
+        let end = this.poll_write_socket(cx, |tcp| tcp.try_write(buf));
         this.note(end)
     }
 
@@ -139,21 +194,20 @@ impl AsyncWrite for ClientStream {
         if this.is_hypers_own() {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
-        let end = Pin::new(&mut this.tcp).poll_write_vectored(cx, bufs);
+        let end = this.poll_write_socket(cx, |tcp| tcp.try_write_vectored(bufs));
         this.note(end)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes the socket when its own buffer is empty.
-        let this = self.get_mut();
-        if this.handle.phase().0 != Phase::Exchange {
-            this.handle.answer_paid();
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes the socket, which keeps nothing back, when its own buffer is empty.
+        if self.handle.phase().0 != Phase::Exchange {
+            self.handle.answer_paid();
         }
-        Pin::new(&mut this.tcp).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -162,7 +216,8 @@ impl AsyncWrite for ClientStream {
             return Poll::Ready(Ok(()));
         }
         if this.lingering.is_none() {
-            ready!(Pin::new(&mut this.tcp).poll_shutdown(cx))?;
+            // A client that is gone needs no goodbye.
+            let _ = SockRef::from(&*this.tcp).shutdown(Shutdown::Write);
         }
         if this.handle.lingers() {
             ready!(this.poll_linger(cx));

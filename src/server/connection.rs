@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
@@ -47,6 +47,8 @@ enum End {
     Closed(hyper::Result<()>),
     /// The process ends.
     Cut,
+    /// The client reset its connection.
+    Gone,
     /// The client does not read what waits for it.
     Stalled,
     TimedOut(Phase),
@@ -75,6 +77,7 @@ async fn serve_http(
     mut stop: watch::Receiver<Stop>,
 ) -> Option<(ClientStream, Entry)> {
     let client = stream.handle();
+    let socket = stream.socket();
     let tunnel_to = Rc::new(std::cell::RefCell::new(None::<Authority>));
     let service = {
         let (proxy, entry, client, tunnel_to) = (proxy.clone(), entry.clone(), client.clone(), tunnel_to.clone());
@@ -98,6 +101,7 @@ async fn serve_http(
         let (mut draining, mut cutting) = (stop.clone(), stop.clone());
         let mut draining = pin!(draining.wait_for(|stop| *stop >= Stop::Drain));
         let mut cutting = pin!(cutting.wait_for(|stop| *stop >= Stop::Now));
+        let mut reset = pin!(socket.ready(Interest::ERROR));
         let mut told = false;
         let mut armed = Instant::now() + limits.head;
         let mut timer = pin!(sleep_until(armed));
@@ -114,6 +118,11 @@ async fn serve_http(
             }
             if cutting.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(End::Cut);
+            }
+            // hyper does not look at a client that waits; one that only closed its side is answered, one
+            // that reset is gone, and its exchange with it.
+            if reset.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Gone);
             }
             // One timer per connection, moved only when it would come too late.
             if let Some((deadline, _)) = deadline(&client, &limits)
@@ -140,10 +149,10 @@ async fn serve_http(
             let parts = connection.into_parts();
             let stream = parts.io.into_inner().with_prefix(parts.read_buf.clone());
             let to = tunnel_to.take();
-            inside(stream, parts.read_buf, Entry { tunnel: to, ..entry }, limits, &mut stop).await
+            inside(stream, parts.read_buf, Entry { tunnel: to, ..entry }, proxy, limits, &mut stop).await
         }
         End::Closed(Ok(())) => None,
-        End::Closed(Err(error)) if error.is_parse() && client.phase().0 == Phase::Head => {
+        End::Closed(Err(error)) if error.is_parse() && client.phase().0 != Phase::Exchange => {
             let failure = Failure::Head(error.to_string());
             let bytes = proxy.answer_head(&failure, &entry, &client);
             say_and_close(connection.into_parts().io.into_inner(), bytes, limits).await;
@@ -163,7 +172,7 @@ async fn serve_http(
             client.reset();
             None
         }
-        End::TimedOut(_) => None,
+        End::Gone | End::TimedOut(_) => None,
     }
 }
 
@@ -199,6 +208,7 @@ async fn inside(
     mut stream: ClientStream,
     mut read: Bytes,
     entry: Entry,
+    proxy: &Proxy,
     limits: ClientLimits,
     stop: &mut watch::Receiver<Stop>,
 ) -> Option<(ClientStream, Entry)> {
@@ -217,16 +227,10 @@ async fn inside(
     if read.first() != Some(&TLS_HANDSHAKE) {
         return Some((stream, entry));
     }
-    let to = entry.tunnel.as_ref().map(ToString::to_string);
-    tracing::warn!(
-        event = "request-failed",
-        class = "connect_refused",
-        upstream = to,
-        client = %stream.handle().address(),
-        listener = %entry.name,
-        "{TLS_INSIDE}"
-    );
-    say_and_close(stream, Some(ACCESS_DENIED.to_vec()), limits).await;
+    // In the middle of a TLS handshake an alert is what the client reads.
+    let answer = proxy.answer_head(&Failure::ConnectRefused(TLS_INSIDE), &entry, &stream.handle());
+    let alert = answer.map(|_| ACCESS_DENIED.to_vec());
+    say_and_close(stream, alert, limits).await;
     None
 }
 

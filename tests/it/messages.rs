@@ -10,13 +10,26 @@ use certs_dev::{Bundle, Case};
 use crate::support::{
     gallery::{self, Front},
     origin::exchange,
+    proxy::without_ambient,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_reads_as_what_why_and_what_to_do() {
     let front = Front::start(Case::WrongName).await;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vouchsafe"))
-        .args(["run", "--log-format", "text", "--threads", "1", "--ca-bundle", &gallery::bundle(Bundle::Root)])
+    let mut command = Command::new("timeout");
+    without_ambient(&mut command);
+    let mut child = command
+        .args([
+            "60",
+            env!("CARGO_BIN_EXE_vouchsafe"),
+            "run",
+            "--log-format",
+            "text",
+            "--threads",
+            "1",
+            "--ca-bundle",
+            &gallery::bundle(Bundle::Root),
+        ])
         .args(front.route())
         .stderr(Stdio::piped())
         .spawn()

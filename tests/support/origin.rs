@@ -55,6 +55,7 @@ pub struct Origin {
 struct State {
     requests: Mutex<Vec<String>>,
     connections: AtomicUsize,
+    closed: AtomicUsize,
     /// How connections ended that broke in the middle of a request.
     broken: Mutex<Vec<String>>,
     /// Bytes received since a connection was last at rest.
@@ -93,6 +94,8 @@ impl Origin {
                     let Ok(stream) = acceptor.accept(tcp).await else { return };
                     state.connections.fetch_add(1, Ordering::SeqCst);
                     serve(stream, &state, &*script).await;
+                    state.closed.fetch_add(1, Ordering::SeqCst);
+                    state.changed.notify_waiters();
                 });
             }
         });
@@ -132,6 +135,12 @@ impl Origin {
     pub async fn has_requests(&self, count: usize) {
         let enough = || (self.state.requests.lock().unwrap().len() >= count).then_some(());
         self.until("a request", enough).await;
+    }
+
+    /// Waits until this many connections are over.
+    pub async fn has_closed(&self, count: usize) {
+        let enough = || (self.state.closed.load(Ordering::SeqCst) >= count).then_some(());
+        self.until("the end of a connection", enough).await;
     }
 
     async fn until<T>(&self, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {

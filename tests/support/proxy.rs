@@ -15,6 +15,18 @@ use tempfile::TempDir;
 /// No step of a test waits longer than this for an event.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Takes away whatever the environment says to the program: the tests say it all themselves.
+pub fn without_ambient(command: &mut Command) {
+    for variable in ["OS_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        command.env_remove(variable);
+    }
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("VOUCHSAFE_") {
+            command.env_remove(variable);
+        }
+    }
+}
+
 /// A running `vouchsafe run`.
 pub struct Proxy {
     child: Child,
@@ -45,9 +57,7 @@ impl Proxy {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vouchsafe"));
         command.args(["run", "--log-format", "json", "--threads", "1", "--audit-log"]).arg(&audit);
         command.args(flags.iter().map(AsRef::as_ref));
-        for variable in ["OS_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
-            command.env_remove(variable);
-        }
+        without_ambient(&mut command);
         let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the program starts");
         let log = Arc::new(Log::default());
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -141,11 +151,19 @@ impl Proxy {
     /// Ends it with SIGTERM and waits.
     pub fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
-        self.child.wait().expect("it ends")
+        self.wait()
     }
 
-    /// Waits for its end.
+    /// Waits for its end, which its log tells.
     pub fn wait(&mut self) -> ExitStatus {
+        let mut guard = self.log.lock();
+        let deadline = Instant::now() + PATIENCE;
+        while !guard.1 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "it does not end:\n{}", guard.0.join("\n"));
+            guard = self.log.more.wait_timeout(guard, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        drop(guard);
         self.child.wait().expect("it ends")
     }
 }
