@@ -325,7 +325,7 @@ impl Proxy {
             class = failure.words().class,
             client = %client.address(),
             listener = %entry.name,
-            upstream = entry.tunnel.as_ref().map(|to| tracing::field::display(to)),
+            upstream = entry.tunnel.as_ref().map(tracing::field::display),
             "{failure}"
         );
         Answer::to(failure, None, &id, self.settings.answer, self.settings.detail).into_bytes()
