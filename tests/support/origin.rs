@@ -169,6 +169,7 @@ async fn serve(
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err(how) => {
+                state.partial.store(0, Ordering::SeqCst);
                 state.broken.lock().unwrap().push(how);
                 state.changed.notify_waiters();
                 return;
