@@ -22,10 +22,10 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    audit::sink::AuditSink,
+    audit::sink::{AuditError, AuditSink},
     config::settings::{ListenerSettings, Settings},
     connect::Connector,
-    proxy::{Entry, Proxy, Service},
+    proxy::{Entry, Generation, Proxy, Service},
     server::{Stop, listener::accept},
 };
 
@@ -47,8 +47,8 @@ struct Bound {
 /// Why the proxy cannot do its duty.
 #[derive(Debug)]
 pub enum AppError {
-    /// The audit log cannot be opened.
-    Audit(PathBuf, io::Error),
+    /// The audit log, or the directory for chains, cannot be used.
+    Audit(AuditError),
     /// An address cannot be listened on.
     Listen(SocketAddr, io::Error),
     /// The ready file cannot be written.
@@ -64,7 +64,7 @@ pub enum AppError {
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Audit(path, error) => write!(f, "--audit-log `{}`: {error}", path.display()),
+            Self::Audit(error) => error.fmt(f),
             Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
                 "cannot listen on {address}: address already in use\nhint: `ss -ltnp 'sport = :{}'` shows which process holds it",
@@ -87,8 +87,7 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub fn bind(settings: Settings) -> Result<Self, AppError> {
-        let audit = AuditSink::new(settings.log.audit_copy(), settings.audit_log.clone())
-            .map_err(|error| AppError::Audit(settings.audit_log.clone().unwrap_or_default(), error))?;
+        let audit = AuditSink::new(settings.log.audit_copy(), &settings.audit).map_err(AppError::Audit)?;
         let bind = |settings: &ListenerSettings| {
             let socket = TcpListener::bind(settings.address)?;
             socket.set_nonblocking(true)?;
@@ -118,13 +117,17 @@ impl App {
     ///
     /// # Errors
     /// [`AppError`]: before the first request is served, where a worker dies, or where requests were cut.
-    pub async fn run(mut self, mut stop: watch::Receiver<Stop>) -> Result<(), AppError> {
+    pub async fn run(
+        mut self,
+        mut stop: watch::Receiver<Stop>,
+        newer: watch::Receiver<Option<Arc<Generation>>>,
+    ) -> Result<(), AppError> {
         self.announce();
         let own: Arc<[SocketAddr]> = self.addresses().into();
         let (tell, told) = watch::channel(Stop::No);
         let mut workers = JoinSet::new();
         for number in 0..self.settings.threads {
-            let worker = self.worker(own.clone()).map_err(AppError::System)?;
+            let worker = self.worker(own.clone(), newer.clone()).map_err(AppError::System)?;
             let stop = told.clone();
             let (done, over) = oneshot::channel();
             let thread = thread::Builder::new().name(format!("worker-{number}"));
@@ -165,12 +168,13 @@ impl App {
         if let Some(path) = &self.settings.ready_file {
             let _ = fs::remove_file(path);
         }
+        self.audit.close();
         info!("stopped");
         end
     }
 
     fn announce(&self) {
-        let anchors = &self.settings.routes.trust.0.trust().anchors;
+        let anchors = &self.settings.routes.tls.0.settings().trust.anchors;
         info!(source = anchors.source, anchors = anchors.anchors().len(), sha256 = anchors.sha256, "bundle");
         for warning in &self.settings.warnings {
             warn!("{warning}");
@@ -189,23 +193,20 @@ impl App {
         fs::rename(&partial, path)
     }
 
-    fn worker(&self, own: Arc<[SocketAddr]>) -> io::Result<Worker> {
-        let listeners = self
-            .listeners
-            .iter()
-            .map(|bound| Ok((bound.socket.try_clone()?, bound.settings.name.clone(), bound.settings.service.clone())));
+    fn worker(&self, own: Arc<[SocketAddr]>, newer: watch::Receiver<Option<Arc<Generation>>>) -> io::Result<Worker> {
+        let listeners = self.listeners.iter().map(|bound| Ok((bound.socket.try_clone()?, bound.settings.name.clone())));
         Ok(Worker {
             runtime: runtime::Builder::new_current_thread().enable_all().build()?,
             listeners: listeners.collect::<io::Result<_>>()?,
             make: ProxyMaker {
-                settings: self.settings.proxy.clone(),
-                routes: self.settings.routes.clone(),
+                generation: self.settings.generation(1),
                 connect: self.settings.connect,
                 clock: self.settings.clock,
                 audit: self.audit.clone(),
                 own,
             },
             client: self.settings.client,
+            newer,
         })
     }
 }
@@ -218,8 +219,7 @@ fn target(service: &Service) -> String {
 }
 
 struct ProxyMaker {
-    settings: crate::proxy::ProxySettings,
-    routes: Arc<crate::route::table::Routes>,
+    generation: Generation,
     connect: crate::connect::ConnectLimits,
     clock: crate::clock::Clock,
     audit: Arc<AuditSink>,
@@ -229,27 +229,28 @@ struct ProxyMaker {
 impl ProxyMaker {
     fn make(self) -> Proxy {
         let connector = Connector::new(self.connect, self.own);
-        Proxy::new(self.settings, self.routes, connector, self.audit, self.clock)
+        Proxy::new(self.generation, connector, self.audit, self.clock)
     }
 }
 
 struct Worker {
     runtime: runtime::Runtime,
-    listeners: Vec<(TcpListener, String, Service)>,
+    listeners: Vec<(TcpListener, String)>,
     make: ProxyMaker,
     client: crate::server::connection::ClientLimits,
+    newer: watch::Receiver<Option<Arc<Generation>>>,
 }
 
 impl Worker {
     /// Whether every listener was served to its end.
     fn run(self, stop: watch::Receiver<Stop>) -> bool {
-        let Self { runtime, listeners, make, client } = self;
+        let Self { runtime, listeners, make, client, mut newer } = self;
         let local = LocalSet::new();
         runtime.block_on(local.run_until(async move {
             let proxy = Rc::new(make.make());
             let mut accepting = JoinSet::new();
-            for (socket, name, service) in listeners {
-                let entry = Entry { name: name.into(), service: Rc::new(service), tunnel: None };
+            for (place, (socket, name)) in listeners.into_iter().enumerate() {
+                let entry = Entry { name: name.into(), place, tunnel: None };
                 match tokio::net::TcpListener::from_std(socket) {
                     Ok(socket) => {
                         accepting.spawn_local(accept(socket, entry, proxy.clone(), client, stop.clone()));
@@ -269,6 +270,12 @@ impl Worker {
                         None => return true,
                     },
                     _ = sweep.tick() => proxy.sweep(),
+                    Ok(()) = newer.changed() => {
+                        let generation = newer.borrow_and_update().clone();
+                        if let Some(generation) = generation {
+                            proxy.adopt((*generation).clone());
+                        }
+                    }
                 }
             }
         }))

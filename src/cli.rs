@@ -1,25 +1,30 @@
 //! The sub-commands, each from its arguments to its end.
 
-use std::{fmt, io};
+use std::{
+    fmt,
+    io::{self, Write},
+};
 
 use clap::{CommandFactory, FromArgMatches, builder::Resettable};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::{MissedTickBehavior, interval},
 };
-use tracing::warn;
 
 use crate::{
     app::{App, AppError},
+    clock::Clock,
     config::{
         args::{Cli, Command, RunArgs},
         error::ConfigError,
-        settings::Settings,
     },
     demo::{self, DemoError},
     logging,
+    reload::Reloader,
     server::Stop,
+    verify::verify,
 };
 
 /// Why a command failed.
@@ -31,6 +36,8 @@ pub enum CliError {
     Config(ConfigError),
     /// The demonstration failed.
     Demo(DemoError),
+    /// The answer, which was given, is no.
+    No,
     /// A signal handler or an event loop cannot be had.
     System(io::Error),
 }
@@ -40,7 +47,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 2,
-            Self::App(_) | Self::Demo(_) | Self::System(_) => 1,
+            Self::App(_) | Self::Demo(_) | Self::No | Self::System(_) => 1,
         }
     }
 }
@@ -51,6 +58,7 @@ impl fmt::Display for CliError {
             Self::App(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Demo(error) => error.fmt(f),
+            Self::No => Ok(()),
             Self::System(error) => error.fmt(f),
         }
     }
@@ -76,27 +84,47 @@ pub fn read() -> Cli {
 /// # Errors
 /// [`CliError`].
 pub fn run(cli: Cli) -> Result<(), CliError> {
+    match cli.command {
+        Command::Demo(args) => block_on(async { demo::run(args.keep).await.map_err(CliError::Demo) }),
+        Command::Run(args) => block_on(serve(*args)),
+        Command::Verify(args) => {
+            let verification = verify(&args, Clock::System).map_err(CliError::Config)?;
+            match args.json {
+                true => say(&format!("{}\n", verification.json())),
+                false => say(&verification.to_string()),
+            }
+            if verification.is_accepted() { Ok(()) } else { Err(CliError::No) }
+        }
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
-    let end = match cli.command {
-        Command::Demo(args) => runtime.block_on(demo::run(args.keep)).map_err(CliError::Demo),
-        Command::Run(args) => runtime.block_on(serve(*args)),
-    };
+    let end = runtime.block_on(command);
     // A lookup or a file that still runs must not hold up the end.
     runtime.shutdown_background();
     end
 }
 
+/// Writes an answer to stdout; that nobody reads it does not matter.
+fn say(text: &str) {
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+}
+
 async fn serve(args: RunArgs) -> Result<(), CliError> {
-    let settings = Settings::of(args, |name| std::env::var_os(name)).map_err(CliError::Config)?;
+    let mut reloader = Reloader::start(args).map_err(CliError::Config)?;
+    let settings = reloader.started();
     logging::start(settings.log.format, settings.log.level, settings.log.access);
-    let app = App::bind(settings).map_err(CliError::App)?;
+    let mut look = interval(settings.look);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let app = App::bind(settings.clone()).map_err(CliError::App)?;
     let (stop, told) = watch::channel(Stop::No);
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::System)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(CliError::System)?;
     let mut rotate = signal(SignalKind::user_defined1()).map_err(CliError::System)?;
     let audit = app.audit();
-    let running = app.run(told);
+    let running = app.run(told, reloader.newer());
     tokio::pin!(running);
     loop {
         tokio::select! {
@@ -109,7 +137,11 @@ async fn serve(args: RunArgs) -> Result<(), CliError> {
             }
             _ = hangup.recv() => {
                 audit.reopen();
-                warn!("SIGHUP: log files are opened anew; the configuration is not read again, which takes a restart");
+                reloader.reload("SIGHUP");
+                continue;
+            }
+            _ = look.tick() => {
+                reloader.look();
                 continue;
             }
         }

@@ -42,7 +42,9 @@
 //! | [`server`] | the doors inward: listeners and client connections | `message::authority`, `proxy` |
 //! | [`config`] | what was said, made into what is true | the settings of all rooms above |
 //! | [`app`] | the wiring, and the life of the process | all rooms above, but `logging`, `message` and `tls` |
+//! | [`reload`] | newer settings while it runs | `config`, `proxy` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging`, `server` |
+//! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `demo`, `logging`, `server` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
@@ -58,6 +60,8 @@ pub mod demo;
 pub mod logging;
 pub mod message;
 pub mod proxy;
+pub mod reload;
 pub mod route;
 pub mod server;
 pub mod tls;
+pub mod verify;

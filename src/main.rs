@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
-use vouchsafe::cli;
+use vouchsafe::cli::{self, CliError};
 
 fn main() -> ExitCode {
     match cli::run(cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            if !matches!(error, CliError::No) {
+                eprintln!("error: {error}");
+            }
             ExitCode::from(error.exit_code())
         }
     }

@@ -9,18 +9,19 @@ use std::{fmt::Write as _, net::SocketAddr};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
+use super::chains;
 use crate::{
     clock::rfc3339,
     route::upstream::Upstream,
     tls::{
-        failure::{Finding, HandshakeFailure, Subject},
+        failure::{Finding, HandshakeFailure, Occasion, Subject},
         presented::{Certificate, escape},
         trust::TrustAnchors,
     },
 };
 
 /// The version of the schema; it moves with every change that a reader could notice.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A refused handshake, with all that is known of it.
 #[derive(Debug)]
@@ -41,22 +42,33 @@ pub struct Refused<'a> {
     pub method: &'a str,
     /// Its path, without the query.
     pub path: &'a str,
+    /// By which generation of the settings.
+    pub generation: u64,
 }
 
 impl Refused<'_> {
     fn action(&self) -> &'static str {
-        match self.refused.failure.code().is_verdict() {
-            true => "tls-verification-refused",
-            false => "tls-handshake-failed",
+        match (self.refused.occasion, self.refused.failure.code().is_verdict()) {
+            (Occasion::Bypassed, _) => "tls-verification-bypassed",
+            (_, true) => "tls-verification-refused",
+            (_, false) => "tls-handshake-failed",
         }
     }
 
-    /// The event as one line of JSON, without the line's end.
-    pub fn json(&self) -> String {
+    /// What repeats of it have in common.
+    pub fn kind(&self) -> String {
+        let own = self.refused.presented.first().map_or("", |own| own.sha256.as_str());
+        let (code, upstream) = (self.refused.failure.code(), self.upstream);
+        let (listener, client) = (self.listener, self.client.ip());
+        format!("{} {code} {upstream} {} {own} {listener} {client}", self.action(), self.refused.address)
+    }
+
+    /// The event, key by key.
+    pub fn json(&self) -> Map<String, Value> {
         let failure = &self.refused.failure;
         let verdict = &failure.verdict;
         let presented = &self.refused.presented;
-        let anchors = &self.upstream.trust.0.trust().anchors;
+        let anchors = self.upstream.anchors();
         let mut event = Map::new();
         let mut put = |key: &str, value: Value| {
             event.insert(key.to_owned(), value);
@@ -65,11 +77,14 @@ impl Refused<'_> {
         put("ecs.version", "8.17".into());
         put("event.kind", "alert".into());
         put("event.category", json!(["network"]));
-        put("event.type", json!(["connection", "denied"]));
+        let bypassed = self.refused.occasion == Occasion::Bypassed;
+        put("event.type", json!(["connection", if bypassed { "allowed" } else { "denied" }]));
         put("event.action", self.action().into());
         put("event.outcome", "failure".into());
+        put("vouchsafe.outcome", if bypassed { "bypassed" } else { "refused" }.into());
         put("event.id", self.id.into());
         put("vouchsafe.schema", SCHEMA.into());
+        put("vouchsafe.count", 1.into());
         put("error.code", verdict.code.as_str().into());
         put("error.message", verdict.sentence.as_str().into());
         put("vouchsafe.hint", failure.hint.as_str().into());
@@ -98,6 +113,11 @@ impl Refused<'_> {
         }
         put("vouchsafe.chain", presented.iter().take(MOST).enumerate().map(certificate).collect());
         put("vouchsafe.chain_length", presented.len().into());
+        if !presented.is_empty() {
+            put("vouchsafe.chain_sha256", chains::name(presented).into());
+        }
+        put("vouchsafe.occasion", self.refused.occasion.as_str().into());
+        put("vouchsafe.generation", self.generation.into());
         put("vouchsafe.bundle.source", anchors.source.as_str().into());
         put("vouchsafe.bundle.anchors", anchors.anchors().len().into());
         put("vouchsafe.bundle.sha256", anchors.sha256.as_str().into());
@@ -107,18 +127,19 @@ impl Refused<'_> {
         put("http.request.method", self.method.into());
         put("url.path", escape(self.path).into());
         // A server that refuses us behind its own verified handshake may have been sent the request.
-        let sent = if self.refused.late { Value::Null } else { 0.into() };
+        let sent = if self.refused.occasion == Occasion::After { Value::Null } else { 0.into() };
         put("vouchsafe.request_bytes_sent", sent);
-        Value::Object(event).to_string()
+        event
     }
 
     /// The event for people: a line, the sentences, the hint.
     pub fn text(&self) -> String {
         let failure = &self.refused.failure;
-        let anchors = &self.upstream.trust.0.trust().anchors;
+        let anchors = self.upstream.anchors();
         let mut text = format!(
-            "{} WARN refused code={} upstream={} reference={} presented={:?} anchors={} event={}\n      {}\n",
+            "{} WARN {} code={} upstream={} reference={} presented={:?} anchors={} event={}\n      {}\n",
             rfc3339(self.time),
+            if self.refused.occasion == Occasion::Bypassed { "bypassed" } else { "refused" },
             failure.verdict.code,
             self.upstream,
             self.upstream.reference,

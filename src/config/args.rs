@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::{
     logging::{LogFormat, LogLevel},
@@ -11,6 +11,7 @@ use crate::{
         FieldCase, HostPolicy,
         respond::{AnswerPolicy, Detail},
     },
+    tls::client::TlsVersion,
 };
 
 /// Plain HTTP in, verified TLS out: secures tools that cannot, and records every refusal.
@@ -29,6 +30,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Runs the proxy until SIGTERM.
     Run(Box<RunArgs>),
+    /// Judges a chain from a file, as the proxy would judge a server's.
+    Verify(VerifyArgs),
 }
 
 /// `vouchsafe demo`
@@ -40,7 +43,7 @@ pub struct DemoArgs {
 }
 
 /// `vouchsafe run`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// A TOML file that says what the flags say, and settings for single upstreams.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CONFIG")]
@@ -49,6 +52,48 @@ pub struct RunArgs {
     /// All that a file may say too.
     #[command(flatten)]
     pub options: Options,
+}
+
+/// `vouchsafe verify`
+///
+/// Ends with 0 where the chain is accepted, 1 where it is refused, 2 where the question is wrong.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The authorities to believe: PEM files, or directories of them.
+    #[arg(long, value_name = "PATH", required = true)]
+    pub ca_bundle: Vec<PathBuf>,
+
+    /// The host name or address that the server has to prove.
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+
+    /// The moment to judge at, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+
+    /// Revocation lists, PEM or DER.
+    #[arg(long, value_name = "FILE")]
+    pub crl: Vec<PathBuf>,
+
+    /// As with `run`; but lists that were named have to answer [default: unknown=refuse,expired=refuse]
+    #[arg(long, value_name = "RULE", value_delimiter = ',')]
+    pub crl_policy: Vec<String>,
+
+    /// A public key that has to be on the chain, or one of several.
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub pin: Vec<String>,
+
+    /// The one certificate to believe, whatever its names and issuer: `sha256:HEX`, or a PEM file.
+    #[arg(long, value_name = "CERTIFICATE", conflicts_with = "pin")]
+    pub identity: Option<String>,
+
+    /// Write one JSON object.
+    #[arg(long)]
+    pub json: bool,
+
+    /// What the server sends, PEM: its own certificate first.
+    #[arg(value_name = "CHAIN")]
+    pub chain: PathBuf,
 }
 
 /// What flags, variables and the file may say. A flag goes before its variable, that before the file,
@@ -90,6 +135,28 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CRL", value_delimiter = ',', help_heading = "Trust")]
     pub crl: Vec<PathBuf>,
 
+    /// What to do where the lists do not say that a certificate is good: `unknown=refuse|tolerate` where no list
+    /// covers it, `expired=refuse|tolerate` where the list is out of date [default: unknown=tolerate,expired=refuse]
+    #[arg(long, value_name = "RULE", env = "VOUCHSAFE_CRL_POLICY", value_delimiter = ',', help_heading = "Trust")]
+    pub crl_policy: Vec<String>,
+
+    /// The lowest TLS version to speak, 1.2 or 1.3 [default: 1.2]
+    #[arg(long, value_name = "VERSION", env = "VOUCHSAFE_MIN_TLS", help_heading = "Trust")]
+    pub min_tls: Option<TlsVersion>,
+
+    /// Our own certificate with its chain, PEM, for upstreams that ask for one [default: OS_CERT, where that is set]
+    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CLIENT_CERT", help_heading = "Trust")]
+    pub client_cert: Option<PathBuf>,
+
+    /// Its key, PEM, not encrypted [default: OS_KEY; else the certificate's file]
+    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CLIENT_KEY", help_heading = "Trust")]
+    pub client_key: Option<PathBuf>,
+
+    /// How often bundles, lists, client certificates and the configuration file are looked at for changes
+    /// [default: 250ms]
+    #[arg(long, value_name = "TIME", env = "VOUCHSAFE_RELOAD_INTERVAL", help_heading = "Trust")]
+    pub reload_interval: Option<Span>,
+
     /// Connect elsewhere than the name says, and verify the name all the same.
     #[arg(
         long,
@@ -123,6 +190,14 @@ pub struct Options {
     /// Audit events go to this file too, one JSON line each.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_AUDIT_LOG", help_heading = "Records")]
     pub audit_log: Option<PathBuf>,
+
+    /// For how long refusals that repeat are counted instead of written [default: 60s]
+    #[arg(long, value_name = "TIME", env = "VOUCHSAFE_FOLD_REPEATS", help_heading = "Records")]
+    pub fold_repeats: Option<Span>,
+
+    /// Chains of refused servers are kept here, a PEM file for each distinct one, 1000 at most.
+    #[arg(long, value_name = "DIR", env = "VOUCHSAFE_SAVE_FAILED_CHAINS", help_heading = "Records")]
+    pub save_failed_chains: Option<PathBuf>,
 
     /// One event per request on stderr [default: true]
     #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_ACCESS_LOG", num_args = 0..=1, default_missing_value = "true", help_heading = "Records")]
@@ -206,13 +281,86 @@ pub struct UpstreamOptions {
     /// The name to send instead of the one verified.
     pub sni: Option<String>,
     /// Whom to believe instead of the default bundle.
-    #[serde(default)]
+    #[serde(default, alias = "https_ca_bundle", deserialize_with = "one_or_more")]
     pub ca_bundle: Vec<PathBuf>,
+    /// Believe the system's authorities, too; alone, instead of the default bundle.
+    pub system_roots: Option<bool>,
+    /// Revocation lists instead of the default ones.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub crl: Vec<PathBuf>,
+    /// Rules that differ from the default ones.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub crl_policy: Vec<String>,
+    /// Public keys, of which one must be on the chain: `sha256:HEX` or `sha256//BASE64`.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub pins: Vec<String>,
+    /// The one certificate to believe, whatever its names and issuer: `sha256:HEX`, or a PEM file.
+    pub identity: Option<String>,
+    /// Our own certificate for it.
+    pub client_cert: Option<PathBuf>,
+    /// The key of that.
+    pub client_key: Option<PathBuf>,
+    /// The lowest TLS version to speak with it.
+    pub min_tls: Option<TlsVersion>,
+    /// Through this day (UTC), refusals are recorded and not obeyed.
+    #[serde(default, deserialize_with = "day")]
+    pub report_only_until: Option<String>,
+    /// For these classes alone.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub report_only: Vec<String>,
+    /// Understood, so that an error can explain it.
+    pub disable_https_verification: Option<bool>,
 }
 
 impl UpstreamOptions {
     /// The keys of the section.
-    pub const KEYS: [&'static str; 5] = ["of", "connect_to", "verify_name", "sni", "ca_bundle"];
+    pub const KEYS: [&'static str; 17] = [
+        "of",
+        "connect_to",
+        "verify_name",
+        "sni",
+        "ca_bundle",
+        "https_ca_bundle",
+        "system_roots",
+        "crl",
+        "crl_policy",
+        "pins",
+        "identity",
+        "client_cert",
+        "client_key",
+        "min_tls",
+        "report_only_until",
+        "report_only",
+        "disable_https_verification",
+    ];
+}
+
+/// A list, or a single value for a list of one.
+fn one_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Said<T> {
+        More(Vec<T>),
+        One(T),
+    }
+    Ok(match Said::deserialize(deserializer)? {
+        Said::More(all) => all,
+        Said::One(one) => vec![one],
+    })
+}
+
+/// A day as TOML has it, or as text.
+fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Said {
+        Date(toml::value::Datetime),
+        Text(String),
+    }
+    Ok(Some(match Said::deserialize(deserializer)? {
+        Said::Date(date) => date.to_string(),
+        Said::Text(text) => text,
+    }))
 }
 
 /// A set of settings by name.

@@ -1,7 +1,7 @@
-//! Reads the named files; the only file IO of this room.
+//! Reads the named files, by way of [`Files`], which has the only file IO of this room.
 
 use std::{
-    fs, io,
+    io,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     args::{Options, UpstreamOptions},
     error::ConfigError,
+    watch::Files,
 };
 
 /// A file's name for messages, and its bytes.
@@ -21,9 +22,10 @@ pub type Named = (String, Vec<u8>);
 ///
 /// # Errors
 /// [`ConfigError`] that names the file, the line, and the nearest known key.
-pub fn file(path: &Path) -> Result<Options, ConfigError> {
+pub fn file(files: &mut Files, path: &Path) -> Result<Options, ConfigError> {
     let name = path.display();
-    let text = fs::read_to_string(path).map_err(|error| ConfigError::one(format!("--config `{name}`: {error}")))?;
+    let (_, bytes) = named(files, "--config", path).map_err(ConfigError::one)?;
+    let text = String::from_utf8(bytes).map_err(|_| ConfigError::one(format!("--config `{name}`: not UTF-8")))?;
     parse(&text).map_err(|problems| {
         let problems: Vec<_> = problems.into_iter().map(|problem| format!("{name}:{problem}")).collect();
         match ConfigError::unless_empty(problems) {
@@ -93,40 +95,36 @@ fn line(text: &str, span: Range<usize>) -> usize {
 ///
 /// # Errors
 /// A sentence that names the path.
-pub fn bundle(what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
-    let mut files = Vec::new();
+pub fn bundle(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
+    let mut found = Vec::new();
     for path in paths {
         let complain = |error: io::Error| format!("{what} `{}`: {error}", path.display());
-        if !fs::metadata(path).map_err(complain)?.is_dir() {
-            files.push(named(path).map_err(complain)?);
+        let Some(entries) = files.list(path).map_err(complain)? else {
+            found.push(named(files, what, path)?);
             continue;
-        }
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(path).map_err(complain)? {
-            let entry = entry.map_err(complain)?.path();
-            if is_certificate_name(&entry) && entry.is_file() {
-                entries.push(entry);
-            }
-        }
-        entries.sort();
-        for entry in entries {
-            files.push(named(&entry).map_err(|error| format!("{what} `{}`: {error}", entry.display()))?);
+        };
+        for entry in entries.iter().filter(|entry| is_certificate_name(entry) && entry.is_file()) {
+            found.push(named(files, what, entry)?);
         }
     }
-    Ok(files)
+    Ok(found)
 }
 
 /// Reads files.
 ///
 /// # Errors
 /// A sentence that names the path.
-pub fn files(what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
-    let read = |path: &PathBuf| named(path).map_err(|error| format!("{what} `{}`: {error}", path.display()));
-    paths.iter().map(read).collect()
+pub fn each(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
+    paths.iter().map(|path| named(files, what, path)).collect()
 }
 
-fn named(path: &Path) -> io::Result<Named> {
-    Ok((path.display().to_string(), fs::read(path)?))
+/// Reads a file.
+///
+/// # Errors
+/// A sentence that names the path.
+pub fn named(files: &mut Files, what: &str, path: &Path) -> Result<Named, String> {
+    let bytes = files.read(path).map_err(|error| format!("{what} `{}`: {error}", path.display()))?;
+    Ok((path.display().to_string(), bytes))
 }
 
 fn is_certificate_name(path: &Path) -> bool {

@@ -4,3 +4,4 @@ pub mod args;
 pub mod error;
 pub mod load;
 pub mod settings;
+pub mod watch;

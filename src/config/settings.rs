@@ -4,38 +4,49 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use crate::{
-    audit::sink::Form,
-    clock::Clock,
+    audit::sink::{AuditSettings, Form},
+    clock::{Clock, rfc3339},
     connect::{
         ConnectLimits,
         pool::{PoolLimits, ResponseLimits},
     },
     logging::{LogFormat, LogLevel},
     message::authority::{Authority, Host, parse_port},
-    proxy::{FieldCase, ProxySettings, Service, ids},
+    proxy::{FieldCase, Generation, ProxySettings, Service, ids},
     route::{
         policy::{Allow, DestinationPolicy},
         table::{RouteError, Routes, UpstreamSettings},
-        upstream::TrustHandle,
+        upstream::TlsHandle,
     },
     server::connection::ClientLimits,
-    tls::{client::TlsClient, crl::Crls, identity::ReferenceId, judge::Trust, trust::TrustAnchors},
+    tls::{
+        client::{TlsClient, TlsSettings},
+        client_identity::ClientIdentity,
+        crl::{CrlPolicy, CrlRule, Crls, Leniency},
+        failure::Subject,
+        fingerprint::Fingerprint,
+        identity::ReferenceId,
+        judge::{self, Terms, Trust},
+        report_only::ReportOnly,
+        trust::TrustAnchors,
+    },
 };
 
 use super::{
     args::{Options, Preset, RunArgs, Span, UpstreamOptions},
     error::ConfigError,
-    load,
+    load::{self, Named},
+    watch::Files,
 };
 
 /// All that the program relies on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The listeners, in the order they were said.
     pub listeners: Vec<ListenerSettings>,
@@ -48,7 +59,7 @@ pub struct Settings {
     /// Limits on the way out.
     pub connect: ConnectLimits,
     /// Where audit events go, beside stderr.
-    pub audit_log: Option<PathBuf>,
+    pub audit: AuditSettings,
     /// The log.
     pub log: LogSettings,
     /// Worker threads.
@@ -57,6 +68,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Written when ready.
     pub ready_file: Option<PathBuf>,
+    /// How often files are looked at for changes.
+    pub look: Duration,
     /// Said at start, as warnings.
     pub warnings: Vec<String>,
     /// The wall clock.
@@ -75,7 +88,7 @@ pub struct ListenerSettings {
 }
 
 /// The log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// Text or JSON.
     pub format: LogFormat,
@@ -108,55 +121,132 @@ impl LogSettings {
 const BUNDLE_VARIABLES: [&str; 5] =
     ["OS_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-impl Settings {
-    /// Puts flags, variables, file and preset together, and reads what they name.
+/// The way out: whom clients may be taken to, and how.
+#[derive(Clone, Debug)]
+pub struct Outward {
+    /// From destinations to upstreams.
+    pub routes: Arc<Routes>,
+    /// Limits on the way out.
+    pub connect: ConnectLimits,
+    /// What is odd, but no error.
+    pub warnings: Vec<String>,
+}
+
+impl Outward {
+    /// Puts together what `args` say of the way out, and reads what they name.
     ///
     /// # Errors
     /// [`ConfigError`] with every problem found.
     pub fn of(args: RunArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let file = args.config.as_deref().map(load::file).transpose()?.unwrap_or_default();
-        let bundle_said_by = match (&args.config, args.options.ca_bundle.is_empty()) {
+        let mut files = Files::default();
+        let said = Said::of(args, &variable, &mut files)?;
+        let mut build = Build::new(&said, &mut files);
+        let routes = build.routes(&variable);
+        let connect = build.connect_limits();
+        let warnings = std::mem::take(&mut build.warnings);
+        ConfigError::unless_empty(build.problems)?;
+        let routes = Arc::new(routes.ok_or_else(|| ConfigError::one("there is no bundle"))?);
+        Ok(Self { routes, connect, warnings })
+    }
+}
+
+/// What was said, by whatever way.
+struct Said {
+    options: Options,
+    /// What named the bundle: the flag, its variable, or the file.
+    bundle_by: String,
+}
+
+impl Said {
+    fn of(args: RunArgs, variable: &impl Fn(&str) -> Option<OsString>, files: &mut Files) -> Result<Self, ConfigError> {
+        let file = args.config.as_deref().map(|path| load::file(files, path)).transpose()?.unwrap_or_default();
+        let bundle_by = match (&args.config, args.options.ca_bundle.is_empty()) {
             (Some(path), true) => format!("{}: ca_bundle", path.display()),
             _ if is_of_variable(&args.options.ca_bundle, variable("VOUCHSAFE_CA_BUNDLE")) => {
                 "VOUCHSAFE_CA_BUNDLE".into()
             }
             _ => "--ca-bundle".into(),
         };
-        let options = layered(args.options, file);
-        let mut problems = Vec::new();
-        let mut build = Build {
-            options: &options,
-            bundle_said_by,
-            problems: &mut problems,
-            warnings: Vec::new(),
-            clock: Clock::System,
-        };
+        Ok(Self { options: layered(args.options, file), bundle_by })
+    }
+}
+
+impl Settings {
+    /// Puts flags, variables, file and preset together, and reads what they name by way of `files`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem found.
+    pub fn of(
+        args: RunArgs,
+        variable: impl Fn(&str) -> Option<OsString>,
+        files: &mut Files,
+    ) -> Result<Self, ConfigError> {
+        let said = Said::of(args, &variable, files)?;
+        let mut build = Build::new(&said, files);
         let routes = build.routes(&variable);
         let listeners = build.listeners(routes.as_ref());
-        let limits = build.limits();
+        let connect = build.connect_limits();
+        let (proxy, client, threads) = build.limits();
         let warnings = std::mem::take(&mut build.warnings);
-        let (proxy, client, connect, threads) = limits;
-        let log = LogSettings::of(&options);
-        ConfigError::unless_empty(problems)?;
-        let Some(routes) = routes else {
-            return Err(ConfigError::one("there is no bundle"));
-        };
+        ConfigError::unless_empty(build.problems)?;
+        let routes = Arc::new(routes.ok_or_else(|| ConfigError::one("there is no bundle"))?);
+        let log = LogSettings::of(&said.options);
+        let options = said.options;
         Ok(Self {
             listeners,
             proxy,
-            routes: Arc::new(routes),
+            routes,
             client,
             connect,
-            audit_log: options.audit_log,
+            audit: AuditSettings {
+                file: options.audit_log,
+                fold: span(options.fold_repeats, 60),
+                chains: options.save_failed_chains,
+            },
             log,
             threads,
             drain: span(options.drain_timeout, 30),
             ready_file: options.ready_file,
+            look: options.reload_interval.map_or(LOOK, |span| span.0),
             warnings,
             clock: Clock::System,
         })
     }
 }
+
+impl Settings {
+    /// What of these settings a reload may replace.
+    pub fn generation(&self, number: u64) -> Generation {
+        let services = self.listeners.iter().map(|listener| listener.service.clone()).collect();
+        Generation { number, settings: self.proxy.clone(), routes: self.routes.clone(), services }
+    }
+
+    /// Whether both listen at the same places, in the same order, for the same kind of clients.
+    pub fn same_listeners(&self, other: &Self) -> bool {
+        let places = |settings: &Self| -> Vec<_> {
+            settings.listeners.iter().map(|l| (l.address, matches!(l.service, Service::Forward))).collect()
+        };
+        places(self) == places(other)
+    }
+
+    /// What else differs from `other` in a way that takes a restart: the names of the flags.
+    pub fn takes_restart(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("--audit-log, --fold-repeats or --save-failed-chains", self.audit != other.audit),
+            ("--log-format, --log-level or --access-log", self.log != other.log),
+            ("--threads", self.threads != other.threads),
+            ("--connect-timeout or --tls-timeout", self.connect != other.connect),
+            ("--head-timeout, --keep-alive-timeout or --max-head", self.client != other.client),
+            ("--drain-timeout", self.drain != other.drain),
+            ("--ready-file", self.ready_file != other.ready_file),
+            ("--reload-interval", self.look != other.look),
+        ];
+        differs.into_iter().filter_map(|(flags, differs)| differs.then_some(flags)).collect()
+    }
+}
+
+/// How often files are looked at for changes.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// clap does not say whether a value came from its variable; if both say the same, either may be named.
 fn is_of_variable(paths: &[PathBuf], variable: Option<OsString>) -> bool {
@@ -181,6 +271,16 @@ fn layered(said: Options, file: Options) -> Options {
         ca_bundle: list(said.ca_bundle, file.ca_bundle),
         system_roots: said.system_roots.or(file.system_roots),
         crl: list(said.crl, file.crl),
+        crl_policy: list(said.crl_policy, file.crl_policy),
+        min_tls: said.min_tls.or(file.min_tls),
+        client_key: match &said.client_cert {
+            Some(_) => said.client_key,
+            None => said.client_key.or(file.client_key),
+        },
+        client_cert: said.client_cert.or(file.client_cert),
+        reload_interval: said.reload_interval.or(file.reload_interval),
+        fold_repeats: said.fold_repeats.or(file.fold_repeats),
+        save_failed_chains: said.save_failed_chains.or(file.save_failed_chains),
         connect_to: list(said.connect_to, file.connect_to),
         preset,
         answer: said.answer.or(file.answer),
@@ -210,93 +310,168 @@ fn layered(said: Options, file: Options) -> Options {
 
 struct Build<'a> {
     options: &'a Options,
-    /// What named the bundle: the flag, its variable, or the file.
-    bundle_said_by: String,
-    problems: &'a mut Vec<String>,
+    bundle_by: &'a str,
+    files: &'a mut Files,
+    problems: Vec<String>,
     warnings: Vec<String>,
     clock: Clock,
 }
 
-impl Build<'_> {
+impl<'a> Build<'a> {
+    fn new(said: &'a Said, files: &'a mut Files) -> Self {
+        Self {
+            options: &said.options,
+            bundle_by: &said.bundle_by,
+            files,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            clock: Clock::System,
+        }
+    }
+
     /// Takes a value, or notes the problem.
     fn take<T>(&mut self, result: Result<T, String>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
 
     fn routes(&mut self, variable: &impl Fn(&str) -> Option<OsString>) -> Option<Routes> {
-        let crls = load::files("--crl", &self.options.crl)
-            .and_then(|files| Crls::load(&files, self.clock.now()).map_err(|why| format!("--crl {why}")));
-        let crls = Arc::new(self.take(crls).unwrap_or_default());
-        self.warnings.extend(crls.skipped.iter().map(|skipped| format!("--crl {skipped}")));
-        let anchors = self.default_anchors(variable);
-        let anchors = self.take(anchors);
-        let trust = anchors.and_then(|anchors| self.trust(anchors, crls.clone()));
-        let allows: Vec<Allow> = self.each("--allow", &self.options.allow.clone(), |text| text.parse());
+        let default = self.default_tls(variable);
+        let tls = default.clone().and_then(|default| self.client(default));
+        let allows: Vec<Allow> = self.each("--allow", &self.options.allow, |text| text.parse());
         let policy = DestinationPolicy::new(allows);
         if policy.allows_everything() {
             self.warnings.push("--allow `*`: clients may be taken to every host that is not special".into());
         }
-        let ports = self.each("--port-map", &self.options.port_map.clone(), |text| {
+        let ports = self.each("--port-map", &self.options.port_map, |text| {
             let ports = text.split_once('=').and_then(|(plain, tls)| Some((parse_port(plain)?, parse_port(tls)?)));
             ports.ok_or_else(|| "needs two ports, as in `8080=8443`".to_owned())
         });
         let ports: HashMap<u16, u16> = ports.into_iter().collect();
-        let mut upstreams = self.each("--connect-to", &self.options.connect_to.clone(), connect_to);
-        let said: Vec<_> = self.options.upstream.clone();
-        for (place, said) in said.iter().enumerate() {
-            if let Some(settings) = self.upstream(place + 1, said, &crls) {
-                upstreams.push(settings);
-            }
+        let mut upstreams = self.each("--connect-to", &self.options.connect_to, connect_to);
+        for (place, said) in self.options.upstream.iter().enumerate() {
+            upstreams.extend(self.upstream(place + 1, said, default.as_ref()));
         }
-        Some(Routes { policy, ports, trust: trust?, upstreams })
+        Some(Routes { policy, ports, tls: tls?, upstreams })
     }
 
-    fn trust(&mut self, anchors: TrustAnchors, crls: Arc<Crls>) -> Option<TrustHandle> {
+    /// How upstreams are met that have nothing of their own.
+    fn default_tls(&mut self, variable: &impl Fn(&str) -> Option<OsString>) -> Option<TlsSettings> {
+        let options = self.options;
+        let crls = self.crls("--crl", &options.crl);
+        let crl_policy = self.crl_policy("--crl-policy", &options.crl_policy, CrlPolicy::default());
+        if options.crl.is_empty() && crl_policy.unknown == Leniency::Refuse {
+            self.problems.push("--crl-policy `unknown=refuse`: there is no --crl, so nothing could be accepted".into());
+        }
+        let client = match (&options.client_cert, &options.client_key) {
+            (None, None) => {
+                let of = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+                self.client_identity("OS_CERT", of("OS_CERT").as_deref(), of("OS_KEY").as_deref())
+            }
+            (cert, key) => self.client_identity("--client-cert", cert.as_deref(), key.as_deref()),
+        };
+        let anchors = self.default_anchors(variable);
+        let anchors = Arc::new(self.take(anchors)?);
+        self.skipped(&anchors);
+        Some(TlsSettings {
+            trust: Trust { anchors, crls, terms: Terms { crl_policy, ..Terms::default() } },
+            min_version: options.min_tls.unwrap_or_default(),
+            client,
+            report_only: None,
+        })
+    }
+
+    fn skipped(&mut self, anchors: &TrustAnchors) {
         self.warnings.extend(anchors.skipped.iter().map(|skipped| format!("{}: {skipped}", anchors.source)));
-        let client = TlsClient::new(Arc::new(Trust { anchors, crls }), self.clock);
-        let client = client.map_err(|error| format!("TLS cannot be set up: {error}"));
-        self.take(client).map(|client| TrustHandle(Arc::new(client)))
+    }
+
+    fn client(&mut self, settings: TlsSettings) -> Option<TlsHandle> {
+        let client = TlsClient::new(settings, self.clock).map_err(|error| format!("TLS cannot be set up: {error}"));
+        self.take(client).map(TlsHandle)
+    }
+
+    fn crls(&mut self, what: &str, paths: &[PathBuf]) -> Arc<Crls> {
+        let crls = load::each(self.files, what, paths)
+            .and_then(|files| Crls::load(&files, self.clock.now()).map_err(|why| format!("{what} {why}")));
+        let crls = self.take(crls).unwrap_or_default();
+        self.warnings.extend(crls.warnings.iter().map(|warning| format!("{what} {warning}")));
+        Arc::new(crls)
+    }
+
+    fn crl_policy(&mut self, what: &str, rules: &[String], policy: CrlPolicy) -> CrlPolicy {
+        self.each(what, rules, str::parse::<CrlRule>).into_iter().fold(policy, CrlPolicy::with)
+    }
+
+    /// A key may stand in the certificate's file.
+    fn client_identity(&mut self, what: &str, cert: Option<&Path>, key: Option<&Path>) -> Option<Arc<ClientIdentity>> {
+        let Some(cert) = cert else {
+            if key.is_some() {
+                self.problems.push(format!("{what}: there is a key, but no certificate"));
+            }
+            return None;
+        };
+        let read = load::named(self.files, what, cert).and_then(|(name, chain)| {
+            let (_, key) = load::named(self.files, &format!("the key of {what}"), key.unwrap_or(cert))?;
+            ClientIdentity::from_pem(&chain, &key).map_err(|why| format!("{what} `{name}`: {why}"))
+        });
+        let identity = self.take(read)?;
+        if let Some(finding) = judge::validity(&identity.certificate, Subject::Presented(0), self.clock.now()) {
+            self.warnings.push(format!("{what} `{}`: {}", cert.display(), finding.sentence));
+        }
+        Some(Arc::new(identity))
     }
 
     fn default_anchors(&mut self, variable: &impl Fn(&str) -> Option<OsString>) -> Result<TrustAnchors, String> {
+        let system = self.options.system_roots == Some(true);
         let (source, files) = match self.options.ca_bundle.as_slice() {
             [] => {
                 let set =
                     BUNDLE_VARIABLES.iter().find_map(|name| Some((*name, variable(name).filter(|v| !v.is_empty())?)));
                 match set {
                     // The environment's bundle is for whoever named nothing; system roots were named.
-                    Some((name, value)) if self.options.system_roots != Some(true) => {
+                    Some((name, value)) if !system => {
                         let paths: Vec<_> = match name {
                             "SSL_CERT_DIR" => std::env::split_paths(&value).collect(),
                             _ => vec![PathBuf::from(&value)],
                         };
-                        (format!("{name} `{}`", value.display()), load::bundle(name, &paths)?)
+                        (format!("{name} `{}`", value.display()), load::bundle(self.files, name, &paths)?)
                     }
                     _ => (String::new(), Vec::new()),
                 }
             }
             paths => {
                 let names: Vec<_> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
-                let said = self.bundle_said_by.as_str();
-                (format!("{said} {}", names.join(", ")), load::bundle(said, paths)?)
+                (format!("{} {}", self.bundle_by, names.join(", ")), load::bundle(self.files, self.bundle_by, paths)?)
             }
         };
-        if source.is_empty() && self.options.system_roots != Some(true) {
+        if source.is_empty() && !system {
             return Err(format!(
                 "whom to believe was not said: there is no --ca-bundle\nhint: give --ca-bundle FILE, or one of VOUCHSAFE_CA_BUNDLE, {}; or --system-roots",
                 BUNDLE_VARIABLES.join(", ")
             ));
         }
-        if self.options.system_roots != Some(true) {
-            return TrustAnchors::from_pem(&source, &files, Vec::new()).map_err(|error| error.to_string());
-        }
-        let system = rustls_native_certs::load_native_certs();
-        self.warnings.extend(system.errors.iter().map(|error| format!("--system-roots: {error}")));
-        let source = if source.is_empty() { "--system-roots".into() } else { format!("{source} and --system-roots") };
-        TrustAnchors::from_pem(&source, &files, system.certs).map_err(|error| error.to_string())
+        self.anchors(source, &files, system.then_some("--system-roots"))
     }
 
-    fn upstream(&mut self, place: usize, said: &UpstreamOptions, crls: &Arc<Crls>) -> Option<UpstreamSettings> {
+    /// Files, and the system's authorities where they were asked for, by what.
+    fn anchors(&mut self, source: String, files: &[Named], system: Option<&str>) -> Result<TrustAnchors, String> {
+        let (source, more) = match system {
+            None => (source, Vec::new()),
+            Some(asked) => {
+                let system = rustls_native_certs::load_native_certs();
+                self.warnings.extend(system.errors.iter().map(|error| format!("{asked}: {error}")));
+                let source = if source.is_empty() { asked.to_owned() } else { format!("{source} and {asked}") };
+                (source, system.certs)
+            }
+        };
+        TrustAnchors::from_pem(&source, files, more).map_err(|error| error.to_string())
+    }
+
+    fn upstream(
+        &mut self,
+        place: usize,
+        said: &UpstreamOptions,
+        default: Option<&TlsSettings>,
+    ) -> Option<UpstreamSettings> {
         let what = format!("[[upstream]] {place} (`{}`)", masked(&said.of));
         let named = |key: &str, error: &dyn std::fmt::Display| format!("{what}: {key}: {error}");
         let of = said.of.parse::<Authority>().map_err(|error| named("of", &error));
@@ -313,18 +488,71 @@ impl Build<'_> {
             Err(error) => Err(named("sni", &error)),
         });
         let sni = sni.and_then(|sni| self.take(sni));
-        let trust = match said.ca_bundle.as_slice() {
-            [] => None,
-            paths => {
-                let anchors = load::bundle(&format!("{what}: ca_bundle"), paths).and_then(|files| {
-                    TrustAnchors::from_pem(&format!("{what} ca_bundle"), &files, Vec::new())
-                        .map_err(|error| error.to_string())
-                });
-                let anchors = self.take(anchors);
-                anchors.and_then(|anchors| self.trust(anchors, crls.clone()))
+        let own = self.own_tls(&what, said, default);
+        let tls = own.and_then(|own| self.client(own));
+        Some(UpstreamSettings { of: of?, connect_to, verify_name, sni, tls })
+    }
+
+    /// The default settings with what an upstream has of its own; None where it has nothing.
+    fn own_tls(&mut self, what: &str, said: &UpstreamOptions, default: Option<&TlsSettings>) -> Option<TlsSettings> {
+        let key = |key: &str| format!("{what}: {key}");
+        let mut anchors = None;
+        if !said.ca_bundle.is_empty() || said.system_roots == Some(true) {
+            let system = (said.system_roots == Some(true)).then(|| key("system_roots"));
+            let source = if said.ca_bundle.is_empty() { String::new() } else { key("ca_bundle") };
+            let read = load::bundle(self.files, &key("ca_bundle"), &said.ca_bundle)
+                .and_then(|files| self.anchors(source, &files, system.as_deref()));
+            let read = Arc::new(self.take(read)?);
+            self.skipped(&read);
+            anchors = Some(read);
+        }
+        let mut own = default?.clone();
+        let before = own.clone();
+        let mut changed = anchors.is_some();
+        own.trust.anchors = anchors.unwrap_or(before.trust.anchors);
+        if !said.crl.is_empty() {
+            own.trust.crls = self.crls(&key("crl"), &said.crl);
+            changed = true;
+        }
+        let terms = &mut own.trust.terms;
+        terms.crl_policy = self.crl_policy(&key("crl_policy"), &said.crl_policy, terms.crl_policy);
+        terms.pins = self.each(&key("pins"), &said.pins, |text| text.parse().map_err(str::to_owned));
+        if let Some(named) = &said.identity {
+            let read = identity(self.files, &key("identity"), named);
+            terms.identity = self.take(read);
+        }
+        if terms.identity.is_some() && !terms.pins.is_empty() {
+            self.problems
+                .push(format!("{what}: `identity` names the certificate itself; `pins` beside it say no more"));
+        }
+        if said.client_cert.is_some() || said.client_key.is_some() {
+            let (cert, key_file) = (said.client_cert.as_deref(), said.client_key.as_deref());
+            own.client = self.client_identity(&key("client_cert"), cert, key_file);
+            changed = true;
+        }
+        own.min_version = said.min_tls.unwrap_or(own.min_version);
+        own.report_only = self.report_only(what, said);
+        changed |=
+            own.trust.terms != before.trust.terms || own.min_version != before.min_version || own.report_only.is_some();
+        changed.then_some(own)
+    }
+
+    fn report_only(&mut self, what: &str, said: &UpstreamOptions) -> Option<ReportOnly> {
+        let Some(day) = &said.report_only_until else {
+            if said.disable_https_verification == Some(true) || !said.report_only.is_empty() {
+                self.problems.push(format!(
+                    "{what}: verification is not switched off\nhint: for a migration, say `report_only_until = DAY` (at most 90 days ahead): refusals are recorded and traffic passes until then; to trust one odd certificate for good, say `identity`"
+                ));
             }
+            return None;
         };
-        Some(UpstreamSettings { of: of?, connect_to, verify_name, sni, trust })
+        let only = ReportOnly::through(day, &said.report_only, self.clock.now());
+        let only = self.take(only.map_err(|why| format!("{what}: {why}")))?;
+        self.warnings.push(match only.until > self.clock.now() {
+            true => format!("{what}: refusals are recorded and NOT obeyed until {}", rfc3339(only.until)),
+            false => format!("{what}: report_only_until {day} is over; refusals are obeyed"),
+        });
+        Some(only)
     }
 
     fn listeners(&mut self, routes: Option<&Routes>) -> Vec<ListenerSettings> {
@@ -414,7 +642,7 @@ impl Build<'_> {
         Ok(SocketAddr::new(ip, port))
     }
 
-    fn limits(&mut self) -> (ProxySettings, ClientLimits, ConnectLimits, usize) {
+    fn limits(&mut self) -> (ProxySettings, ClientLimits, usize) {
         let options = self.options;
         let head = options.max_head.unwrap_or(64 * 1024);
         if !(8192..=1 << 20).contains(&head) {
@@ -444,9 +672,12 @@ impl Build<'_> {
             head_bytes: head,
             fields: 200,
         };
-        let connect =
-            ConnectLimits { connect: span(options.connect_timeout, 5), handshake: span(options.tls_timeout, 10) };
-        (proxy, client, connect, threads)
+        (proxy, client, threads)
+    }
+
+    fn connect_limits(&self) -> ConnectLimits {
+        let options = self.options;
+        ConnectLimits { connect: span(options.connect_timeout, 5), handshake: span(options.tls_timeout, 10) }
     }
 
     fn each<T>(&mut self, flag: &str, texts: &[String], read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
@@ -459,14 +690,34 @@ impl Build<'_> {
     }
 }
 
+/// A certificate's fingerprint, or a file with the certificate.
+///
+/// # Errors
+/// A sentence.
+pub fn identity(files: &mut Files, what: &str, named: &str) -> Result<Fingerprint, String> {
+    if named.starts_with("sha256:") || named.starts_with("sha256/") {
+        return named.parse().map_err(|why| format!("{what} `{named}`: {why}"));
+    }
+    let file = load::named(files, what, Path::new(named))?;
+    let set = TrustAnchors::from_pem(what, &[file], Vec::new()).map_err(|error| error.to_string())?;
+    match set.certificates() {
+        [one] => Ok(Fingerprint::of(&one.der)),
+        more => Err(format!("{what} `{named}`: it names one certificate, and the file has {}", more.len())),
+    }
+}
+
 fn connect_to(text: &str) -> Result<UpstreamSettings, String> {
     let (of, to) = text.split_once('=').ok_or("needs two hosts, as in `glance.example:9292=127.0.0.1:9292`")?;
     let authority = |text: &str| text.parse::<Authority>().map_err(|error| error.to_string());
     let (of, to) = (authority(of)?, authority(to)?);
-    Ok(UpstreamSettings { of, connect_to: Some(to), verify_name: None, sni: None, trust: None })
+    Ok(UpstreamSettings { of, connect_to: Some(to), verify_name: None, sni: None, tls: None })
 }
 
-fn reference(text: &str) -> Result<ReferenceId, String> {
+/// The name to verify, as people write it.
+///
+/// # Errors
+/// A sentence.
+pub fn reference(text: &str) -> Result<ReferenceId, String> {
     let host = text.parse::<Host>().map_err(|error| error.to_string())?;
     ReferenceId::of(&host).map_err(|name| format!("`{name}` is not a name that a certificate can carry"))
 }

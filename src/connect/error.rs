@@ -1,6 +1,6 @@
 //! What ended the way out: the phase, and its cause.
 
-use std::{fmt, io, net::SocketAddr, time::Duration};
+use std::{fmt, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use crate::tls::failure::HandshakeFailure;
 
@@ -32,7 +32,7 @@ pub enum ConnectError {
         after: Duration,
     },
     /// The handshake failed, or the peer was refused.
-    Handshake(Box<HandshakeFailure>),
+    Handshake(Rc<HandshakeFailure>),
     /// The address is one of our own listeners.
     Loop {
         /// The address.

@@ -7,21 +7,28 @@ pub mod resolve;
 mod verified;
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::{message::authority::Host, route::upstream::Upstream};
+use crate::{
+    message::authority::Host,
+    route::upstream::Upstream,
+    tls::failure::{HandshakeFailure, Occasion},
+};
 
 use self::{dial::dial, error::ConnectError, resolve::Resolver};
 
-pub use self::verified::{Peer, Verified, Wire, refused_late};
+pub use self::verified::{ClientAuth, Peer, Verified, Wire, refused_late};
 
 /// Time-outs on the way out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectLimits {
     /// For name resolution and TCP together, over all addresses.
     pub connect: Duration,
@@ -36,12 +43,22 @@ pub struct Connector {
     limits: ConnectLimits,
     /// Our own listeners: to dial one of them would be a loop.
     own: Arc<[SocketAddr]>,
+    refused: RefCell<Refused>,
 }
+
+/// Verdicts of a moment ago.
+type Refused = HashMap<(Upstream, SocketAddr), (Instant, Rc<HandshakeFailure>)>;
+
+/// For how long a verdict on an address holds, so that a storm of repeated requests is none of handshakes.
+const REMEMBERED: Duration = Duration::from_secs(1);
+
+/// More refusals than this are not remembered at a time.
+const MOST_REMEMBERED: usize = 1024;
 
 impl Connector {
     /// A connector of the calling thread's runtime.
     pub fn new(limits: ConnectLimits, own: Arc<[SocketAddr]>) -> Self {
-        Self { resolver: Resolver::new(), limits, own }
+        Self { resolver: Resolver::new(), limits, own, refused: RefCell::default() }
     }
 
     /// Resolves, dials, and shakes hands: what comes back was verified.
@@ -51,13 +68,45 @@ impl Connector {
     pub async fn connect(&self, upstream: &Upstream) -> Result<Verified, ConnectError> {
         let deadline = Instant::now() + self.limits.connect;
         let addresses = self.addresses(upstream, deadline).await?;
+        if let Some(failure) = self.remembered(upstream, &addresses) {
+            return Err(ConnectError::Handshake(failure));
+        }
         let (tcp, address) = dial(&addresses, deadline, self.limits.connect).await?;
         let local = tcp.local_addr().ok().map(|local| local.ip());
         if is_loop(&self.own, address, local) {
             return Err(ConnectError::Loop { address });
         }
         let deadline = Instant::now() + self.limits.handshake;
-        verified::handshake(tcp, address, upstream, deadline, self.limits.handshake).await
+        let end = verified::handshake(tcp, address, upstream, deadline, self.limits.handshake).await;
+        if let Err(ConnectError::Handshake(failure)) = &end {
+            self.remember(upstream, failure);
+        }
+        end
+    }
+
+    /// A verdict of a moment ago, where there is one for every address.
+    fn remembered(&self, upstream: &Upstream, addresses: &[SocketAddr]) -> Option<Rc<HandshakeFailure>> {
+        let refused = self.refused.borrow();
+        if refused.is_empty() {
+            return None;
+        }
+        let still = |address: &SocketAddr| {
+            let (at, failure) = refused.get(&(upstream.clone(), *address))?;
+            (at.elapsed() < REMEMBERED).then(|| failure.clone())
+        };
+        addresses.iter().map(still).collect::<Option<Vec<_>>>()?.pop()
+    }
+
+    fn remember(&self, upstream: &Upstream, failure: &HandshakeFailure) {
+        if !failure.failure.code().is_verdict() {
+            return;
+        }
+        let mut refused = self.refused.borrow_mut();
+        refused.retain(|_, (at, _)| at.elapsed() < REMEMBERED);
+        if refused.len() < MOST_REMEMBERED {
+            let failure = Rc::new(HandshakeFailure { occasion: Occasion::Remembered, ..failure.clone() });
+            refused.insert((upstream.clone(), failure.address), (Instant::now(), failure));
+        }
     }
 
     async fn addresses(&self, upstream: &Upstream, deadline: Instant) -> Result<Vec<SocketAddr>, ConnectError> {

@@ -117,6 +117,17 @@ pub struct Slot<B> {
     pub upstream: Upstream,
     idle: RefCell<Vec<(Link<B>, Instant)>>,
     limits: PoolLimits,
+    successor: RefCell<Successor<B>>,
+}
+
+/// What took a slot's place when the settings changed.
+enum Successor<B> {
+    /// Nothing: it is the one in force.
+    Itself,
+    /// The upstream is not there any more.
+    Nobody,
+    /// The same upstream under newer settings.
+    Slot(Rc<Slot<B>>),
 }
 
 impl<B> fmt::Debug for Slot<B> {
@@ -142,31 +153,79 @@ where
 {
     /// A slot without connections.
     pub fn new(upstream: Upstream, limits: PoolLimits) -> Self {
-        Self { upstream, idle: RefCell::default(), limits }
+        Self { upstream, idle: RefCell::default(), limits, successor: RefCell::new(Successor::Itself) }
     }
 
     /// The connection used last that still stands.
     pub async fn take(&self) -> Option<Link<B>> {
         loop {
             let (mut link, since) = self.idle.borrow_mut().pop()?;
-            let fresh = since.elapsed() < self.limits.idle && !link.sender.is_closed();
-            if fresh && link.settles().await {
+            if self.keeps(&link, since) && link.settles().await {
                 return Some(link);
             }
         }
     }
 
-    /// Keeps a connection for the next request.
-    pub fn put(&self, link: Link<B>) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.limits.most && !link.sender.is_closed() && !link.wire.abort.get() {
+    /// Keeps a connection for the next request, in the slot that is in force now.
+    pub fn put(self: &Rc<Self>, link: Link<B>) {
+        let Some((slot, link)) = self.in_force(link) else { return };
+        let mut idle = slot.idle.borrow_mut();
+        if idle.len() < slot.limits.most && !link.wire.abort.get() && slot.keeps(&link, Instant::now()) {
             idle.push((link, Instant::now()));
         }
     }
 
-    /// Closes what was idle too long, or was closed by the other side.
+    /// Closes what was idle too long, was closed by the other side, or rests on a certificate that has ended.
     pub fn sweep(&self) {
-        self.idle.borrow_mut().retain(|(link, since)| since.elapsed() < self.limits.idle && !link.sender.is_closed());
+        self.idle.borrow_mut().retain(|(link, since)| self.keeps(link, *since));
+    }
+
+    fn keeps(&self, link: &Link<B>, since: Instant) -> bool {
+        let stands = since.elapsed() < self.limits.idle && !link.sender.is_closed();
+        stands && self.upstream.tls.0.now() < link.peer.standing.until()
+    }
+
+    /// Gives the idle connections to the slot that takes this one's place, each judged again by its settings;
+    /// gives how many did not pass.
+    pub fn retire(&self, next: Option<Rc<Self>>) -> usize {
+        let mut closed = 0;
+        let mut last: Option<(Rc<Peer>, Option<Rc<Peer>>)> = None;
+        for (mut link, since) in self.idle.take() {
+            // Connections to one upstream mostly show one chain.
+            let known = last.take().filter(|(peer, _)| peer.is_like(&link.peer));
+            let verdict = match known {
+                Some((_, verdict)) => verdict,
+                None => next.as_ref().and_then(|next| link.peer.judged_again(&next.upstream)).map(Rc::new),
+            };
+            last = Some((link.peer.clone(), verdict.clone()));
+            match (verdict, &next) {
+                (Some(peer), Some(next)) => {
+                    link.peer = Rc::new(Peer { address: link.peer.address, ..(*peer).clone() });
+                    next.idle.borrow_mut().push((link, since));
+                }
+                _ => closed += 1,
+            }
+        }
+        *self.successor.borrow_mut() = next.map_or(Successor::Nobody, Successor::Slot);
+        closed
+    }
+
+    /// The slot in force now for what this one was for, None where there is none any more.
+    pub fn now(self: &Rc<Self>) -> Option<Rc<Self>> {
+        match &*self.successor.borrow() {
+            Successor::Itself => Some(self.clone()),
+            Successor::Nobody => None,
+            Successor::Slot(next) => next.now(),
+        }
+    }
+
+    /// A connection that was made for this slot, if it could be made for the one in force now.
+    pub fn in_force(self: &Rc<Self>, mut link: Link<B>) -> Option<(Rc<Self>, Link<B>)> {
+        let now = self.now()?;
+        if !Rc::ptr_eq(self, &now) {
+            link.peer = Rc::new(link.peer.judged_again(&now.upstream)?);
+        }
+        Some((now, link))
     }
 
     /// Whether no connection is kept.

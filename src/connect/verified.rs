@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerIncompatible, ProtocolVersion};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -24,10 +24,9 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::{
     route::upstream::Upstream,
     tls::{
-        client::Recorder,
-        failure::{Code, Finding, HandshakeFailure, Subject, VerificationFailure},
+        client::{Made, Recorder, Standing, TlsClient, TlsVersion},
+        failure::{Code, Finding, HandshakeFailure, Occasion, Subject, VerificationFailure},
         hint,
-        judge::Accepted,
         presented::Certificate,
     },
 };
@@ -43,15 +42,53 @@ pub struct Wire {
     pub abort: Cell<bool>,
 }
 
-/// What is known of a verified peer.
-#[derive(Debug)]
+/// What is known of a peer that may be spoken to.
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Where it is.
     pub address: SocketAddr,
-    /// `TLSv1.2` or `TLSv1.3`.
-    pub tls_version: &'static str,
-    /// How it proved itself.
-    pub accepted: Accepted,
+    /// Which version was agreed.
+    pub tls_version: TlsVersion,
+    /// Which cipher suite.
+    pub cipher_suite: &'static str,
+    /// Why it may be spoken to.
+    pub standing: Standing,
+    /// What it sent, its own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The client certificate, and whether it was asked for.
+    pub client: ClientAuth,
+}
+
+/// The client's side of authentication.
+#[derive(Clone, Debug, Default)]
+pub struct ClientAuth {
+    /// Whether the server asked.
+    pub asked: bool,
+    /// SHA-256 of the certificate that was at hand.
+    pub certificate: Option<String>,
+}
+
+impl ClientAuth {
+    fn of(recorder: &Recorder, client: &TlsClient) -> Self {
+        let certificate = client.settings().client.as_ref().map(|client| client.sha256.clone());
+        Self { asked: recorder.asked_for_certificate(), certificate }
+    }
+}
+
+impl Peer {
+    /// Whether whatever is true of one is true of the other, but for the address.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.tls_version, &self.chain, &self.client.certificate)
+            == (other.tls_version, &other.chain, &other.client.certificate)
+    }
+
+    /// What it would be under the settings of this upstream; None where it could not be.
+    pub fn judged_again(&self, upstream: &Upstream) -> Option<Self> {
+        let certificate = self.client.certificate.as_deref();
+        let made = Made { chain: &self.chain, client: certificate, tls_version: self.tls_version };
+        let standing = upstream.tls.0.judge_again(&made, &upstream.reference)?;
+        Some(Self { standing, ..self.clone() })
+    }
 }
 
 /// A TLS stream to a verified peer.
@@ -60,6 +97,7 @@ pub struct Verified {
     stream: TlsStream<TcpStream>,
     peer: Rc<Peer>,
     wire: Rc<Wire>,
+    bypassed: Option<Rc<HandshakeFailure>>,
     /// The upstream reads no more, but may have answered before that.
     deaf: bool,
 }
@@ -68,6 +106,11 @@ impl Verified {
     /// What is known of the peer.
     pub fn peer(&self) -> Rc<Peer> {
         self.peer.clone()
+    }
+
+    /// The refusal that is only to be reported, if any.
+    pub fn bypassed(&self) -> Option<Rc<HandshakeFailure>> {
+        self.bypassed.clone()
     }
 
     /// What happens on the wire, to watch from outside.
@@ -85,45 +128,65 @@ pub(super) async fn handshake(
     limit: Duration,
 ) -> Result<Verified, ConnectError> {
     let send = upstream.sni.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
-    let (config, recorder) = upstream.trust.0.for_handshake(&upstream.reference, send.is_some());
+    let client = &upstream.tls.0;
+    let (config, recorder) = client.for_handshake(&upstream.reference, send.is_some());
     let name = send.unwrap_or_else(|| upstream.reference.server_name());
     let end = timeout_at(deadline, TlsConnector::from(config).connect(name, tcp)).await;
-    let finding = match end {
-        Ok(Ok(stream)) => match recorder.evidence().map(|evidence| &evidence.verdict) {
-            Some(Ok(accepted)) => {
-                let tls_version = match stream.get_ref().1.protocol_version() {
-                    Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-                    _ => "TLSv1.3",
-                };
-                let peer = Rc::new(Peer { address, tls_version, accepted: *accepted });
-                return Ok(Verified { stream, peer, wire: Rc::default(), deaf: false });
-            }
-            // rustls does not finish without asking; should it ever, nobody was verified.
-            _ => finding(Code::Other, "the handshake ended without a verdict".into()),
-        },
-        Ok(Err(error)) => explain(&error),
-        Err(_) => {
+    let auth = ClientAuth::of(&recorder, client);
+    let failed =
+        |failure, occasion| Rc::new(HandshakeFailure { failure, presented: presented(&recorder), address, occasion });
+    let finding = match (end, recorder.evidence().map(|evidence| &evidence.verdict)) {
+        (Ok(Ok(stream)), Some(Ok(accepted))) => {
+            let peer = peer(&stream, address, Standing::Believed(accepted.clone()), &recorder, auth);
+            return Ok(Verified { stream, peer, wire: Rc::default(), bypassed: None, deaf: false });
+        }
+        (Ok(Ok(stream)), Some(Err((failure, Some(standing))))) => {
+            let bypassed = Some(failed((**failure).clone(), Occasion::Bypassed));
+            let peer = peer(&stream, address, standing.clone(), &recorder, auth);
+            return Ok(Verified { stream, peer, wire: Rc::default(), bypassed, deaf: false });
+        }
+        (_, Some(Err((failure, None)))) => {
+            return Err(ConnectError::Handshake(failed((**failure).clone(), Occasion::Handshake)));
+        }
+        // rustls does not finish without asking; should it ever, nobody was verified.
+        (Ok(Ok(_)), None) => finding(Code::Other, "the handshake ended without a verdict".into()),
+        (Ok(Err(error)), _) => explain(&error, &auth, client.settings().min_version),
+        (Err(_), _) => {
             let sentence = format!("the TLS handshake did not end within {} s", limit.as_secs_f32());
             finding(Code::HandshakeTimeout, sentence)
         }
     };
-    Err(ConnectError::Handshake(Box::new(HandshakeFailure {
-        failure: failure(&recorder, finding),
-        presented: presented(&recorder),
-        address,
-        late: false,
-    })))
+    Err(ConnectError::Handshake(failed(failure(finding), Occasion::Handshake)))
 }
 
-/// The judge's own words where it refused; else what ended the handshake.
-fn failure(recorder: &Recorder, finding: Finding) -> VerificationFailure {
-    match recorder.evidence().map(|evidence| &evidence.verdict) {
-        Some(Err(failure)) => (**failure).clone(),
-        _ => {
-            let hint = hint::for_handshake(finding.code).to_owned();
-            VerificationFailure { verdict: finding, also: Vec::new(), hint }
-        }
-    }
+fn peer(
+    stream: &TlsStream<TcpStream>,
+    address: SocketAddr,
+    standing: Standing,
+    recorder: &Recorder,
+    client: ClientAuth,
+) -> Rc<Peer> {
+    let session = stream.get_ref().1;
+    let tls_version = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
+        _ => TlsVersion::Tls13,
+    };
+    let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+    let chain = recorder.evidence().into_iter().flat_map(|evidence| &evidence.presented);
+    Rc::new(Peer {
+        address,
+        tls_version,
+        cipher_suite: suite.unwrap_or("unknown"),
+        standing,
+        chain: chain.map(|certificate| certificate.der.clone()).collect(),
+        client,
+    })
+}
+
+/// A failure beside the judge's verdict.
+fn failure(verdict: Finding) -> VerificationFailure {
+    let hint = hint::for_handshake(verdict.code).to_owned();
+    VerificationFailure { verdict, also: Vec::new(), hint }
 }
 
 fn presented(recorder: &Recorder) -> Vec<Certificate> {
@@ -135,7 +198,7 @@ fn finding(code: Code, sentence: String) -> Finding {
 }
 
 /// What ended a handshake in which the judge did not refuse.
-fn explain(error: &io::Error) -> Finding {
+fn explain(error: &io::Error, client: &ClientAuth, least: TlsVersion) -> Finding {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof => {
@@ -149,13 +212,14 @@ fn explain(error: &io::Error) -> Finding {
         TlsError::AlertReceived(AlertDescription::ProtocolVersion)
         | TlsError::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-        ) => finding(Code::TlsVersion, "the server speaks neither TLS 1.2 nor TLS 1.3".into()),
-        TlsError::AlertReceived(AlertDescription::CertificateRequired) => {
-            finding(Code::ClientCertRequired, "the server demands a client certificate".into())
+        ) => {
+            let sentence = match least {
+                TlsVersion::Tls12 => "the server speaks neither TLS 1.2 nor TLS 1.3",
+                TlsVersion::Tls13 => "the server does not speak TLS 1.3, which is the least that is set for it",
+            };
+            finding(Code::TlsVersion, sentence.into())
         }
-        TlsError::AlertReceived(alert) => {
-            finding(Code::HandshakeRefused, format!("the server refused the handshake (alert {alert:?})"))
-        }
+        TlsError::AlertReceived(alert) => refused(*alert, client),
         TlsError::InvalidCertificate(CertificateError::BadSignature) => {
             finding(Code::BadSignature, "the server's handshake signature does not fit its certificate".into())
         }
@@ -164,6 +228,32 @@ fn explain(error: &io::Error) -> Finding {
             finding(Code::MalformedCertificate, "the certificate the server sent cannot be read".into())
         }
         other => finding(Code::TlsProtocol, format!("the TLS handshake failed: {other}")),
+    }
+}
+
+/// What a server's alert means. One that asked for a client certificate hardly ever says so in its alert.
+fn refused(alert: AlertDescription, client: &ClientAuth) -> Finding {
+    use AlertDescription as A;
+    let of_certificate = matches!(
+        alert,
+        A::AccessDenied
+            | A::BadCertificate
+            | A::CertificateExpired
+            | A::CertificateRequired
+            | A::CertificateRevoked
+            | A::CertificateUnknown
+            | A::DecryptError
+            | A::HandshakeFailure
+            | A::UnknownCA
+            | A::UnsupportedCertificate
+    );
+    match (&client.certificate, of_certificate && client.asked || alert == A::CertificateRequired) {
+        (Some(sha256), true) => {
+            let sentence = format!("the server refused our client certificate, sha256 {sha256} (alert {alert:?})");
+            finding(Code::ClientCertRefused, sentence)
+        }
+        (None, true) => finding(Code::ClientCertRequired, "the server demands a client certificate".into()),
+        (_, false) => finding(Code::HandshakeRefused, format!("the server refused the handshake (alert {alert:?})")),
     }
 }
 
@@ -251,18 +341,17 @@ impl AsyncWrite for Verified {
     }
 }
 
-/// A TLS 1.3 server says only after the handshake that it wanted a client certificate: its alert comes
+/// A TLS 1.3 server says only after the handshake what it holds of our client certificate: its alert comes
 /// with the first read (RFC 8446 section 4.4.2.4).
-pub fn refused_late(error: &hyper::Error, address: SocketAddr) -> Option<Box<HandshakeFailure>> {
+pub fn refused_late(error: &hyper::Error, peer: &Peer) -> Option<Rc<HandshakeFailure>> {
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
         if let Some(io) = inner.downcast_ref::<io::Error>()
-            && let Some(TlsError::AlertReceived(_)) = io.get_ref().and_then(|inner| inner.downcast_ref())
+            && let Some(TlsError::AlertReceived(alert)) = io.get_ref().and_then(|inner| inner.downcast_ref())
         {
-            let verdict = explain(io);
-            let hint = hint::for_handshake(verdict.code).to_owned();
-            let failure = VerificationFailure { verdict, also: Vec::new(), hint };
-            return Some(Box::new(HandshakeFailure { failure, presented: Vec::new(), address, late: true }));
+            let failure = failure(refused(*alert, &peer.client));
+            let (address, occasion) = (peer.address, Occasion::After);
+            return Some(Rc::new(HandshakeFailure { failure, presented: Vec::new(), address, occasion }));
         }
         source = inner.source();
     }

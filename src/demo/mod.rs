@@ -20,6 +20,7 @@ use crate::{
         args::{Options, RunArgs},
         error::ConfigError,
         settings::Settings,
+        watch::Files,
     },
     connect::dial::dial,
     logging::LogLevel,
@@ -116,7 +117,8 @@ pub async fn run(keep: bool) -> Result<(), DemoError> {
     let app = App::bind(settings(&exhibits, &bundle, &audit)?).map_err(DemoError::App)?;
     let listeners = app.addresses();
     let (stop, told) = watch::channel(Stop::No);
-    let running = tokio::spawn(app.run(told));
+    let (_reloads, newer) = watch::channel(None);
+    let running = tokio::spawn(app.run(told, newer));
 
     println!("A two-tier CA, {} TLS servers, one proxy; all on 127.0.0.1.", exhibits.len());
     println!("Trusted: the CA's root, and some self-signed certificates: {}\n", bundle.display());
@@ -162,7 +164,7 @@ fn settings(exhibits: &[Exhibit], bundle: &Path, audit: &Path) -> Result<Setting
         threads: Some(1),
         ..Options::default()
     };
-    Settings::of(RunArgs { config: None, options }, |_| None).map_err(DemoError::Config)
+    Settings::of(RunArgs { config: None, options }, |_| None, &mut Files::default()).map_err(DemoError::Config)
 }
 
 /// Plain HTTP, as an old tool speaks it.

@@ -153,8 +153,8 @@ impl Access {
             head_ms = record.response_head.map(millis),
             total_ms = millis(Instant::now()),
             address = record.peer.as_ref().map(|peer| tracing::field::display(peer.address)),
-            tls = record.peer.as_ref().map(|peer| peer.tls_version),
-            trust = record.peer.as_ref().map(|peer| peer.accepted.as_str()),
+            tls = record.peer.as_ref().map(|peer| peer.tls_version.as_str()),
+            trust = record.peer.as_ref().map(|peer| peer.standing.as_str()),
             reused = record.reused,
             upstream_request = record.upstream_request_id,
             "request"

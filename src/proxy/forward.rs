@@ -13,10 +13,11 @@ use crate::{
         refused_late,
     },
     message::{fields, target::Target},
+    route::{table::RouteError, upstream::Upstream},
 };
 
 use super::{
-    HostPolicy, Proxy, Way,
+    HostPolicy, Proxy, ProxySettings, Way,
     access::Access,
     body::{Broken, Download, Progress, ResponseBody, Upload},
     dress,
@@ -34,35 +35,20 @@ impl Proxy {
         access: &mut Access,
     ) -> Result<Response<ResponseBody>, Failure> {
         let (mut head, body) = request.into_parts();
-        self.undress(&mut head, slot, &target)?;
-        let upload = Upload::new(body, self.settings.request_body, way.exchange.clone());
+        let settings = &way.generation.settings;
+        undress(settings, &mut head, slot, &target)?;
+        let upload = Upload::new(body, settings.request_body, way.exchange.clone());
         let progress = upload.progress();
-        let (answer, link, reused) = self.send(slot, head, upload, &progress).await?;
+        let Sent { answer, link, slot, reused } = self.send(slot, head, upload, &progress, way).await?;
         let (mut head, body) = answer.into_parts();
-        dress(self, &mut head)?;
+        dress(settings, &mut head)?;
         access.answered(head.status, &head.headers, link.peer(), reused);
         let access = std::mem::replace(access, Access::none());
-        let lease = (link, slot.clone());
-        let limit = self.settings.response_body;
+        let lease = (link, slot);
+        let limit = settings.response_body;
         let (client, exchange) = (way.client.clone(), way.exchange.clone());
         let download = Download::new(body, limit, client, lease, progress, access, exchange);
         Ok(Response::from_parts(head, ResponseBody::Download(Box::new(download))))
-    }
-
-    /// Makes the client's request head one for the upstream.
-    fn undress(&self, head: &mut Parts, slot: &Slot<Upload>, target: &Target) -> Result<(), Failure> {
-        let received = head.version;
-        fields::strip_request(&mut head.headers);
-        let host = match (self.settings.host, &target.authority) {
-            (HostPolicy::Client, Some(authority)) => authority.to_string(),
-            _ => slot.upstream.host_field(),
-        };
-        let host = HeaderValue::try_from(host).map_err(|_| Failure::NoDestination)?;
-        fields::set_host(&mut head.headers, host);
-        fields::append_via(&mut head.headers, received, &self.settings.pseudonym);
-        head.uri = target.origin_uri();
-        head.version = http::Version::HTTP_11;
-        Ok(())
     }
 
     /// Sends on a kept connection if there is one, and on a new one if there is none, or if the kept one
@@ -73,26 +59,35 @@ impl Proxy {
         head: Parts,
         upload: Upload,
         progress: &Rc<Progress>,
-    ) -> Result<(Response<Incoming>, Link<Upload>, bool), Failure> {
+        way: &Way<'_>,
+    ) -> Result<Sent, Failure> {
+        let settings = &way.generation.settings;
         let repeatable = upload.is_empty() && idempotent(&head.method);
         let mut request = Request::from_parts(head, upload);
+        let mut slot = slot.clone();
         let mut kept = slot.take().await;
         loop {
             let reused = kept.is_some();
-            let mut link = match kept.take() {
+            let link = match kept.take() {
                 Some(link) => link,
-                None => self.open(slot).await?,
+                None => self.open(&slot, way).await?,
             };
+            // The settings may have changed meanwhile; what they would refuse is not sent on.
+            let Some((now, mut link)) = slot.in_force(link) else {
+                slot = slot.now().ok_or_else(|| gone(&slot.upstream))?;
+                continue;
+            };
+            slot = now;
             let spare = (reused && repeatable).then(|| copy_head(&request));
             request.body_mut().carried_by(link.wire().clone());
             let read_before = link.wire().read.get();
-            let failed = match self.wait(&mut link, request, progress).await {
-                Ok(answer) => return Ok((answer, link, reused)),
+            let failed = match wait(&mut link, request, progress, settings).await {
+                Ok(answer) => return Ok(Sent { answer, link, slot, reused }),
                 Err(Ended::Timeout) => {
                     if !progress.done.get() {
                         link.wire().abort.set(true);
                     }
-                    return Err(Failure::ResponseTimeout(self.settings.response));
+                    return Err(Failure::ResponseTimeout(settings.response));
                 }
                 Err(Ended::Unanswered(failed)) => failed,
             };
@@ -105,7 +100,7 @@ impl Proxy {
             let silent = link.wire().read.get() == read_before;
             if !reused
                 && silent
-                && let Some(refused) = refused_late(&failed.error, link.peer().address)
+                && let Some(refused) = refused_late(&failed.error, link.peer())
             {
                 return Err(Failure::Connect(ConnectError::Handshake(refused)));
             }
@@ -115,7 +110,7 @@ impl Proxy {
                     unsent
                 }
                 (true, None, Some(spare)) if silent && !failed.error.is_parse() => {
-                    Request::from_parts(spare, Upload::again(progress.clone(), self.settings.request_body))
+                    Request::from_parts(spare, Upload::again(progress.clone(), settings.request_body))
                 }
                 _ if failed.error.is_parse() => {
                     return Err(Failure::BadResponse(failed.error.to_string()));
@@ -125,37 +120,68 @@ impl Proxy {
         }
     }
 
-    /// Waits for the head of the response, for as long as the upload moves and then for the limit.
-    async fn wait(
-        &self,
-        link: &mut Link<Upload>,
-        request: Request<Upload>,
-        progress: &Progress,
-    ) -> Result<Response<Incoming>, Ended> {
-        let limit = self.settings.response;
-        progress.moved.set(Instant::now());
-        let answer = link.send(request);
-        tokio::pin!(answer);
-        loop {
-            tokio::select! {
-                biased;
-                end = &mut answer => return end.map_err(|failed| Ended::Unanswered(Box::new(failed))),
-                () = sleep_until(progress.moved.get() + patience(limit, progress, self.settings.request_body)) => {
-                    let patience = patience(limit, progress, self.settings.request_body);
-                    if progress.moved.get().elapsed() >= patience {
-                        return Err(Ended::Timeout);
-                    }
+    async fn open(&self, slot: &Slot<Upload>, way: &Way<'_>) -> Result<Link<Upload>, Failure> {
+        let stream = self.connector.connect(&slot.upstream).await.map_err(Failure::Connect)?;
+        if let Some(refused) = stream.bypassed() {
+            self.record_handshake(&refused, &slot.upstream, way, &self.ids.next());
+        }
+        Link::open(stream, way.generation.settings.response_limits)
+            .await
+            .map_err(|error| Failure::UpstreamClosed(error.to_string()))
+    }
+}
+
+/// An answer, and the connection that it came by.
+struct Sent {
+    answer: Response<Incoming>,
+    link: Link<Upload>,
+    /// Where the connection belongs.
+    slot: Rc<Slot<Upload>>,
+    reused: bool,
+}
+
+/// Makes the client's request head one for the upstream.
+fn undress(settings: &ProxySettings, head: &mut Parts, slot: &Slot<Upload>, target: &Target) -> Result<(), Failure> {
+    let received = head.version;
+    fields::strip_request(&mut head.headers);
+    let host = match (settings.host, &target.authority) {
+        (HostPolicy::Client, Some(authority)) => authority.to_string(),
+        _ => slot.upstream.host_field(),
+    };
+    let host = HeaderValue::try_from(host).map_err(|_| Failure::NoDestination)?;
+    fields::set_host(&mut head.headers, host);
+    fields::append_via(&mut head.headers, received, &settings.pseudonym);
+    head.uri = target.origin_uri();
+    head.version = http::Version::HTTP_11;
+    Ok(())
+}
+
+/// Waits for the head of the response, for as long as the upload moves and then for the limit.
+async fn wait(
+    link: &mut Link<Upload>,
+    request: Request<Upload>,
+    progress: &Progress,
+    settings: &ProxySettings,
+) -> Result<Response<Incoming>, Ended> {
+    progress.moved.set(Instant::now());
+    let answer = link.send(request);
+    tokio::pin!(answer);
+    loop {
+        tokio::select! {
+            biased;
+            end = &mut answer => return end.map_err(|failed| Ended::Unanswered(Box::new(failed))),
+            () = sleep_until(progress.moved.get() + patience(settings, progress)) => {
+                if progress.moved.get().elapsed() >= patience(settings, progress) {
+                    return Err(Ended::Timeout);
                 }
             }
         }
     }
+}
 
-    async fn open(&self, slot: &Slot<Upload>) -> Result<Link<Upload>, Failure> {
-        let stream = self.connector.connect(&slot.upstream).await.map_err(Failure::Connect)?;
-        Link::open(stream, self.settings.response_limits)
-            .await
-            .map_err(|error| Failure::UpstreamClosed(error.to_string()))
-    }
+/// The upstream went out of the settings while a request for it was on its way.
+fn gone(upstream: &Upstream) -> Failure {
+    Failure::Route(RouteError::Denied { host: upstream.host.clone(), port: upstream.port })
 }
 
 enum Ended {
@@ -165,10 +191,10 @@ enum Ended {
 
 /// While the client still sends, its own silence is watched by the upload; an upstream that reads nothing
 /// is given the longer of the two limits.
-fn patience(response: Duration, progress: &Progress, request_body: Duration) -> Duration {
+fn patience(settings: &ProxySettings, progress: &Progress) -> Duration {
     match progress.done.get() {
-        true => response,
-        false => response.max(request_body + Duration::from_secs(1)),
+        true => settings.response,
+        false => settings.response.max(settings.request_body + Duration::from_secs(1)),
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
         target::{self, Form, Target},
     },
     route::{table::Routes, upstream::Upstream},
-    tls::presented::escape,
+    tls::{failure::HandshakeFailure, presented::escape},
 };
 
 use self::{
@@ -99,10 +99,35 @@ pub struct ProxySettings {
     pub pseudonym: String,
 }
 
+/// All that a reload replaces, whole: requests keep the one that they began with.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// Counts up from 1.
+    pub number: u64,
+    /// The way of a request.
+    pub settings: ProxySettings,
+    /// From destinations to upstreams.
+    pub routes: Arc<Routes>,
+    /// Where the clients of each listener are taken.
+    pub services: Vec<Service>,
+}
+
+impl Generation {
+    /// What an upstream of an older generation is in this one; None where it is not the same place any more,
+    /// or may not be gone to.
+    fn again(&self, before: &Upstream) -> Option<Upstream> {
+        let fixed = self.services.iter().filter_map(|service| match service {
+            Service::Fixed(upstream) => Some((**upstream).clone()),
+            Service::Forward => None,
+        });
+        let forwarded = self.routes.again(before);
+        fixed.chain(forwarded).find(|upstream| upstream.is_but_for_tls(before))
+    }
+}
+
 /// The proxy of one worker thread.
 pub struct Proxy {
-    settings: ProxySettings,
-    routes: Arc<Routes>,
+    generation: RefCell<Rc<Generation>>,
     connector: Connector,
     audit: Arc<AuditSink>,
     clock: Clock,
@@ -115,8 +140,8 @@ pub struct Proxy {
 pub struct Entry {
     /// Its name in logs.
     pub name: Rc<str>,
-    /// Where its clients are taken.
-    pub service: Rc<Service>,
+    /// Its place among [`Generation::services`].
+    pub place: usize,
     /// What CONNECT named, inside a tunnel.
     pub tunnel: Option<Authority>,
 }
@@ -141,15 +166,33 @@ impl std::error::Error for Abort {}
 
 impl Proxy {
     /// The proxy of the calling thread.
-    pub fn new(
-        settings: ProxySettings,
-        routes: Arc<Routes>,
-        connector: Connector,
-        audit: Arc<AuditSink>,
-        clock: Clock,
-    ) -> Self {
-        let slots = RefCell::default();
-        Self { settings, routes, connector, audit, clock, slots, ids: Ids::new() }
+    pub fn new(generation: Generation, connector: Connector, audit: Arc<AuditSink>, clock: Clock) -> Self {
+        let (generation, slots) = (RefCell::new(Rc::new(generation)), RefCell::default());
+        Self { generation, connector, audit, clock, slots, ids: Ids::new() }
+    }
+
+    /// Goes by newer settings from now on. Idle connections are judged again by them, and closed where they do
+    /// not pass; busy ones are judged when they are done.
+    pub fn adopt(&self, generation: Generation) {
+        let generation = Rc::new(generation);
+        self.generation.replace(generation.clone());
+        for (before, slot) in self.slots.take() {
+            let next = generation.again(&before).map(|upstream| self.slot_of(Cow::Owned(upstream), &generation));
+            let closed = slot.retire(next);
+            if closed > 0 {
+                tracing::info!(
+                    event = "connections-closed",
+                    upstream = %before,
+                    closed,
+                    generation = generation.number,
+                    "idle connections do not pass under the new settings and are closed"
+                );
+            }
+        }
+    }
+
+    fn generation(&self) -> Rc<Generation> {
+        self.generation.borrow().clone()
     }
 
     /// Answers one request.
@@ -168,12 +211,10 @@ impl Proxy {
         let mut access = Access::begin(client, &entry.name, &method, &path, || self.ids.next());
         let mut upstream = None;
         let has_body = !request.body().is_end_stream();
-        let way = Way { entry, client, exchange: &exchange, has_body };
+        let asked = Asked { method: &method, path: &path };
+        let way = Way { entry, client, exchange: &exchange, has_body, asked, generation: self.generation() };
         let served = self.serve(&way, request, &mut upstream, &mut access).await;
-        let answer = served.or_else(|failure| {
-            let request = Asked { method: &method, path: &path };
-            self.answer(&failure, upstream.as_deref(), &way, access, &request)
-        });
+        let answer = served.or_else(|failure| self.answer(&failure, upstream.as_deref(), &way, access));
         client.answer_owed();
         answer
     }
@@ -192,13 +233,13 @@ impl Proxy {
         if !fields::chunked_only(request.headers()) {
             return Err(Failure::Framing);
         }
-        if fields::passed_here(request.headers(), &self.settings.pseudonym) {
+        if fields::passed_here(request.headers(), &way.generation.settings.pseudonym) {
             return Err(Failure::Loop);
         }
         if target.form == Form::Authority {
             return Self::open_tunnel(way, &target, access);
         }
-        let slot = self.slot(way.entry, &target)?;
+        let slot = self.slot(way, &target)?;
         *chosen = Some(slot.clone());
         access.upstream(|| slot.upstream.authority());
         self.exchange(&slot, target, way, request, access).await
@@ -207,7 +248,7 @@ impl Proxy {
     /// CONNECT: plain HTTP inside is served like by-Host requests. That it is plain is seen only after
     /// the answer; to port 443 nobody speaks plain HTTP, so there the answer can still say why not.
     fn open_tunnel(way: &Way<'_>, target: &Target, access: &mut Access) -> Result<Response<ResponseBody>, Failure> {
-        if matches!(*way.entry.service, Service::Fixed(_)) {
+        if !matches!(way.service(), Some(Service::Forward)) {
             return Err(Failure::ConnectRefused("CONNECT has no meaning on a fixed route"));
         }
         if way.entry.tunnel.is_some() {
@@ -222,30 +263,36 @@ impl Proxy {
         Ok(Response::new(ResponseBody::Own(Own::new(String::new(), access, way.exchange.clone()))))
     }
 
-    fn slot(&self, entry: &Entry, target: &Target) -> Result<Rc<Slot<Upload>>, Failure> {
-        let upstream = match &*entry.service {
+    fn slot(&self, way: &Way<'_>, target: &Target) -> Result<Rc<Slot<Upload>>, Failure> {
+        let upstream = match way.service().ok_or(Failure::NoDestination)? {
             Service::Fixed(upstream) => Cow::Borrowed(upstream.as_ref()),
             Service::Forward => {
-                let authority = target.authority.as_ref().or(entry.tunnel.as_ref());
+                let authority = target.authority.as_ref().or(way.entry.tunnel.as_ref());
                 let authority = authority.ok_or(Failure::NoDestination)?;
-                Cow::Owned(self.routes.select(authority, target.https).map_err(Failure::Route)?)
+                Cow::Owned(way.generation.routes.select(authority, target.https).map_err(Failure::Route)?)
             }
         };
+        Ok(self.slot_of(upstream, &way.generation))
+    }
+
+    fn slot_of(&self, upstream: Cow<'_, Upstream>, generation: &Generation) -> Rc<Slot<Upload>> {
         let mut slots = self.slots.borrow_mut();
         if let Some(slot) = slots.get(&*upstream) {
-            return Ok(slot.clone());
+            return slot.clone();
         }
         let upstream = upstream.into_owned();
         if slots.len() >= MOST_SLOTS {
             slots.retain(|_, slot| !slot.is_empty());
         }
-        let slot = Rc::new(Slot::new(upstream.clone(), self.settings.pool));
+        let slot = Rc::new(Slot::new(upstream.clone(), generation.settings.pool));
         slots.insert(upstream, slot.clone());
-        Ok(slot)
+        slot
     }
 
-    /// Closes idle connections whose time is over; called every few seconds.
+    /// Closes idle connections whose time is over, and writes refusals that were counted; called every few
+    /// seconds.
     pub fn sweep(&self) {
+        self.audit.tick();
         for slot in self.slots.borrow().values() {
             slot.sweep();
         }
@@ -258,13 +305,13 @@ impl Proxy {
         slot: Option<&Slot<Upload>>,
         way: &Way<'_>,
         mut access: Access,
-        asked: &Asked<'_>,
     ) -> Result<Response<ResponseBody>, Abort> {
         let id = self.ids.next();
         let words = failure.words();
         let upstream = slot.map(|slot| slot.upstream.authority());
-        self.record(failure, slot, way.entry, way.client, &id, asked);
-        let answer = Answer::to(failure, upstream.as_deref(), &id, self.settings.answer, self.settings.detail);
+        self.record(failure, slot, way, &id);
+        let settings = &way.generation.settings;
+        let answer = Answer::to(failure, upstream.as_deref(), &id, settings.answer, settings.detail);
         access.refused(&id, answer.status.map_or(0, |status| status.as_u16()), words.class);
         if answer.status.is_none() {
             way.client.reset();
@@ -276,27 +323,10 @@ impl Proxy {
         answer.into_response(|text| Own::new(text, access, way.exchange.clone())).ok_or(Abort)
     }
 
-    fn record(
-        &self,
-        failure: &Failure,
-        slot: Option<&Slot<Upload>>,
-        entry: &Entry,
-        client: &ClientHandle,
-        id: &str,
-        asked: &Asked<'_>,
-    ) {
+    fn record(&self, failure: &Failure, slot: Option<&Slot<Upload>>, way: &Way<'_>, id: &str) {
         match (failure, slot) {
             (Failure::Connect(ConnectError::Handshake(refused)), Some(slot)) => {
-                self.audit.record(&event::Refused {
-                    id,
-                    time: self.clock.now(),
-                    upstream: &slot.upstream,
-                    refused,
-                    client: client.address(),
-                    listener: &entry.name,
-                    method: asked.method.as_str(),
-                    path: asked.path,
-                });
+                self.record_handshake(refused, &slot.upstream, way, id);
             }
             (failure, slot) => {
                 let upstream = slot.map(|slot| slot.upstream.authority());
@@ -305,14 +335,28 @@ impl Proxy {
                     request = id,
                     class = failure.words().class,
                     upstream,
-                    client = %client.address(),
-                    listener = %entry.name,
-                    method = %asked.method,
-                    path = escape(asked.path),
+                    client = %way.client.address(),
+                    listener = %way.entry.name,
+                    method = %way.asked.method,
+                    path = escape(way.asked.path),
                     "{failure}"
                 );
             }
         }
+    }
+
+    fn record_handshake(&self, refused: &HandshakeFailure, upstream: &Upstream, way: &Way<'_>, id: &str) {
+        self.audit.record(&event::Refused {
+            id,
+            time: self.clock.now(),
+            upstream,
+            refused,
+            client: way.client.address(),
+            listener: &way.entry.name,
+            method: way.asked.method.as_str(),
+            path: way.asked.path,
+            generation: way.generation.number,
+        });
     }
 
     /// Records a head that did not come in time, or could not be read, and gives the bytes to answer it
@@ -328,12 +372,13 @@ impl Proxy {
             upstream = entry.tunnel.as_ref().map(tracing::field::display),
             "{failure}"
         );
-        Answer::to(failure, None, &id, self.settings.answer, self.settings.detail).into_bytes()
+        let settings = &self.generation().settings;
+        Answer::to(failure, None, &id, settings.answer, settings.detail).into_bytes()
     }
 
     /// How response field names are written.
     pub fn field_case(&self) -> FieldCase {
-        self.settings.field_case
+        self.generation.borrow().settings.field_case
     }
 }
 
@@ -344,6 +389,15 @@ struct Way<'a> {
     exchange: &'a Rc<Exchange>,
     /// The client may still be sending when it is answered.
     has_body: bool,
+    asked: Asked<'a>,
+    /// The settings that the request began with.
+    generation: Rc<Generation>,
+}
+
+impl Way<'_> {
+    fn service(&self) -> Option<&Service> {
+        self.generation.services.get(self.entry.place)
+    }
 }
 
 /// What the client asked, for the record: no query, no field.
@@ -354,12 +408,12 @@ struct Asked<'a> {
 
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Proxy").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Proxy").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 
 /// Makes the upstream's response head ours.
-fn dress(proxy: &Proxy, head: &mut http::response::Parts) -> Result<(), Failure> {
+fn dress(settings: &ProxySettings, head: &mut http::response::Parts) -> Result<(), Failure> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::BadResponse("it switches protocols though nobody asked".into()));
     }
@@ -370,9 +424,9 @@ fn dress(proxy: &Proxy, head: &mut http::response::Parts) -> Result<(), Failure>
         return Err(Failure::BadResponse("where its body ends can be read in two ways".into()));
     }
     fields::strip_response(&mut head.headers);
-    fields::append_via(&mut head.headers, head.version, &proxy.settings.pseudonym);
+    fields::append_via(&mut head.headers, head.version, &settings.pseudonym);
     head.version = http::Version::HTTP_11;
-    if proxy.settings.field_case != FieldCase::Preserve {
+    if settings.field_case != FieldCase::Preserve {
         // What hyper remembers of the names' case goes; the reason phrase stays.
         let reason = head.extensions.remove::<hyper::ext::ReasonPhrase>();
         head.extensions.clear();

@@ -9,7 +9,7 @@ use crate::{
 
 use super::{
     policy::{AddressRule, DestinationPolicy},
-    upstream::{TrustHandle, Upstream},
+    upstream::{TlsHandle, Upstream},
 };
 
 /// What an operator set for one upstream, by `host[:port]`.
@@ -23,8 +23,8 @@ pub struct UpstreamSettings {
     pub verify_name: Option<ReferenceId>,
     /// The name to send instead of the one verified.
     pub sni: Option<String>,
-    /// Whom to believe instead of the default bundle.
-    pub trust: Option<TrustHandle>,
+    /// Whom to believe and how to speak, instead of the default.
+    pub tls: Option<TlsHandle>,
 }
 
 /// The rules from destinations to upstreams.
@@ -34,8 +34,8 @@ pub struct Routes {
     pub policy: DestinationPolicy,
     /// Plain ports that mean another TLS port; 80 means 443 without being listed.
     pub ports: HashMap<u16, u16>,
-    /// The default bundle.
-    pub trust: TrustHandle,
+    /// Whom to believe and how to speak, where an upstream has nothing of its own.
+    pub tls: TlsHandle,
     /// Settings for single upstreams; the first that fits each question answers it.
     pub upstreams: Vec<UpstreamSettings>,
 }
@@ -66,6 +66,12 @@ impl Routes {
     /// [`RouteError::Name`] for a name that no certificate carries.
     pub fn fixed(&self, host: &Host, port: u16) -> Result<Upstream, RouteError> {
         self.upstream(host, port, AddressRule::any())
+    }
+
+    /// The upstream that a destination means to whom an earlier one was the upstream of a forwarded request.
+    pub fn again(&self, before: &Upstream) -> Option<Upstream> {
+        let addresses = self.policy.judge(&before.host, before.port)?;
+        self.upstream(&before.host, before.port, addresses).ok()
     }
 
     fn upstream(&self, host: &Host, port: u16, mut addresses: AddressRule) -> Result<Upstream, RouteError> {
@@ -99,7 +105,7 @@ impl Routes {
             dial_port,
             reference,
             sni,
-            trust: own().find_map(|settings| settings.trust.clone()).unwrap_or_else(|| self.trust.clone()),
+            tls: own().find_map(|settings| settings.tls.clone()).unwrap_or_else(|| self.tls.clone()),
             addresses,
         })
     }

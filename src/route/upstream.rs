@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     message::authority::Host,
-    tls::{client::TlsClient, identity::ReferenceId},
+    tls::{client::TlsClient, identity::ReferenceId, trust::TrustAnchors},
 };
 
 use super::policy::AddressRule;
@@ -29,8 +29,8 @@ pub struct Upstream {
     pub reference: ReferenceId,
     /// The name to send (RFC 6066 section 3); None for an address.
     pub sni: Option<String>,
-    /// Whom to believe.
-    pub trust: TrustHandle,
+    /// Whom to believe, and how to speak.
+    pub tls: TlsHandle,
     /// Which addresses may be dialled.
     pub addresses: AddressRule,
 }
@@ -48,6 +48,16 @@ impl Upstream {
             _ => self.authority(),
         }
     }
+
+    /// The bundle it is judged by.
+    pub fn anchors(&self) -> &TrustAnchors {
+        &self.tls.0.settings().trust.anchors
+    }
+
+    /// Whether another differs from this one in [`Self::tls`] at most.
+    pub fn is_but_for_tls(&self, other: &Self) -> bool {
+        Self { tls: other.tls.clone(), ..self.clone() } == *other
+    }
 }
 
 impl fmt::Display for Upstream {
@@ -58,17 +68,17 @@ impl fmt::Display for Upstream {
 
 /// A shared [`TlsClient`]; equal only to itself.
 #[derive(Clone, Debug)]
-pub struct TrustHandle(pub Arc<TlsClient>);
+pub struct TlsHandle(pub Arc<TlsClient>);
 
-impl PartialEq for TrustHandle {
+impl PartialEq for TlsHandle {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for TrustHandle {}
+impl Eq for TlsHandle {}
 
-impl Hash for TrustHandle {
+impl Hash for TlsHandle {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).hash(state);
     }

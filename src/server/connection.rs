@@ -28,7 +28,7 @@ use crate::{
 use super::{Stop, client::ClientStream};
 
 /// Limits on clients.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
     /// For a request's head, from its first byte; and for the first request after connecting.
     pub head: Duration,

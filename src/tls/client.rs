@@ -1,82 +1,214 @@
-//! rustls, set up: one base per [`Trust`], and one recorder per handshake.
+//! rustls, set up: one base per [`TlsSettings`], and one recorder per handshake.
 //!
 //! The only place that installs a verifier. No session is resumed, so every connection is looked at.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion,
     client::{
-        Resumption,
+        ResolvesClientCert, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    sign::CertifiedKey,
+    version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use time::OffsetDateTime;
 
 use crate::clock::Clock;
 
 use super::{
+    client_identity::ClientIdentity,
+    diagnose::Case,
     failure::{Code, VerificationFailure},
     identity::ReferenceId,
-    judge::{Accepted, Trust, judge},
+    judge::{Accepted, Proof, Trust, judge},
     presented::Certificate,
+    report_only::ReportOnly,
 };
 
-/// rustls' settings for one [`Trust`], to be copied for each handshake.
+/// How connections to an upstream are secured.
 #[derive(Clone, Debug)]
+pub struct TlsSettings {
+    /// Whom to believe.
+    pub trust: Trust,
+    /// The lowest version to speak.
+    pub min_version: TlsVersion,
+    /// Who we are, for servers that ask.
+    pub client: Option<Arc<ClientIdentity>>,
+    /// Until when refusals are recorded and not obeyed.
+    pub report_only: Option<ReportOnly>,
+}
+
+/// A version of TLS that is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Deserialize)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    #[value(name = "1.2")]
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// RFC 8446.
+    #[value(name = "1.3")]
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+impl TlsVersion {
+    /// As in `TLSv1.2`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLSv1.2",
+            Self::Tls13 => "TLSv1.3",
+        }
+    }
+
+    /// This one and those above it.
+    fn upwards(self) -> &'static [&'static SupportedProtocolVersion] {
+        static ALL: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+        match self {
+            Self::Tls12 => &ALL,
+            Self::Tls13 => &ALL[..1],
+        }
+    }
+}
+
+/// [`TlsSettings`] and rustls' own made of them, to be copied for each handshake.
+#[derive(Debug)]
 pub struct TlsClient {
     base: ClientConfig,
     provider: Arc<CryptoProvider>,
-    trust: Arc<Trust>,
+    settings: TlsSettings,
     clock: Clock,
 }
 
+/// Why a connection may be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its peer was verified.
+    Believed(Accepted),
+    /// Its peer was refused, and an operator wants that recorded only until this moment.
+    Bypassed(OffsetDateTime),
+}
+
+impl Standing {
+    /// When it ends.
+    pub const fn until(&self) -> OffsetDateTime {
+        match self {
+            Self::Believed(accepted) => accepted.until,
+            Self::Bypassed(until) => *until,
+        }
+    }
+
+    /// The word for logs.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Believed(Accepted { proof, .. }) => Proof::as_str(*proof),
+            Self::Bypassed(_) => "bypassed",
+        }
+    }
+}
+
 impl TlsClient {
-    /// Settings that believe `trust`.
+    /// A client by these settings.
     ///
     /// # Errors
     /// rustls' own, where the provider and the versions do not fit together.
     #[expect(clippy::disallowed_methods, reason = "this is the door: the recorder goes in here")]
-    pub fn new(trust: Arc<Trust>, clock: Clock) -> Result<Self, Error> {
+    pub fn new(settings: TlsSettings, clock: Clock) -> Result<Arc<Self>, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let nobody = Arc::new(Recorder {
-            provider: provider.clone(),
-            trust: trust.clone(),
-            reference: None,
-            clock,
-            evidence: OnceLock::new(),
-        });
         let mut base = ClientConfig::builder_with_details(provider.clone(), Arc::new(clock))
-            .with_safe_default_protocol_versions()?
+            .with_protocol_versions(settings.min_version.upwards())?
             .dangerous()
-            .with_custom_certificate_verifier(nobody)
+            .with_custom_certificate_verifier(Arc::new(Nobody))
             .with_no_client_auth();
         base.resumption = Resumption::disabled();
         base.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { base, provider, trust, clock })
+        Ok(Arc::new(Self { base, provider, settings, clock }))
     }
 
     /// Settings for one handshake, and the recorder that will hold its evidence.
     #[expect(clippy::disallowed_methods, reason = "this is the door: the recorder goes in here")]
-    pub fn for_handshake(&self, reference: &ReferenceId, send_name: bool) -> (Arc<ClientConfig>, Arc<Recorder>) {
+    pub fn for_handshake(
+        self: &Arc<Self>,
+        reference: &ReferenceId,
+        send_name: bool,
+    ) -> (Arc<ClientConfig>, Arc<Recorder>) {
         let recorder = Arc::new(Recorder {
-            provider: self.provider.clone(),
-            trust: self.trust.clone(),
-            reference: Some(reference.clone()),
-            clock: self.clock,
+            client: self.clone(),
+            reference: reference.clone(),
             evidence: OnceLock::new(),
+            asked_for_certificate: AtomicBool::new(false),
         });
         let mut config = self.base.clone();
         config.enable_sni = send_name;
+        config.client_auth_cert_resolver = recorder.clone();
         config.dangerous().set_certificate_verifier(recorder.clone());
         (Arc::new(config), recorder)
     }
 
-    /// Whom these settings believe.
-    pub fn trust(&self) -> &Arc<Trust> {
-        &self.trust
+    /// Judges a chain now.
+    ///
+    /// # Errors
+    /// The refusal, beside what it is worth: where only a report is wanted, the connection may be used.
+    pub fn judge(
+        &self,
+        presented: &[Certificate],
+        reference: &ReferenceId,
+    ) -> Result<Accepted, (Box<VerificationFailure>, Option<Standing>)> {
+        let trust = &self.settings.trust;
+        let case = Case { trust, presented, reference, now: self.clock.now(), pardoned: &[] };
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        judge(&case, algorithms).map_err(|failure| {
+            let only = self.settings.report_only.as_ref().filter(|only| only.covers(failure.code(), case.now));
+            let Some(only) = only else { return (failure, None) };
+            let standing = Some(Standing::Bypassed(only.until));
+            match judge(&Case { pardoned: &only.codes, ..case }, algorithms) {
+                // Something beside what is only to be reported.
+                Err(other) if !only.codes.is_empty() => (other, None),
+                _ => (failure, standing),
+            }
+        })
     }
+
+    /// Whether a connection that was made with other settings could have been made with these.
+    pub fn judge_again(&self, before: &Made<'_>, reference: &ReferenceId) -> Option<Standing> {
+        let client = self.settings.client.as_ref().map(|client| client.sha256.as_str());
+        if before.tls_version < self.settings.min_version || before.client != client {
+            return None;
+        }
+        let presented: Vec<_> = before.chain.iter().map(Certificate::read).collect();
+        match self.judge(&presented, reference) {
+            Ok(accepted) => Some(Standing::Believed(accepted)),
+            Err((_, standing)) => standing,
+        }
+    }
+
+    /// By which settings.
+    pub fn settings(&self) -> &TlsSettings {
+        &self.settings
+    }
+
+    /// The time by which this client judges.
+    pub fn now(&self) -> OffsetDateTime {
+        self.clock.now()
+    }
+}
+
+/// How a connection was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Made<'a> {
+    /// What the server sent.
+    pub chain: &'a [CertificateDer<'static>],
+    /// SHA-256 of the client certificate that was at hand.
+    pub client: Option<&'a str>,
+    /// Which version was agreed.
+    pub tls_version: TlsVersion,
 }
 
 /// What one handshake showed: the chain, and the judge's verdict on it.
@@ -84,25 +216,28 @@ impl TlsClient {
 pub struct Evidence {
     /// The presented chain, the server's own certificate first.
     pub presented: Vec<Certificate>,
-    /// The verdict.
-    pub verdict: Result<Accepted, Box<VerificationFailure>>,
+    /// The verdict; beside a refusal, what it is worth.
+    pub verdict: Result<Accepted, (Box<VerificationFailure>, Option<Standing>)>,
 }
 
 /// Calls the judge once, and keeps what it saw.
 #[derive(Debug)]
 pub struct Recorder {
-    provider: Arc<CryptoProvider>,
-    trust: Arc<Trust>,
-    /// None in the base settings, which are for nobody.
-    reference: Option<ReferenceId>,
-    clock: Clock,
+    client: Arc<TlsClient>,
+    reference: ReferenceId,
     evidence: OnceLock<Evidence>,
+    asked_for_certificate: AtomicBool,
 }
 
 impl Recorder {
     /// The evidence, where the handshake came as far as the certificate.
     pub fn evidence(&self) -> Option<&Evidence> {
         self.evidence.get()
+    }
+
+    /// Whether the server asked for a client certificate.
+    pub fn asked_for_certificate(&self) -> bool {
+        self.asked_for_certificate.load(Ordering::Relaxed)
     }
 }
 
@@ -115,15 +250,11 @@ impl ServerCertVerifier for Recorder {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(reference) = &self.reference else {
-            return Err(Error::General("no reference identifier".into()));
-        };
         let presented: Vec<_> = std::iter::once(end_entity).chain(intermediates).map(Certificate::read).collect();
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        let verdict = judge(&self.trust, &presented, reference, self.clock.now(), algorithms);
+        let verdict = self.client.judge(&presented, &self.reference);
         let answer = match &verdict {
-            Ok(_) => Ok(ServerCertVerified::assertion()),
-            Err(failure) => Err(Error::InvalidCertificate(alert_for(failure.code()))),
+            Ok(_) | Err((_, Some(_))) => Ok(ServerCertVerified::assertion()),
+            Err((failure, None)) => Err(Error::InvalidCertificate(alert_for(failure.code()))),
         };
         match self.evidence.set(Evidence { presented, verdict }) {
             Ok(()) => answer,
@@ -138,7 +269,7 @@ impl ServerCertVerifier for Recorder {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.client.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -147,12 +278,66 @@ impl ServerCertVerifier for Recorder {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.client.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.client.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+impl ResolvesClientCert for Recorder {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked_for_certificate.store(true, Ordering::Relaxed);
+        self.client.settings.client.as_ref().map(|client| client.key.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        self.client.settings.client.is_some()
+    }
+}
+
+/// Believes nobody: what the base settings hold, which are for no handshake.
+#[derive(Debug)]
+struct Nobody;
+
+impl ServerCertVerifier for Nobody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _sent_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Err(nobody())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(nobody())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(nobody())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        Vec::new()
+    }
+}
+
+fn nobody() -> Error {
+    Error::General("no reference identifier".into())
 }
 
 /// rustls' value for a code, which decides the alert that the peer sees (RFC 8446 section 6.2).

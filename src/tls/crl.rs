@@ -1,103 +1,535 @@
-//! Revocation lists (RFC 5280 section 5), chosen so that webpki cannot take the wrong one.
+//! Revocation lists (RFC 5280 section 5): which of them speak for a certificate, and what they say.
 //!
-//! webpki picks the first list that bears an issuer's name and covers the certificate's scope. So only
-//! one list per issuer name, issuer key and scope is kept, the newest that is not from the future, and
-//! newer lists come first: nothing older can hide a revocation. Two keys under one name leave webpki with
-//! the newer list, whose signature then fails for the other key: a refusal, never a hole.
+//! webpki 0.103 takes the first list that bears an issuer's name, of whatever age and key. So it is given
+//! none, and the question is put here for each certificate of a path that it found, with these rules:
+//! - a list counts for an issuer whose name it bears and whose key signed it, with cRLSign where the issuer
+//!   has a keyUsage; another key under the same name may have signed it where its certificate was issued from
+//!   within the path (section 6.3.3 f), and else the list is another issuer's;
+//! - of lists with the same scope the newest counts that is not from the future;
+//! - a serial number on any list of its issuer is revoked, whatever the scope;
+//! - a list past its nextUpdate, and a certificate that no list covers, are the [`CrlPolicy`]'s to judge.
+//!
+//! Indirect, delta and reason-partitioned lists are refused when they are loaded.
 
-use std::fmt;
+use std::{fmt, str::FromStr, sync::OnceLock};
 
 use rustls_pki_types::{
-    CertificateRevocationListDer,
+    CertificateRevocationListDer, SignatureVerificationAlgorithm,
     pem::{PemObject, SectionKind},
 };
 use time::OffsetDateTime;
-use webpki::{CertRevocationList, OwnedCertRevocationList};
-use x509_parser::{extensions::ParsedExtension, prelude::FromDer, revocation_list::CertificateRevocationList};
+use webpki::{CertRevocationList, OwnedCertRevocationList, RevocationReason};
+use x509_parser::{
+    asn1_rs::ToDer,
+    certificate::X509Certificate,
+    extensions::{DistributionPointName, GeneralName, IssuingDistributionPoint, ParsedExtension},
+    prelude::FromDer,
+    revocation_list::CertificateRevocationList,
+    x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
+};
 
-use crate::clock::rfc3339;
+use crate::clock::{distance, rfc3339};
 
-use super::presented::escape;
+use super::{
+    diagnose::Case,
+    failure::{Code, Finding, Subject},
+    judge::{Algorithms, kind},
+    presented::{Certificate, Facts, escape},
+};
+
+/// What to do where the lists do not say that a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrlPolicy {
+    /// Where no list covers a certificate.
+    pub unknown: Leniency,
+    /// Where the list that covers it is past its nextUpdate. What is on it stays revoked.
+    pub expired: Leniency,
+}
+
+impl Default for CrlPolicy {
+    fn default() -> Self {
+        Self { unknown: Leniency::Tolerate, expired: Leniency::Refuse }
+    }
+}
+
+impl CrlPolicy {
+    /// This policy but for one rule.
+    #[must_use]
+    pub fn with(mut self, rule: CrlRule) -> Self {
+        match rule {
+            CrlRule::Expired(leniency) => self.expired = leniency,
+            CrlRule::Unknown(leniency) => self.unknown = leniency,
+        }
+        self
+    }
+}
+
+/// Refuse or tolerate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leniency {
+    /// The certificate is refused.
+    Refuse,
+    /// As if no list were there.
+    Tolerate,
+}
+
+/// One rule of a [`CrlPolicy`]: `unknown=refuse`, `expired=tolerate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrlRule {
+    /// For lists past their nextUpdate.
+    Expired(Leniency),
+    /// For certificates that no list covers.
+    Unknown(Leniency),
+}
+
+impl FromStr for CrlRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (rule, leniency) = text.split_once('=').unwrap_or((text, ""));
+        let leniency = match leniency {
+            "refuse" => Leniency::Refuse,
+            "tolerate" => Leniency::Tolerate,
+            _ => return Err("write `unknown=` or `expired=`, and `refuse` or `tolerate` behind it".into()),
+        };
+        match rule {
+            "expired" => Ok(Self::Expired(leniency)),
+            "unknown" => Ok(Self::Unknown(leniency)),
+            _ => Err(format!("there is no rule `{}`; the rules are `unknown` and `expired`", escape(rule))),
+        }
+    }
+}
+
+/// Why a list cannot be had: a sentence each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CrlError {
+    /// What is there is no list.
+    Unreadable(String),
+    /// A list of a kind that is not supported: indirect, delta, or for some reasons only.
+    Unusable(String),
+}
+
+impl fmt::Display for CrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Unreadable(why) | Self::Unusable(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl std::error::Error for CrlError {}
 
 /// The revocation lists in force.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Crls {
-    lists: Vec<CertRevocationList<'static>>,
-    issuers: Vec<Vec<u8>>,
-    /// Lists passed over, each with the reason.
-    pub skipped: Vec<String>,
+    lists: Vec<List>,
+    /// What is odd about some lists, a sentence each.
+    pub warnings: Vec<String>,
 }
 
-impl fmt::Debug for Crls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Crls({})", self.lists.len())
-    }
-}
-
-struct Candidate {
+struct List {
+    der: Vec<u8>,
+    searched: CertRevocationList<'static>,
     issuer: Vec<u8>,
+    issuer_name: String,
     authority_key: Option<Vec<u8>>,
-    /// The issuingDistributionPoint extension as it stands: which certificates the list covers.
-    scope: Option<Vec<u8>>,
+    scope: Scope,
     this_update: OffsetDateTime,
-    list: OwnedCertRevocationList,
+    next_update: Option<OffsetDateTime>,
+    /// The key that is known to have signed it, as subjectPublicKeyInfo: large lists take long to hash.
+    signed_by: OnceLock<Vec<u8>>,
 }
 
-impl Candidate {
-    /// Of the same issuer, as far as can be told, and for the same certificates.
-    fn is_twin_of(&self, other: &Self) -> bool {
-        let same_key = match (&self.authority_key, &other.authority_key) {
-            (Some(one), Some(two)) => one == two,
-            _ => true,
-        };
-        self.issuer == other.issuer && self.scope == other.scope && same_key
+impl fmt::Debug for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "List({}, {})", self.issuer_name, self.this_update)
     }
+}
+
+/// Which certificates of its issuer a list covers (section 5.2.5).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Scope {
+    kind: Covered,
+    /// Names of the distribution point; none where the list is for all of them.
+    names: Vec<PointName>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Covered {
+    #[default]
+    All,
+    Authorities,
+    EndEntities,
+    /// Attribute certificates, which are none of ours.
+    None,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum PointName {
+    Directory(Vec<u8>),
+    /// Equal to nothing, itself included.
+    Other,
+    Uri(String),
+}
+
+/// A certificate of a path, and what to call it.
+pub type Step<'a> = (&'a Certificate, Subject);
+
+/// The rung of a path that is asked about.
+#[derive(Clone, Copy, Debug)]
+struct Rung<'a> {
+    child: Step<'a>,
+    issuer: Step<'a>,
 }
 
 impl Crls {
     /// Reads PEM or DER files, each with its name for messages.
     ///
     /// # Errors
-    /// A sentence, where a file holds no list or one that cannot be used.
-    pub fn load(files: &[(String, Vec<u8>)], now: OffsetDateTime) -> Result<Self, String> {
-        let mut kept: Vec<Candidate> = Vec::new();
-        let mut skipped = Vec::new();
+    /// [`CrlError`], where a file holds no list or one that cannot be used.
+    pub fn load(files: &[(String, Vec<u8>)], now: OffsetDateTime) -> Result<Self, CrlError> {
+        let mut all = Self::default();
         for (name, bytes) in files {
-            for der in sections(name, bytes)? {
-                let candidate = read(name, &der)?;
-                if candidate.this_update > now {
-                    let from = rfc3339(candidate.this_update);
-                    skipped.push(format!("{name}: a list that begins in the future ({from}) is not used"));
+            for der in sections(name, bytes).map_err(CrlError::Unreadable)? {
+                if all.lists.iter().any(|known| known.der == der.as_ref()) {
                     continue;
                 }
-                let twin = kept.iter_mut().find(|known| known.is_twin_of(&candidate));
-                match twin {
-                    Some(known) if known.this_update < candidate.this_update => *known = candidate,
-                    Some(_) => skipped.push(format!("{name}: an older list of the same issuer is not used")),
-                    None => kept.push(candidate),
+                let list = List::read(name, &der)?;
+                if list.this_update > now {
+                    let from = rfc3339(list.this_update);
+                    all.warnings.push(format!(
+                        "{name}: the list of `{}` begins in the future ({from}) and does not count before",
+                        list.issuer_name
+                    ));
+                } else if list.next_update.is_some_and(|next| next < now) {
+                    all.warnings.push(format!("{name}: the list of `{}` is out of date", list.issuer_name));
+                } else if all.lists.iter().any(|other| other.replaces(&list, now)) {
+                    all.warnings.push(format!("{name}: there is a newer list of `{}`, which counts", list.issuer_name));
                 }
+                all.lists.push(list);
             }
         }
-        kept.sort_by_key(|kept| std::cmp::Reverse(kept.this_update));
-        let (issuers, lists) = kept.into_iter().map(|kept| (kept.issuer, kept.list.into())).unzip();
-        Ok(Self { lists, issuers, skipped })
+        Ok(all)
     }
 
-    /// As webpki takes them.
-    pub fn lists(&self) -> Vec<&CertRevocationList<'static>> {
-        self.lists.iter().collect()
-    }
-
-    /// Whether a list of this issuer holds this serial number, both as DER has them.
-    pub fn lists_serial(&self, issuer: &[u8], serial: &[u8]) -> bool {
-        let of_issuer = self.issuers.iter().zip(&self.lists).filter(|(name, _)| *name == issuer);
+    /// Whether any list with the name of this certificate's issuer holds its serial number, whoever signed
+    /// it: for certificates that are believed without a path.
+    pub fn names(&self, facts: &Facts) -> bool {
+        let of_issuer = self.lists.iter().filter(|list| list.issuer == facts.issuer_der);
         // A list that cannot be searched may hold it.
-        of_issuer.into_iter().any(|(_, list)| !matches!(list.find_serial(serial), Ok(None)))
+        of_issuer.into_iter().any(|list| !matches!(list.searched.find_serial(&facts.serial_der), Ok(None)))
     }
 
-    /// Whether a list bears this issuer's name, DER.
-    pub fn issued_by(&self, subject: &[u8]) -> bool {
-        self.issuers.iter().any(|issuer| issuer == subject)
+    /// Whether a certificate of a path was revoked, the server's own first and the anchor last; gives the moment
+    /// until which the answer holds.
+    ///
+    /// # Errors
+    /// The finding, where the path is to be refused.
+    pub fn ask(
+        &self,
+        case: &Case<'_>,
+        path: &[Step<'_>],
+        algorithms: Algorithms<'_>,
+    ) -> Result<Option<OffsetDateTime>, Finding> {
+        let mut until: Option<OffsetDateTime> = None;
+        if self.lists.is_empty() {
+            return Ok(until);
+        }
+        for rung in path.windows(2) {
+            let rung = Rung { child: rung[0], issuer: rung[1] };
+            match self.ask_one(case, path, rung, algorithms) {
+                Ok(answer) => until = [until, answer].into_iter().flatten().min(),
+                Err(finding) if case.pardons(finding.code) => {}
+                Err(finding) => return Err(finding),
+            }
+        }
+        Ok(until)
+    }
+
+    fn ask_one(
+        &self,
+        case: &Case<'_>,
+        path: &[Step<'_>],
+        rung: Rung<'_>,
+        algorithms: Algorithms<'_>,
+    ) -> Result<Option<OffsetDateTime>, Finding> {
+        let (Ok(child), Ok(issuer)) = (&rung.child.0.facts, &rung.issuer.0.facts) else { return Ok(None) };
+        let (now, policy) = (case.now, case.trust.terms.crl_policy);
+        let named = self.lists.iter().filter(|list| list.issuer == issuer.subject_der && list.this_update <= now);
+        let mut signed = Vec::new();
+        let mut unsigned = None;
+        let mut signers = None;
+        for list in named {
+            let own = list.is_signed_by(issuer, algorithms);
+            if own && issuer.may_sign_crls == Some(false) {
+                return Err(invalid(rung, issuer, "is not for it to sign: its keyUsage lacks cRLSign"));
+            }
+            let mut of_another = || {
+                let others = signers.get_or_insert_with(|| other_signers(case, path, issuer, algorithms));
+                others.iter().any(|other| list.is_signed_by(other, algorithms))
+            };
+            if own || of_another() {
+                signed.push(list);
+            } else if !list.is_of_other_key(issuer) {
+                unsigned = Some("does not bear its signature");
+            }
+        }
+        if let Some(what) = unsigned.filter(|_| signed.is_empty()) {
+            return Err(invalid(rung, issuer, what));
+        }
+        let counts = |list: &&&List| !signed.iter().any(|other| other.replaces(list, now));
+        let newest: Vec<_> = signed.iter().filter(counts).copied().collect();
+        if let Some(finding) = newest.iter().find_map(|list| list.revoked(rung, child, issuer)) {
+            return Err(finding);
+        }
+        let covering = newest.into_iter().filter(|list| list.scope.covers(rung.child.0, child));
+        let until = covering.filter_map(|list| list.next_update).max();
+        match (until, policy) {
+            (None, CrlPolicy { unknown: Leniency::Refuse, .. }) => Err(unknown(rung, child, issuer)),
+            (Some(until), CrlPolicy { expired: Leniency::Refuse, .. }) if until < now => {
+                Err(expired(rung, issuer, until, now))
+            }
+            (Some(until), CrlPolicy { expired: Leniency::Refuse, .. }) => Ok(Some(until)),
+            (None | Some(_), _) => Ok(None),
+        }
+    }
+}
+
+/// Other keys under the issuer's name that may sign its lists: their certificates were presented or stand in the
+/// bundle, are valid and on no list, and were signed by one of the path.
+fn other_signers<'a>(case: &Case<'a>, path: &[Step<'_>], issuer: &Facts, algorithms: Algorithms<'_>) -> Vec<&'a Facts> {
+    let known = case.presented.iter().chain(case.trust.anchors.certificates());
+    let namesakes = known.filter(|other| {
+        let facts = other.facts.as_ref();
+        facts.is_ok_and(|facts| facts.subject_der == issuer.subject_der && facts.spki != issuer.spki)
+    });
+    // A hostile server may send many; each costs a signature.
+    let of_path = namesakes.take(MOST_SIGNERS).filter(|other| {
+        let Ok(facts) = &other.facts else { return false };
+        let valid = facts.not_before <= case.now && case.now <= facts.not_after;
+        let mut above = path.iter().filter_map(|(above, _)| above.facts.as_ref().ok());
+        valid
+            && facts.may_sign_crls != Some(false)
+            && !case.trust.crls.names(facts)
+            && above.any(|above| {
+                above.subject_der == facts.issuer_der && certificate_signature_holds(&other.der, above, algorithms)
+            })
+    });
+    of_path.filter_map(|other| other.facts.as_ref().ok()).collect()
+}
+
+/// So many certificates under an issuer's name are looked at.
+const MOST_SIGNERS: usize = 8;
+
+fn invalid(rung: Rung<'_>, issuer: &Facts, what: &str) -> Finding {
+    let sentence = format!("the revocation list of `{}` cannot be believed: it {what}", issuer.subject);
+    Finding { code: Code::CrlInvalid, subject: rung.issuer.1, sentence }
+}
+
+fn unknown(rung: Rung<'_>, child: &Facts, issuer: &Facts) -> Finding {
+    let what = kind(rung.child.1);
+    let sentence = format!("no revocation list of `{}` covers {what} `{}`", issuer.subject, child.subject);
+    Finding { code: Code::RevocationUnknown, subject: rung.child.1, sentence }
+}
+
+fn expired(rung: Rung<'_>, issuer: &Facts, until: OffsetDateTime, now: OffsetDateTime) -> Finding {
+    let ago = distance((now - until).whole_seconds());
+    let sentence =
+        format!("the revocation list of `{}` is out of date since {} ({ago} ago)", issuer.subject, rfc3339(until));
+    Finding { code: Code::CrlExpired, subject: rung.issuer.1, sentence }
+}
+
+impl List {
+    fn read(name: &str, der: &[u8]) -> Result<Self, CrlError> {
+        let (_, parsed) = CertificateRevocationList::from_der(der).map_err(|error| {
+            CrlError::Unreadable(format!("{name}: not a revocation list: {}", escape(&error.to_string())))
+        })?;
+        let searched = OwnedCertRevocationList::from_der(der).map_err(|error| {
+            let issuer = escape(&parsed.issuer().to_string());
+            CrlError::Unusable(format!(
+                "{name}: the revocation list of `{issuer}` cannot be used: {}",
+                unusable(&error)
+            ))
+        })?;
+        let (mut authority_key, mut scope) = (None, Scope::default());
+        for extension in parsed.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    authority_key = id.key_identifier.as_ref().map(|id| id.0.to_vec());
+                }
+                ParsedExtension::IssuingDistributionPoint(point) => scope = Scope::of(point),
+                _ => {}
+            }
+        }
+        Ok(Self {
+            issuer: parsed.issuer().as_raw().to_vec(),
+            issuer_name: escape(&parsed.issuer().to_string()),
+            authority_key,
+            scope,
+            this_update: parsed.last_update().to_datetime(),
+            next_update: parsed.next_update().map(|next| next.to_datetime()),
+            signed_by: OnceLock::new(),
+            der: der.to_vec(),
+            searched: searched.into(),
+        })
+    }
+
+    /// Newer, not from the future, and for the same certificates of the same issuer, as far as can be told.
+    fn replaces(&self, other: &Self, now: OffsetDateTime) -> bool {
+        let same_key = match (&self.authority_key, &other.authority_key) {
+            (Some(one), Some(two)) => one == two,
+            _ => true,
+        };
+        let newer = self.this_update > other.this_update && self.this_update <= now;
+        newer && same_key && self.issuer == other.issuer && self.scope == other.scope
+    }
+
+    /// Says of itself that another key of that name signed it.
+    fn is_of_other_key(&self, issuer: &Facts) -> bool {
+        matches!((&self.authority_key, &issuer.key_id), (Some(named), Some(has)) if named != has)
+    }
+
+    fn is_signed_by(&self, issuer: &Facts, algorithms: Algorithms<'_>) -> bool {
+        if self.signed_by.get().is_some_and(|known| *known == issuer.spki) {
+            return true;
+        }
+        let good = list_signature_holds(&self.der, issuer, algorithms);
+        if good {
+            // Where two keys signed it, the first is remembered and the other asked anew.
+            let _ = self.signed_by.set(issuer.spki.clone());
+        }
+        good
+    }
+
+    fn revoked(&self, rung: Rung<'_>, child: &Facts, issuer: &Facts) -> Option<Finding> {
+        let how = match self.searched.find_serial(&child.serial_der) {
+            Ok(None) => return None,
+            Ok(Some(entry)) => {
+                let on = OffsetDateTime::from_unix_timestamp(entry.revocation_date.as_secs().cast_signed());
+                let on = on.map(|on| format!(" on {}", rfc3339(on))).unwrap_or_default();
+                let reason = entry.reason_code.and_then(reason).map(|why| format!(" ({why})")).unwrap_or_default();
+                format!("was revoked by `{}`{on}{reason}", issuer.subject)
+            }
+            Err(_) => format!("may be on the revocation list of `{}`, which cannot be searched", issuer.subject),
+        };
+        let sentence = format!("{} `{}` {how}", kind(rung.child.1), child.subject);
+        Some(Finding { code: Code::Revoked, subject: rung.child.1, sentence })
+    }
+}
+
+/// What kind of list it is that cannot be used.
+fn unusable(error: &webpki::Error) -> String {
+    use webpki::Error as E;
+    match error {
+        E::UnsupportedDeltaCrl => "it is a delta list; give the complete one".into(),
+        E::UnsupportedIndirectCrl => "it is an indirect list, which speaks for other issuers".into(),
+        E::UnsupportedRevocationReasonsPartitioning => "it is for some reasons of revocation only".into(),
+        E::UnsupportedCrlIssuingDistributionPoint => "its issuing distribution point is not understood".into(),
+        E::UnsupportedCriticalExtension => "it has a critical extension that is not understood".into(),
+        E::UnsupportedCrlVersion => "it is not of version 2".into(),
+        other => other.to_string(),
+    }
+}
+
+fn reason(code: RevocationReason) -> Option<&'static str> {
+    Some(match code {
+        RevocationReason::AaCompromise => "attribute authority compromised",
+        RevocationReason::AffiliationChanged => "affiliation changed",
+        RevocationReason::CaCompromise => "CA compromised",
+        RevocationReason::CertificateHold => "on hold",
+        RevocationReason::CessationOfOperation => "no longer in use",
+        RevocationReason::KeyCompromise => "key compromised",
+        RevocationReason::PrivilegeWithdrawn => "privilege withdrawn",
+        RevocationReason::Superseded => "superseded",
+        RevocationReason::RemoveFromCrl | RevocationReason::Unspecified => return None,
+    })
+}
+
+fn list_signature_holds(der: &[u8], signer: &Facts, algorithms: Algorithms<'_>) -> bool {
+    let Ok((_, list)) = CertificateRevocationList::from_der(der) else { return false };
+    let signed = (list.tbs_cert_list.as_ref(), list.signature_value.as_ref());
+    signature_holds(signed, &list.signature_algorithm, signer, algorithms).is_some()
+}
+
+fn certificate_signature_holds(der: &[u8], signer: &Facts, algorithms: Algorithms<'_>) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
+    let signed = (certificate.tbs_certificate.as_ref(), certificate.signature_value.as_ref());
+    signature_holds(signed, &certificate.signature_algorithm, signer, algorithms).is_some()
+}
+
+/// Whether these bytes and their signature were made with this key, by an algorithm that the judge takes too.
+fn signature_holds(
+    (bytes, signature): (&[u8], &[u8]),
+    algorithm: &AlgorithmIdentifier<'_>,
+    signer: &Facts,
+    algorithms: Algorithms<'_>,
+) -> Option<()> {
+    let (_, key) = SubjectPublicKeyInfo::from_der(&signer.spki).ok()?;
+    let (signed_with, made_for) = (identifier(algorithm)?, identifier(&key.algorithm)?);
+    let fits = |algorithm: &&&dyn SignatureVerificationAlgorithm| {
+        algorithm.signature_alg_id().as_ref() == signed_with && algorithm.public_key_alg_id().as_ref() == made_for
+    };
+    let key = key.subject_public_key.as_ref();
+    algorithms.iter().filter(fits).find_map(|algorithm| algorithm.verify_signature(key, bytes, signature).ok())
+}
+
+/// What stands inside an AlgorithmIdentifier, as DER.
+fn identifier(algorithm: &AlgorithmIdentifier<'_>) -> Option<Vec<u8>> {
+    let mut der = algorithm.algorithm.to_der_vec().ok()?;
+    if let Some(parameters) = &algorithm.parameters {
+        der.extend(parameters.to_der_vec().ok()?);
+    }
+    Some(der)
+}
+
+impl Scope {
+    fn of(point: &IssuingDistributionPoint<'_>) -> Self {
+        let kind = match point {
+            IssuingDistributionPoint { only_contains_attribute_certs: true, .. } => Covered::None,
+            IssuingDistributionPoint { only_contains_ca_certs: true, .. } => Covered::Authorities,
+            IssuingDistributionPoint { only_contains_user_certs: true, .. } => Covered::EndEntities,
+            _ => Covered::All,
+        };
+        Self { kind, names: point.distribution_point.as_ref().map(point_names).unwrap_or_default() }
+    }
+
+    fn covers(&self, child: &Certificate, facts: &Facts) -> bool {
+        let is_authority = facts.is_ca == Some(true);
+        let kind = match self.kind {
+            Covered::All => true,
+            Covered::Authorities => is_authority,
+            Covered::EndEntities => !is_authority,
+            Covered::None => false,
+        };
+        kind && (self.names.is_empty() || self.is_named_by(child))
+    }
+
+    /// Whether the certificate points to this list (section 6.3.3, b.2.i). Points for some reasons only, and
+    /// of other issuers, are passed over.
+    fn is_named_by(&self, child: &Certificate) -> bool {
+        let Ok((_, parsed)) = X509Certificate::from_der(&child.der) else { return false };
+        let points = parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::CRLDistributionPoints(points) => Some(points),
+            _ => None,
+        });
+        let whole = points.into_iter().flat_map(|points| points.iter());
+        let whole = whole.filter(|point| point.reasons.is_none() && point.crl_issuer.is_none());
+        let mut names = whole.filter_map(|point| point.distribution_point.as_ref()).flat_map(point_names);
+        names.any(|name| name != PointName::Other && self.names.contains(&name))
+    }
+}
+
+fn point_names(point: &DistributionPointName<'_>) -> Vec<PointName> {
+    match point {
+        DistributionPointName::FullName(names) => names.iter().map(point_name).collect(),
+        DistributionPointName::NameRelativeToCRLIssuer(_) => vec![PointName::Other],
+    }
+}
+
+fn point_name(name: &GeneralName<'_>) -> PointName {
+    match name {
+        GeneralName::DirectoryName(name) => PointName::Directory(name.as_raw().to_vec()),
+        GeneralName::URI(uri) => PointName::Uri((*uri).to_owned()),
+        _ => PointName::Other,
     }
 }
 
@@ -117,28 +549,4 @@ fn sections(name: &str, bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer
         return Err(format!("{name}: no X509 CRL block in it"));
     }
     Ok(found)
-}
-
-fn read(name: &str, der: &[u8]) -> Result<Candidate, String> {
-    let list = OwnedCertRevocationList::from_der(der)
-        .map_err(|error| format!("{name}: this revocation list cannot be used: {error:?}"))?;
-    let (_, parsed) = CertificateRevocationList::from_der(der)
-        .map_err(|error| format!("{name}: not a revocation list: {}", escape(&error.to_string())))?;
-    let (mut authority_key, mut scope) = (None, None);
-    for extension in parsed.extensions() {
-        match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(id) => {
-                authority_key = id.key_identifier.as_ref().map(|id| id.0.to_vec());
-            }
-            ParsedExtension::IssuingDistributionPoint(_) => scope = Some(extension.value.to_vec()),
-            _ => {}
-        }
-    }
-    Ok(Candidate {
-        issuer: parsed.issuer().as_raw().to_vec(),
-        authority_key,
-        scope,
-        this_update: parsed.last_update().to_datetime(),
-        list,
-    })
 }

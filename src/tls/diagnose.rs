@@ -25,6 +25,8 @@ pub struct Case<'a> {
     pub reference: &'a ReferenceId,
     /// When it was judged.
     pub now: OffsetDateTime,
+    /// Classes that are looked past, so that what else there is shows (report-only); none in all else.
+    pub pardoned: &'a [Code],
 }
 
 impl Case<'_> {
@@ -35,6 +37,11 @@ impl Case<'_> {
             subject: Subject::Handshake,
             sentence: "the server sent no certificate".into(),
         })
+    }
+
+    /// Whether this class is looked past.
+    pub fn pardons(&self, code: Code) -> bool {
+        self.pardoned.contains(&code)
     }
 
     /// Explains webpki's refusal; an objection of our own to a path that it had found comes first.
@@ -91,23 +98,6 @@ impl Case<'_> {
             Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => self
                 .first(|certificate, subject, _| judge::strength(certificate, subject))
                 .unwrap_or_else(|| self.own(Code::UnsupportedKey, "is signed with a key of a kind that is not taken")),
-            Error::CertRevoked => self.own(Code::Revoked, "or one above it has been revoked by its issuer"),
-            Error::UnknownRevocationStatus => {
-                self.own(Code::RevocationUnknown, "is covered by none of the revocation lists")
-            }
-            Error::CrlExpired { .. } => {
-                self.own(Code::CrlExpired, "is covered by a revocation list that is out of date")
-            }
-            Error::InvalidCrlSignatureForPublicKey
-            | Error::IssuerNotCrlSigner
-            | Error::InvalidCrlNumber
-            | Error::UnsupportedCrlVersion
-            | Error::UnsupportedCrlSignatureAlgorithmContext(_)
-            | Error::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_)
-            | Error::UnsupportedIndirectCrl
-            | Error::UnsupportedDeltaCrl => {
-                self.own(Code::CrlInvalid, "is covered by a revocation list that cannot be believed")
-            }
             Error::BadDer
             | Error::BadDerTime
             | Error::ExtensionValueInvalid

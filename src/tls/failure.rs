@@ -36,6 +36,8 @@ codes! {
     ChainTooLong = "chain_too_long",
     /// Verifying would take more work than the judge spends.
     ChainTooComplex = "chain_too_complex",
+    /// The server refuses the client certificate that was sent.
+    ClientCertRefused = "client_cert_refused",
     /// The server demands a client certificate, and none is configured.
     ClientCertRequired = "client_cert_required",
     /// The peer closed the connection during the handshake.
@@ -52,6 +54,8 @@ codes! {
     HandshakeRefused = "handshake_refused",
     /// The handshake took longer than it may.
     HandshakeTimeout = "handshake_timeout",
+    /// Another certificate than the one the operator named.
+    IdentityMismatch = "identity_mismatch",
     /// The server did not send a certificate between its own and the root.
     IncompleteChain = "incomplete_chain",
     /// No subjectAltName entry is the address asked for.
@@ -80,6 +84,8 @@ codes! {
     Other = "other",
     /// A CA issued below its path length.
     PathLength = "path_length",
+    /// No key of the chain is among the pins.
+    PinMismatch = "pin_mismatch",
     /// No revocation list covers a certificate, and the policy wants one.
     RevocationUnknown = "revocation_unknown",
     /// On a revocation list.
@@ -113,7 +119,8 @@ impl Code {
     pub const fn is_verdict(self) -> bool {
         !matches!(
             self,
-            Self::ClientCertRequired
+            Self::ClientCertRefused
+                | Self::ClientCertRequired
                 | Self::ClosedInHandshake
                 | Self::HandshakeRefused
                 | Self::HandshakeTimeout
@@ -171,7 +178,7 @@ impl VerificationFailure {
 }
 
 /// A handshake that did not end in trust, with its evidence.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HandshakeFailure {
     /// What and why.
     pub failure: VerificationFailure,
@@ -179,8 +186,33 @@ pub struct HandshakeFailure {
     pub presented: Vec<Certificate>,
     /// Where it was.
     pub address: SocketAddr,
-    /// Whether it came after the handshake of a verified server, when a request may have been sent.
-    pub late: bool,
+    /// When it came to light.
+    pub occasion: Occasion,
+}
+
+/// When a failure came to light, and what became of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Behind the handshake of a verified server, when a request may have been sent.
+    After,
+    /// In the handshake, and the connection is used all the same: report-only.
+    Bypassed,
+    /// In the handshake.
+    Handshake,
+    /// In a handshake a moment ago, whose verdict still holds; there was no new one.
+    Remembered,
+}
+
+impl Occasion {
+    /// The word for logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::After => "after_handshake",
+            Self::Bypassed => "bypassed",
+            Self::Handshake => "handshake",
+            Self::Remembered => "remembered",
+        }
+    }
 }
 
 #[cfg(test)]

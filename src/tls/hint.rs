@@ -23,7 +23,9 @@ pub fn hint(case: &Case<'_>, verdict: &Finding) -> String {
         Code::NameMismatch => {
             format!("reach it by a name it has (`verify_name` where only the address differs), or have it reissued with `{san}`")
         }
-        Code::NoSan => format!("have it reissued with a subjectAltName: `openssl req … -addext subjectAltName={san}`"),
+        Code::NoSan => format!(
+            "have it reissued with a subjectAltName (`openssl req … -addext subjectAltName={san}`); where nobody can, name the certificate itself: `identity = \"sha256:{fingerprint}\"`"
+        ),
         Code::IpSanMissing => {
             format!("have it reissued with `{san}` in subjectAltName, or reach it by its host name")
         }
@@ -60,8 +62,15 @@ pub fn hint(case: &Case<'_>, verdict: &Finding) -> String {
         Code::ChainTooLong => "add one of its intermediates to --ca-bundle".into(),
         Code::ChainTooComplex => "have the server send only the certificates between its own and the root".into(),
         Code::Revoked => "have it reissued with a new key; a revoked one may be in other hands".into(),
-        Code::RevocationUnknown | Code::CrlExpired | Code::CrlInvalid => {
-            "get the CA's present list and give it with --crl".into()
+        Code::RevocationUnknown => {
+            "give the list of that CA with --crl, too: each CA of a chain has its own".into()
+        }
+        Code::CrlExpired | Code::CrlInvalid => "get the CA's present list and give it with --crl".into(),
+        Code::PinMismatch => {
+            "if the server's owner confirms that its key was changed, add the new pin to `pins` (`vouchsafe pin` prints it)".into()
+        }
+        Code::IdentityMismatch => {
+            format!("if the server's owner confirms the fingerprint {fingerprint}, name it in `identity`")
         }
         code => for_handshake(code).into(),
     }
@@ -75,7 +84,10 @@ pub fn for_handshake(code: Code) -> &'static str {
         Code::HandshakeRefused => "see the server's log; often no common cipher suite, or an unknown server name",
         Code::ClosedInHandshake => "see the server's log; a server that wants another port or name may close like this",
         Code::HandshakeTimeout => "see whether the server is overloaded, or something swallows its packets",
-        Code::ClientCertRequired => "this server wants a client certificate",
+        Code::ClientCertRefused => {
+            "see the server's log for why; compare --client-cert with the CAs that the server takes"
+        }
+        Code::ClientCertRequired => "give this proxy a certificate for that server with --client-cert and --client-key",
         Code::BadSignature => "have it reissued; a certificate that was changed on the way may also mean an attack",
         Code::MalformedCertificate | Code::CriticalExtension => "have it reissued without the odd part",
         Code::NoCertificate => "configure a certificate on the server",

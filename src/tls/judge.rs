@@ -5,135 +5,206 @@
 //! - an issuer whose keyUsage lacks keyCertSign may not issue (RFC 5280 section 4.2.1.3);
 //! - the trust anchor is looked at too: validity, CA-ness, keyUsage, critical extensions;
 //! - keys are RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519;
-//! - a revocation list is believed only of an issuer that may sign one (section 4.2.1.3, cRLSign);
+//! - revocation lists are asked for each certificate of the path ([`super::crl`]);
+//! - **pins**: where there are any, one of the path's keys must be among them, in addition to all else;
 //! - **exact anchor**: a server certificate that itself stands in the bundle, byte for byte, is its own
-//!   chain, as `openssl req -x509` and Python's `ssl` have it. Validity, purpose, key and name still count.
+//!   chain, as `openssl req -x509` and Python's `ssl` have it. Validity, purpose, key and name still count;
+//! - **identity**: where an operator named the certificate itself, that one and no other is believed, while
+//!   it is valid; its names and its issuer do not count (compare RFC 7671 section 5.1).
 //!
-//! The first four are asked inside webpki's search, so that one bad path does not hide a good one.
+//! The first five are asked inside webpki's search, so that one bad path does not hide a good one.
 
 use std::{cell::RefCell, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use time::OffsetDateTime;
-use webpki::{
-    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
-    VerifiedPath,
-};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::clock::{distance, rfc3339, unix};
 
 use super::{
-    crl::Crls,
-    diagnose,
+    crl::{CrlPolicy, Crls, Step},
+    diagnose::Case,
     failure::{Code, Finding, Subject, VerificationFailure},
-    identity::ReferenceId,
+    fingerprint::Fingerprint,
     presented::{Certificate, Facts, Key, SERVER_AUTH},
     trust::TrustAnchors,
 };
 
 /// Whom to believe, and under which conditions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trust {
     /// The anchors.
-    pub anchors: TrustAnchors,
-    /// The revocation lists; revoked is refused, an expired list too, no list is tolerated.
+    pub anchors: Arc<TrustAnchors>,
+    /// The revocation lists.
     pub crls: Arc<Crls>,
+    /// What is asked beyond a path to an anchor.
+    pub terms: Terms,
+}
+
+/// Conditions of trust.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// What to do where the lists do not say that a certificate is good.
+    pub crl_policy: CrlPolicy,
+    /// The certificate to believe instead of a chain and a name.
+    pub identity: Option<Fingerprint>,
+    /// Public keys, as subjectPublicKeyInfo, of which one must be on the path; none where it is empty.
+    pub pins: Vec<Fingerprint>,
 }
 
 /// How an accepted upstream proved itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// By what.
+    pub proof: Proof,
+    /// What was believed, from the server's own certificate upwards.
+    pub path: Vec<Subject>,
+    /// When the first thing that the verdict rests on ends: a certificate, the anchor, or a revocation list.
+    pub until: OffsetDateTime,
+}
+
+/// By what an upstream proved itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
+pub enum Proof {
     /// By a chain to an anchor.
     Chain,
     /// By being in the bundle itself.
     Exact,
+    /// By being the certificate that the operator named.
+    Identity,
 }
 
-impl Accepted {
+impl Proof {
     /// The word for logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Chain => "chain",
             Self::Exact => "exact",
+            Self::Identity => "identity",
         }
     }
 }
 
-/// Judges what a server presented: its own certificate first.
+/// Judges what a server presented.
 ///
 /// # Errors
 /// A [`VerificationFailure`] with the verdict and all other findings.
-pub fn judge(
-    trust: &Trust,
-    presented: &[Certificate],
-    reference: &ReferenceId,
-    now: OffsetDateTime,
-    algorithms: &[&'static dyn SignatureVerificationAlgorithm],
-) -> Result<Accepted, Box<VerificationFailure>> {
-    let case = diagnose::Case { trust, presented, reference, now };
-    let Some(own) = presented.first() else {
+pub fn judge(case: &Case<'_>, algorithms: Algorithms<'_>) -> Result<Accepted, Box<VerificationFailure>> {
+    let Some(own) = case.presented.first() else {
         return Err(case.no_certificate());
     };
     let end_entity = EndEntityCert::try_from(&own.der).map_err(|error| case.explain(&error, None))?;
-    let accepted = match path(&case, &end_entity, algorithms) {
-        Ok(()) => Accepted::Chain,
+    if let Some(wanted) = case.trust.terms.identity {
+        let finding = identity(own, wanted).or_else(|| unbelievable(case, own));
+        return finding.map_or_else(|| Ok(alone(Proof::Identity, own)), |finding| Err(case.refuse(finding)));
+    }
+    let accepted = match path(case, &end_entity, case.now, algorithms) {
+        Ok(accepted) => accepted,
         Err((error, objection)) => {
+            let exact = case.trust.anchors.exact(&own.der).is_some() && is_about_the_path(&error, objection.as_ref());
             let version_3 = own.facts.as_ref().is_ok_and(|facts| facts.version == 3);
-            if !version_3 || !is_about_the_path(&error) || trust.anchors.exact(&own.der).is_none() {
-                return Err(case.explain(&error, objection));
+            let failure = case.explain(&error, objection);
+            if !(version_3 && exact || case.pardons(failure.code())) {
+                return Err(failure);
             }
-            exact(own, &trust.crls, now).map_err(|finding| case.refuse(finding))?;
-            Accepted::Exact
+            let finding = unbelievable(case, own).or_else(|| unfit(own)).or_else(|| unpinned(case, &[own]));
+            if let Some(finding) = finding {
+                return Err(case.refuse(finding));
+            }
+            if !exact {
+                pardoned(case, &end_entity, &failure, algorithms)?;
+            }
+            alone(Proof::Exact, own)
         }
     };
-    match end_entity.verify_is_valid_for_subject_name(&reference.server_name()) {
+    match end_entity.verify_is_valid_for_subject_name(&case.reference.server_name()) {
         Ok(()) => Ok(accepted),
-        Err(error) => Err(case.explain(&error, None)),
+        Err(error) => {
+            let failure = case.explain(&error, None);
+            if case.pardons(failure.code()) { Ok(accepted) } else { Err(failure) }
+        }
     }
+}
+
+/// The signature algorithms that are taken.
+pub type Algorithms<'a> = &'a [&'static dyn SignatureVerificationAlgorithm];
+
+/// webpki looks at dates first, and no further: what it would have said on a day within them.
+fn pardoned(
+    case: &Case<'_>,
+    end_entity: &EndEntityCert<'_>,
+    failure: &VerificationFailure,
+    algorithms: Algorithms<'_>,
+) -> Result<(), Box<VerificationFailure>> {
+    let Subject::Presented(place) = failure.verdict.subject else { return Ok(()) };
+    let Some(Ok(facts)) = case.presented.get(place).map(|certificate| &certificate.facts) else { return Ok(()) };
+    let then = match failure.code() {
+        Code::Expired => facts.not_after,
+        Code::NotYetValid => facts.not_before,
+        _ => return Ok(()),
+    };
+    match path(case, end_entity, then, algorithms) {
+        Ok(_) => Ok(()),
+        Err((error, objection)) => {
+            let failure = case.explain(&error, objection);
+            let another = !matches!(failure.code(), Code::Expired | Code::NotYetValid);
+            if another && case.pardons(failure.code()) { Ok(()) } else { Err(failure) }
+        }
+    }
+}
+
+/// Believed without anybody above it.
+fn alone(proof: Proof, own: &Certificate) -> Accepted {
+    // One that cannot be read was refused before this.
+    let until = own.facts.as_ref().map_or(OffsetDateTime::UNIX_EPOCH, |facts| facts.not_after);
+    Accepted { proof, path: vec![Subject::Presented(0)], until }
 }
 
 /// Asks webpki for a path, and our own questions of each path it offers.
 fn path(
-    case: &diagnose::Case<'_>,
+    case: &Case<'_>,
     end_entity: &EndEntityCert<'_>,
-    algorithms: &[&'static dyn SignatureVerificationAlgorithm],
-) -> Result<(), (webpki::Error, Option<Finding>)> {
+    at: OffsetDateTime,
+    algorithms: Algorithms<'_>,
+) -> Result<Accepted, (webpki::Error, Option<Finding>)> {
     let intermediates: Vec<CertificateDer<'_>> =
         case.presented.iter().skip(1).map(|certificate| certificate.der.clone()).collect();
     let objection = RefCell::new(None);
-    let ask = |path: &VerifiedPath<'_>| match object(case, path) {
-        None => Ok(()),
-        Some(finding) => {
+    let accepted = RefCell::new(None);
+    let ask = |path: &VerifiedPath<'_>| match question(case, path, algorithms) {
+        Ok(good) => {
+            accepted.replace(Some(good));
+            Ok(())
+        }
+        Err(finding) => {
             objection.borrow_mut().get_or_insert(finding);
             Err(webpki::Error::UnknownIssuer)
         }
     };
-    let lists = case.trust.crls.lists();
-    let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|builder| {
-        builder
-            .with_depth(RevocationCheckDepth::Chain)
-            .with_status_policy(UnknownStatusPolicy::Allow)
-            .with_expiration_policy(ExpirationPolicy::Enforce)
-            .build()
-    });
     end_entity
         .verify_for_usage(
             algorithms,
             case.trust.anchors.anchors(),
             &intermediates,
-            unix(case.now),
+            unix(at),
             KeyUsage::server_auth(),
-            revocation,
+            None,
             Some(&ask),
         )
-        .map(|_| ())
-        .map_err(|error| (error, objection.take()))
+        .map_err(|error| (error, objection.take()))?;
+    // webpki does not end well without having asked; should it ever, nobody is believed.
+    accepted.take().ok_or((webpki::Error::UnknownIssuer, None))
 }
 
 /// Whether an error is about how the certificate was issued, which does not matter for one that stands in
-/// the bundle itself. Revocation, and what is not known here, always matters.
-fn is_about_the_path(error: &webpki::Error) -> bool {
+/// the bundle itself. Revocation, a missing pin, and what is not known here always matter.
+fn is_about_the_path(error: &webpki::Error, objection: Option<&Finding>) -> bool {
     use webpki::Error as E;
+    let always = [Code::CrlExpired, Code::CrlInvalid, Code::PinMismatch, Code::RevocationUnknown, Code::Revoked];
+    if objection.is_some_and(|finding| always.contains(&finding.code)) {
+        return false;
+    }
     matches!(
         error,
         E::CaUsedAsEndEntity
@@ -149,26 +220,65 @@ fn is_about_the_path(error: &webpki::Error) -> bool {
 }
 
 /// Our own questions of a path that webpki found good; the first objection, if any.
-fn object(case: &diagnose::Case<'_>, path: &VerifiedPath<'_>) -> Option<Finding> {
-    let own = case.presented.first()?;
-    if let Some(finding) = strength(own, Subject::Presented(0)) {
-        return Some(finding);
+fn question(case: &Case<'_>, path: &VerifiedPath<'_>, algorithms: Algorithms<'_>) -> Result<Accepted, Finding> {
+    let ladder = ladder(case, path)?;
+    let certificates: Vec<&Certificate> = ladder.iter().map(|(certificate, _)| *certificate).collect();
+    let own = ladder.first().and_then(|(own, subject)| strength(own, *subject));
+    let issuers = ladder.iter().skip(1).filter_map(|(issuer, subject)| issuing(issuer, *subject));
+    let anchor = match ladder.last() {
+        Some((anchor, Subject::Anchor(place))) => root(anchor, *place, case.now),
+        _ => None,
+    };
+    let mut objections = own.into_iter().chain(issuers).chain(anchor).chain(unpinned(case, &certificates));
+    if let Some(finding) = objections.find(|finding| !case.pardons(finding.code)) {
+        return Err(finding);
     }
+    let ends = certificates.iter().filter_map(|certificate| certificate.facts.as_ref().ok());
+    let mut until = ends.map(|facts| facts.not_after).min().unwrap_or(case.now);
+    let lists = case.trust.crls.ask(case, &ladder, algorithms)?;
+    until = lists.map_or(until, |lists| until.min(lists));
+    let path = ladder.iter().map(|(_, subject)| *subject).collect();
+    Ok(Accepted { proof: Proof::Chain, path, until })
+}
+
+/// The certificates of a path, from the server's own to the anchor.
+fn ladder<'a>(case: &Case<'a>, path: &VerifiedPath<'_>) -> Result<Vec<Step<'a>>, Finding> {
+    let presented = |place: usize| (&case.presented[place], Subject::Presented(place));
+    let mut ladder = vec![presented(0)];
     for issuer in path.intermediate_certificates() {
         let place = case.presented.iter().position(|known| known.der == issuer.der());
-        let finding = match place {
-            Some(place) => issuing(case, &case.presented[place], Subject::Presented(place)),
-            None => Some(unexpected("an intermediate that nobody presented")),
-        };
-        if finding.is_some() {
-            return finding;
-        }
+        ladder.push(presented(place.ok_or_else(|| unexpected("an intermediate that nobody presented"))?));
     }
-    let Some(place) = case.trust.anchors.place_of(path.anchor()) else {
-        return Some(unexpected("an anchor that is not in the bundle"));
+    let anchors = &case.trust.anchors;
+    let place = anchors.place_of(path.anchor()).ok_or_else(|| unexpected("an anchor that is not in the bundle"))?;
+    ladder.push((&anchors.certificates()[place], Subject::Anchor(place)));
+    Ok(ladder)
+}
+
+/// No key of the path among the pins?
+fn unpinned(case: &Case<'_>, path: &[&Certificate]) -> Option<Finding> {
+    let pins = &case.trust.terms.pins;
+    let is_pinned = |certificate: &&Certificate| {
+        certificate.facts.as_ref().is_ok_and(|facts| pins.contains(&Fingerprint::of(&facts.spki)))
     };
-    let anchor = &case.trust.anchors.certificates()[place];
-    issuing(case, anchor, Subject::Anchor(place)).or_else(|| root(anchor, place, case.now))
+    if pins.is_empty() || path.iter().any(is_pinned) {
+        return None;
+    }
+    let own = path.first()?.facts.as_ref().ok()?;
+    let sentence = format!(
+        "no key of the chain is among the {} pinned; the key of the certificate `{}` is {}",
+        pins.len(),
+        own.subject,
+        Fingerprint::of(&own.spki)
+    );
+    Some(Finding { code: Code::PinMismatch, subject: Subject::Presented(0), sentence })
+}
+
+/// Another certificate than the one that was named?
+fn identity(own: &Certificate, wanted: Fingerprint) -> Option<Finding> {
+    let found = Fingerprint::of(&own.der);
+    let sentence = format!("the certificate `{}` ({found}) is not the one that was named ({wanted})", own.name());
+    (found != wanted).then_some(Finding { code: Code::IdentityMismatch, subject: Subject::Presented(0), sentence })
 }
 
 /// What cannot be; should it ever, nobody is believed.
@@ -177,7 +287,7 @@ fn unexpected(what: &str) -> Finding {
     Finding { code: Code::Other, subject: Subject::Handshake, sentence }
 }
 
-fn issuing(case: &diagnose::Case<'_>, issuer: &Certificate, subject: Subject) -> Option<Finding> {
+fn issuing(issuer: &Certificate, subject: Subject) -> Option<Finding> {
     let facts = match &issuer.facts {
         Ok(facts) => facts,
         Err(error) => return Some(unreadable(issuer, subject, error)),
@@ -189,11 +299,6 @@ fn issuing(case: &diagnose::Case<'_>, issuer: &Certificate, subject: Subject) ->
         };
         let sentence = format!("{what} `{}` may not sign certificates: its keyUsage lacks keyCertSign", facts.subject);
         return Some(Finding { code, subject, sentence });
-    }
-    let lists_revocations = case.trust.crls.issued_by(&facts.subject_der);
-    if lists_revocations && facts.may_sign_crls == Some(false) {
-        let sentence = format!("a revocation list is signed by `{}`, whose keyUsage lacks cRLSign", facts.subject);
-        return Some(Finding { code: Code::CrlInvalid, subject, sentence });
     }
     strength(issuer, subject)
 }
@@ -224,21 +329,26 @@ fn root(anchor: &Certificate, place: usize, now: OffsetDateTime) -> Option<Findi
 /// Key identifiers, which some CAs mark critical against RFC 5280; they say nothing that could be missed.
 const ROOT_HARMLESS: [&str; 2] = ["2.5.29.14", "2.5.29.35"];
 
-/// The exact anchor rule's own questions.
-fn exact(own: &Certificate, crls: &Crls, now: OffsetDateTime) -> Result<(), Finding> {
+/// What a certificate must hold to even without a path.
+fn unbelievable(case: &Case<'_>, own: &Certificate) -> Option<Finding> {
     let subject = Subject::Presented(0);
-    let facts = own.facts.as_ref().map_err(|error| unreadable(own, subject, error))?;
-    let finding = validity(own, subject, now)
-        .or_else(|| purpose(facts, subject))
-        .or_else(|| strength(own, subject))
-        .or_else(|| critical(own, subject))
-        .or_else(|| {
-            // No path, so webpki did not ask the lists; nor is the list's signature known to be good.
-            let sentence = format!("the certificate `{}` is on a revocation list of its issuer", facts.subject);
-            let listed = crls.lists_serial(&facts.issuer_der, &facts.serial_der);
-            listed.then_some(Finding { code: Code::Revoked, subject, sentence })
-        });
-    finding.map_or(Ok(()), Err)
+    let facts = match &own.facts {
+        Ok(facts) => facts,
+        Err(error) => return Some(unreadable(own, subject, error)),
+    };
+    let listed = || {
+        // No path, so nobody knows whether the list's signature is good.
+        let sentence = format!("the certificate `{}` is on a revocation list of its issuer", facts.subject);
+        case.trust.crls.names(facts).then_some(Finding { code: Code::Revoked, subject, sentence })
+    };
+    let validity = validity(own, subject, case.now).filter(|finding| !case.pardons(finding.code));
+    validity.or_else(|| strength(own, subject)).or_else(listed)
+}
+
+/// What the exact anchor rule asks beyond that.
+fn unfit(own: &Certificate) -> Option<Finding> {
+    let subject = Subject::Presented(0);
+    own.facts.as_ref().ok().and_then(|facts| purpose(facts, subject)).or_else(|| critical(own, subject))
 }
 
 /// Outside its validity?

@@ -4,11 +4,14 @@
 //! presented and explains the verdict without ever changing it.
 
 pub mod client;
+pub mod client_identity;
 pub mod crl;
 pub mod diagnose;
 pub mod failure;
+pub mod fingerprint;
 pub mod hint;
 pub mod identity;
 pub mod judge;
 pub mod presented;
+pub mod report_only;
 pub mod trust;

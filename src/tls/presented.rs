@@ -4,9 +4,9 @@
 //! A certificate that cannot be read stays a certificate: its bytes and fingerprint are kept, and
 //! [`Certificate::facts`] is the parser's complaint.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::net::IpAddr;
 
-use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::{
@@ -17,6 +17,8 @@ use x509_parser::{
     public_key::PublicKey,
     x509::SubjectPublicKeyInfo,
 };
+
+use super::fingerprint::Fingerprint;
 
 /// A certificate as it came, and what could be read of it.
 #[derive(Clone, Debug)]
@@ -107,11 +109,7 @@ impl Key {
 impl Certificate {
     /// Reads a certificate.
     pub fn read(der: &CertificateDer<'_>) -> Self {
-        Self {
-            der: der.clone().into_owned(),
-            sha256: hex(digest::digest(&digest::SHA256, der).as_ref()),
-            facts: Facts::read(der),
-        }
+        Self { der: der.clone().into_owned(), sha256: Fingerprint::of(der).hex(), facts: Facts::read(der) }
     }
 
     /// What names it for people: its subject, or that it cannot be read.
@@ -151,7 +149,7 @@ impl Facts {
             common_name: cert.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).map(escape),
             issuer: escape(&cert.issuer().to_string()),
             issuer_der: cert.issuer().as_raw().to_vec(),
-            serial: hex(cert.raw_serial()),
+            serial: HEXLOWER.encode(cert.raw_serial()),
             serial_der: cert.raw_serial().to_vec(),
             not_before: validity.not_before.to_datetime(),
             not_after: validity.not_after.to_datetime(),
@@ -280,14 +278,6 @@ fn bits(modulus: &[u8]) -> usize {
 
 fn ip(octets: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(octets).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Makes a text from the network harmless: control characters, and what reorders a line, are escaped;

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
 use rustls_pki_types::{
     CertificateDer, TrustAnchor,
     pem::{PemObject, SectionKind},
 };
 
-use super::presented::{Certificate, hex};
+use super::presented::Certificate;
 
 /// A set of trust anchors, never empty, with where it came from.
 ///
@@ -97,7 +98,7 @@ impl TrustAnchors {
                 _ => TrustError::Unreadable { source, found },
             });
         }
-        set.sha256 = hex(hash.finish().as_ref());
+        set.sha256 = HEXLOWER.encode(hash.finish().as_ref());
         Ok(set)
     }
 

@@ -55,7 +55,9 @@ impl Proxy {
         let directory = super::dir();
         let audit = directory.path().join("audit.jsonl");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vouchsafe"));
-        command.args(["run", "--log-format", "json", "--threads", "1", "--audit-log"]).arg(&audit);
+        // Tests count events; folding has a test of its own.
+        command.args(["run", "--log-format", "json", "--threads", "1", "--fold-repeats", "1ns", "--audit-log"]);
+        command.arg(&audit);
         command.args(flags.iter().map(AsRef::as_ref));
         without_ambient(&mut command);
         let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the program starts");

@@ -1,0 +1,219 @@
+//! `vouchsafe verify`: the proxy's judge and clerk on a chain from a file, at any moment.
+
+use std::{fmt, sync::Arc};
+
+use rustls::crypto::aws_lc_rs;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde_json::{Map, Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    clock::{Clock, rfc3339},
+    config::{
+        args::VerifyArgs,
+        error::ConfigError,
+        load,
+        settings::{identity, reference},
+        watch::Files,
+    },
+    tls::{
+        crl::{CrlError, CrlPolicy, CrlRule, Crls, Leniency},
+        diagnose::Case,
+        failure::{Code, Finding, Subject, VerificationFailure},
+        fingerprint::Fingerprint,
+        identity::ReferenceId,
+        judge::{Accepted, Terms, Trust, judge},
+        presented::Certificate,
+        trust::TrustAnchors,
+    },
+};
+
+/// A chain, and the verdict on it.
+#[derive(Debug)]
+pub struct Verification {
+    trust: Trust,
+    presented: Vec<Certificate>,
+    reference: ReferenceId,
+    at: OffsetDateTime,
+    verdict: Result<Accepted, Box<VerificationFailure>>,
+}
+
+/// Reads what the arguments name, and judges.
+///
+/// # Errors
+/// [`ConfigError`], where there is nothing to judge, or nobody to judge by.
+pub fn verify(args: &VerifyArgs, clock: Clock) -> Result<Verification, ConfigError> {
+    let mut problems = Vec::new();
+    let question = Question::of(args, clock, &mut problems);
+    ConfigError::unless_empty(problems)?;
+    let Some(Question { trust, unusable, presented, reference, at }) = question else {
+        return Err(ConfigError::one("there is nothing to judge"));
+    };
+    let case = Case { trust: &trust, presented: &presented, reference: &reference, now: at, pardoned: &[] };
+    let verdict = match unusable {
+        // `run` does not start with such a list; here it is what the answer is about.
+        Some(sentence) => Err(case.refuse(Finding { code: Code::CrlInvalid, subject: Subject::Handshake, sentence })),
+        None => judge(&case, aws_lc_rs::default_provider().signature_verification_algorithms.all),
+    };
+    Ok(Verification { trust, presented, reference, at, verdict })
+}
+
+struct Question {
+    trust: Trust,
+    /// A revocation list that is of a kind which cannot be used.
+    unusable: Option<String>,
+    presented: Vec<Certificate>,
+    reference: ReferenceId,
+    at: OffsetDateTime,
+}
+
+impl Question {
+    fn of(args: &VerifyArgs, clock: Clock, problems: &mut Vec<String>) -> Option<Self> {
+        fn take<T>(problems: &mut Vec<String>, result: Result<T, String>) -> Option<T> {
+            result.map_err(|problem| problems.push(problem)).ok()
+        }
+        let mut files = Files::default();
+        let at = args.at.as_ref().map_or(Ok(clock.now()), |at| {
+            OffsetDateTime::parse(at, &Rfc3339)
+                .map_err(|_| format!("--at `{at}`: not a moment as RFC 3339 has it, as in `2026-11-21T12:00:00Z`"))
+        });
+        let at = take(problems, at);
+        let now = at.unwrap_or(clock.now());
+        let anchors = load::bundle(&mut files, "--ca-bundle", &args.ca_bundle).and_then(|files| {
+            let names: Vec<_> = files.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let source = format!("--ca-bundle {}", names.join(", "));
+            TrustAnchors::from_pem(&source, &files, Vec::new()).map_err(|error| error.to_string())
+        });
+        let anchors = take(problems, anchors);
+        let lists = load::each(&mut files, "--crl", &args.crl);
+        let (crls, unusable) = match take(problems, lists).map(|files| Crls::load(&files, now)) {
+            Some(Err(CrlError::Unreadable(why))) => (take(problems, Err(format!("--crl {why}"))), None),
+            Some(Err(CrlError::Unusable(why))) => (Some(Crls::default()), Some(format!("--crl {why}"))),
+            Some(Ok(crls)) => (Some(crls), None),
+            None => (None, None),
+        };
+        let mut terms = Terms {
+            crl_policy: CrlPolicy { unknown: Leniency::Refuse, expired: Leniency::Refuse },
+            ..Terms::default()
+        };
+        for rule in &args.crl_policy {
+            let rule = rule.parse::<CrlRule>().map_err(|why| format!("--crl-policy `{rule}`: {why}"));
+            terms.crl_policy = take(problems, rule).map_or(terms.crl_policy, |rule| terms.crl_policy.with(rule));
+        }
+        for pin in &args.pin {
+            terms
+                .pins
+                .extend(take(problems, pin.parse::<Fingerprint>().map_err(|why| format!("--pin `{pin}`: {why}"))));
+        }
+        if let Some(named) = &args.identity {
+            terms.identity = take(problems, identity(&mut files, "--identity", named));
+        }
+        let reference = reference(&args.name).map_err(|why| format!("--name: {why}"));
+        let reference = take(problems, reference);
+        let presented = load::named(&mut files, "CHAIN", &args.chain).and_then(|(name, bytes)| chain(&name, &bytes));
+        let presented = take(problems, presented);
+        Some(Self {
+            trust: Trust { anchors: Arc::new(anchors?), crls: Arc::new(crls?), terms },
+            unusable,
+            presented: presented?,
+            reference: reference?,
+            at: at?,
+        })
+    }
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// A sentence, where there is none.
+pub fn chain(name: &str, bytes: &[u8]) -> Result<Vec<Certificate>, String> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(bytes)
+        .map(|der| der.map(|der| Certificate::read(&der)))
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("CHAIN `{name}`: not PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err(format!(
+            "CHAIN `{name}`: no certificate in it\nhint: it should hold CERTIFICATE blocks (PEM), the server's own first"
+        ));
+    }
+    Ok(chain)
+}
+
+impl Verification {
+    /// Whether the chain is accepted.
+    pub fn is_accepted(&self) -> bool {
+        self.verdict.is_ok()
+    }
+
+    /// One JSON object.
+    pub fn json(&self) -> Value {
+        let mut all = Map::new();
+        let mut put = |key: &str, value: Value| all.insert(key.to_owned(), value);
+        put("accepted", self.is_accepted().into());
+        put("reference", self.reference.to_string().into());
+        put("at", rfc3339(self.at).into());
+        match &self.verdict {
+            Ok(accepted) => {
+                put("trust", accepted.proof.as_str().into());
+                put("until", rfc3339(accepted.until).into());
+                put("path", accepted.path.iter().map(|subject| self.certificate(*subject)).collect());
+            }
+            Err(failure) => {
+                put("code", failure.code().as_str().into());
+                put("message", failure.verdict.sentence.as_str().into());
+                put("certificate", self.certificate(failure.verdict.subject));
+                let finding = |finding: &Finding| {
+                    json!({
+                        "code": finding.code.as_str(),
+                        "message": finding.sentence,
+                        "certificate": self.certificate(finding.subject),
+                    })
+                };
+                put("findings", failure.also.iter().map(finding).collect());
+                put("hint", failure.hint.as_str().into());
+            }
+        }
+        Value::Object(all)
+    }
+
+    fn certificate(&self, subject: Subject) -> Value {
+        let anchors = self.trust.anchors.certificates();
+        let (place, index, certificate) = match subject {
+            Subject::Anchor(index) => ("bundle", index, anchors.get(index)),
+            Subject::Handshake => return Value::Null,
+            Subject::Presented(index) => ("presented", index, self.presented.get(index)),
+        };
+        certificate.map_or(Value::Null, |certificate| {
+            json!({ "in": place, "index": index, "subject": certificate.name(), "sha256": certificate.sha256 })
+        })
+    }
+}
+
+/// For people: `code: sentence` first where it is refused, then all other findings, then the hint.
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.verdict {
+            Ok(accepted) => {
+                writeln!(f, "accepted: `{}` until {}", self.reference, rfc3339(accepted.until))?;
+                for subject in &accepted.path {
+                    let anchors = self.trust.anchors.certificates();
+                    let (what, certificate) = match subject {
+                        Subject::Anchor(index) => ("trusted", anchors.get(*index)),
+                        Subject::Presented(index) => ("sent", self.presented.get(*index)),
+                        Subject::Handshake => continue,
+                    };
+                    if let Some(certificate) = certificate {
+                        writeln!(f, "  {what}: {} (sha256 {})", certificate.name(), certificate.sha256)?;
+                    }
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                writeln!(f, "{}: {}", failure.code(), failure.verdict.sentence)?;
+                // Without their codes: who looks for one in this text means the verdict.
+                failure.also.iter().try_for_each(|also| writeln!(f, "  also: {}", also.sentence))?;
+                writeln!(f, "hint: {}", failure.hint)
+            }
+        }
+    }
+}
