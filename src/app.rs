@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     runtime,
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinSet, LocalSet},
     time::{interval, sleep, timeout},
 };
@@ -125,9 +125,10 @@ impl App {
         self.announce();
         let own: Arc<[SocketAddr]> = self.addresses().into();
         let (tell, told) = watch::channel(Stop::No);
+        let (adopted, in_force) = mpsc::unbounded_channel();
         let mut workers = JoinSet::new();
         for number in 0..self.settings.threads {
-            let worker = self.worker(own.clone(), newer.clone()).map_err(AppError::System)?;
+            let worker = self.worker(own.clone(), newer.clone(), adopted.clone()).map_err(AppError::System)?;
             let stop = told.clone();
             let (done, over) = oneshot::channel();
             let thread = thread::Builder::new().name(format!("worker-{number}"));
@@ -148,6 +149,7 @@ impl App {
         let died = tokio::select! {
             _ = stop.wait_for(|stop| *stop >= Stop::Drain) => false,
             _ = all(&mut workers) => true,
+            () = say_in_force(in_force, self.settings.threads) => true,
         };
         let end = if died {
             Err(AppError::Worker)
@@ -193,13 +195,18 @@ impl App {
         fs::rename(&partial, path)
     }
 
-    fn worker(&self, own: Arc<[SocketAddr]>, newer: watch::Receiver<Option<Arc<Generation>>>) -> io::Result<Worker> {
+    fn worker(
+        &self,
+        own: Arc<[SocketAddr]>,
+        newer: watch::Receiver<Option<Arc<Generation>>>,
+        adopted: mpsc::UnboundedSender<Arc<Generation>>,
+    ) -> io::Result<Worker> {
         let listeners = self.listeners.iter().map(|bound| Ok((bound.socket.try_clone()?, bound.settings.name.clone())));
         Ok(Worker {
             runtime: runtime::Builder::new_current_thread().enable_all().build()?,
             listeners: listeners.collect::<io::Result<_>>()?,
             make: ProxyMaker {
-                generation: self.settings.generation(1),
+                generation: self.settings.generation(1, "start"),
                 connect: self.settings.connect,
                 clock: self.settings.clock,
                 audit: self.audit.clone(),
@@ -207,6 +214,7 @@ impl App {
             },
             client: self.settings.client,
             newer,
+            adopted,
         })
     }
 }
@@ -239,12 +247,13 @@ struct Worker {
     make: ProxyMaker,
     client: crate::server::connection::ClientLimits,
     newer: watch::Receiver<Option<Arc<Generation>>>,
+    adopted: mpsc::UnboundedSender<Arc<Generation>>,
 }
 
 impl Worker {
     /// Whether every listener was served to its end.
     fn run(self, stop: watch::Receiver<Stop>) -> bool {
-        let Self { runtime, listeners, make, client, mut newer } = self;
+        let Self { runtime, listeners, make, client, mut newer, adopted } = self;
         let local = LocalSet::new();
         runtime.block_on(local.run_until(async move {
             let proxy = Rc::new(make.make());
@@ -274,11 +283,32 @@ impl Worker {
                         let generation = newer.borrow_and_update().clone();
                         if let Some(generation) = generation {
                             proxy.adopt((*generation).clone());
+                            // Nobody hears it any more at the end.
+                            let _ = adopted.send(generation);
                         }
                     }
                 }
             }
         }))
+    }
+}
+
+/// Says of each newer generation when the last worker goes by it.
+async fn say_in_force(mut adopted: mpsc::UnboundedReceiver<Arc<Generation>>, workers: usize) {
+    let mut count: (u64, usize) = (0, 0);
+    while let Some(generation) = adopted.recv().await {
+        count = if count.0 == generation.number { (count.0, count.1 + 1) } else { (generation.number, 1) };
+        if count.1 == workers {
+            let anchors = &generation.routes.tls.0.settings().trust.anchors;
+            info!(
+                generation = generation.number,
+                why = generation.why,
+                source = anchors.source,
+                anchors = anchors.anchors().len(),
+                sha256 = anchors.sha256,
+                "reloaded"
+            );
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, sync::Arc};
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::{
     config::{args::RunArgs, error::ConfigError, settings::Settings, watch::Files},
@@ -81,18 +81,9 @@ impl Reloader {
             warn!("{warning}");
         }
         self.number += 1;
-        let mut generation = settings.generation(self.number);
+        let mut generation = settings.generation(self.number, why);
         // Requests that come round again know us by it.
         generation.settings.pseudonym.clone_from(&self.started.proxy.pseudonym);
-        let anchors = &settings.routes.tls.0.settings().trust.anchors;
-        info!(
-            generation = self.number,
-            why,
-            source = anchors.source,
-            anchors = anchors.anchors().len(),
-            sha256 = anchors.sha256,
-            "reloaded"
-        );
         self.newer.send_replace(Some(Arc::new(generation)));
     }
 

@@ -153,7 +153,7 @@ pub struct Options {
     pub client_key: Option<PathBuf>,
 
     /// How often bundles, lists, client certificates and the configuration file are looked at for changes
-    /// [default: 250ms]
+    /// [default: 200ms]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_RELOAD_INTERVAL", help_heading = "Trust")]
     pub reload_interval: Option<Span>,
 

@@ -216,9 +216,9 @@ impl Settings {
 
 impl Settings {
     /// What of these settings a reload may replace.
-    pub fn generation(&self, number: u64) -> Generation {
+    pub fn generation(&self, number: u64, why: &'static str) -> Generation {
         let services = self.listeners.iter().map(|listener| listener.service.clone()).collect();
-        Generation { number, settings: self.proxy.clone(), routes: self.routes.clone(), services }
+        Generation { number, why, settings: self.proxy.clone(), routes: self.routes.clone(), services }
     }
 
     /// Whether both listen at the same places, in the same order, for the same kind of clients.
@@ -246,7 +246,7 @@ impl Settings {
 }
 
 /// How often files are looked at for changes.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// clap does not say whether a value came from its variable; if both say the same, either may be named.
 fn is_of_variable(paths: &[PathBuf], variable: Option<OsString>) -> bool {

@@ -182,7 +182,7 @@ where
 
     fn keeps(&self, link: &Link<B>, since: Instant) -> bool {
         let stands = since.elapsed() < self.limits.idle && !link.sender.is_closed();
-        stands && self.upstream.tls.0.now() < link.peer.standing.until()
+        stands && self.upstream.tls.0.now() < link.peer.standing.end()
     }
 
     /// Gives the idle connections to the slot that takes this one's place, each judged again by its settings;

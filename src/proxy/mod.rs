@@ -104,6 +104,8 @@ pub struct ProxySettings {
 pub struct Generation {
     /// Counts up from 1.
     pub number: u64,
+    /// What it was made for.
+    pub why: &'static str,
     /// The way of a request.
     pub settings: ProxySettings,
     /// From destinations to upstreams.

@@ -97,10 +97,11 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// When it ends.
-    pub const fn until(&self) -> OffsetDateTime {
+    /// The first moment in which it does not hold any more.
+    pub fn end(&self) -> OffsetDateTime {
         match self {
-            Self::Believed(accepted) => accepted.until,
+            // X.509 has no fractions: what is valid is so through the whole of its last second.
+            Self::Believed(accepted) => accepted.until.saturating_add(time::Duration::SECOND),
             Self::Bypassed(until) => *until,
         }
     }

@@ -161,7 +161,7 @@ impl Case<'_> {
 
     fn ca_as_end_entity(&self) -> Finding {
         match self.own_facts() {
-            Some(facts) if facts.self_issued() => self.self_signed(facts),
+            Some(facts) if is_self_signed(&self.presented[0]) => self.self_signed(facts),
             _ => self.own(Code::CaAsServer, "is a CA certificate, which is not taken as a server's own"),
         }
     }
@@ -184,7 +184,7 @@ impl Case<'_> {
         let Some(own) = self.own_facts() else {
             return self.malformed(&Error::BadDer);
         };
-        if own.self_issued() {
+        if is_self_signed(&self.presented[0]) {
             return self.self_signed(own);
         }
         if let Some(finding) = self.not_a_ca() {
@@ -194,7 +194,7 @@ impl Case<'_> {
         let last = way.last().copied().unwrap_or(0);
         let subject = Subject::Presented(last);
         let issuer = match &self.presented[last].facts {
-            Ok(facts) if facts.self_issued() => {
+            Ok(facts) if is_self_signed(&self.presented[last]) => {
                 let sentence = format!("the chain ends at the root `{}`, which is not in the bundle", facts.subject);
                 return Finding { code: Code::UnknownIssuer, subject, sentence };
             }
@@ -355,6 +355,11 @@ fn signature(certificate: &Certificate, subject: Subject) -> Option<Finding> {
     };
     let sentence = format!("{} `{}` is signed with {name}", kind(subject), certificate.name());
     Some(Finding { code, subject, sentence })
+}
+
+/// A CA may have issued a certificate under its own name.
+fn is_self_signed(certificate: &Certificate) -> bool {
+    certificate.facts.as_ref().is_ok_and(Facts::self_issued) && certificate.signed_by(certificate)
 }
 
 fn is_rsa(certificate: &Certificate) -> bool {

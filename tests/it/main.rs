@@ -12,5 +12,6 @@ mod forwarding;
 mod glance15;
 mod life;
 mod messages;
+mod reload;
 mod replicator33;
 mod verification;
