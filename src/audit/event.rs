@@ -88,6 +88,7 @@ impl Refused<'_> {
         put("error.code", verdict.code.as_str().into());
         put("error.message", verdict.sentence.as_str().into());
         put("vouchsafe.hint", failure.hint.as_str().into());
+        put("vouchsafe.help", format!("docs/failures.md#{}", verdict.code).into());
         put("vouchsafe.findings", failure.also.iter().map(finding).collect());
         put("vouchsafe.offending", offending(verdict.subject, presented, anchors));
         put("vouchsafe.upstream", self.upstream.authority().into());
@@ -121,6 +122,7 @@ impl Refused<'_> {
         put("vouchsafe.bundle.source", anchors.source.as_str().into());
         put("vouchsafe.bundle.anchors", anchors.anchors().len().into());
         put("vouchsafe.bundle.sha256", anchors.sha256.as_str().into());
+        put("vouchsafe.bundle.loaded", rfc3339(self.upstream.tls.0.made()).into());
         put("client.ip", self.client.ip().to_string().into());
         put("client.port", self.client.port().into());
         put("vouchsafe.listener", self.listener.into());

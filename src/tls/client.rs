@@ -85,6 +85,7 @@ pub struct TlsClient {
     provider: Arc<CryptoProvider>,
     settings: TlsSettings,
     clock: Clock,
+    made: OffsetDateTime,
 }
 
 /// Why a connection may be used.
@@ -130,7 +131,7 @@ impl TlsClient {
             .with_no_client_auth();
         base.resumption = Resumption::disabled();
         base.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(Self { base, provider, settings, clock }))
+        Ok(Arc::new(Self { base, provider, settings, clock, made: clock.now() }))
     }
 
     /// Settings for one handshake, and the recorder that will hold its evidence.
@@ -193,6 +194,11 @@ impl TlsClient {
     /// By which settings.
     pub fn settings(&self) -> &TlsSettings {
         &self.settings
+    }
+
+    /// When it was made, with what it believes.
+    pub fn made(&self) -> OffsetDateTime {
+        self.made
     }
 
     /// The time by which this client judges.

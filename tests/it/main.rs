@@ -6,6 +6,7 @@
 mod support;
 
 mod answers;
+mod audit;
 mod faults;
 mod forward_listener;
 mod forwarding;

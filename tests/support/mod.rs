@@ -6,6 +6,7 @@ pub mod image_server;
 pub mod origin;
 pub mod proxy;
 pub mod replicator;
+pub mod schema;
 
 use tempfile::TempDir;
 

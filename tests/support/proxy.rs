@@ -55,9 +55,15 @@ impl Proxy {
         let directory = super::dir();
         let audit = directory.path().join("audit.jsonl");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vouchsafe"));
-        // Tests count events; folding has a test of its own.
-        command.args(["run", "--log-format", "json", "--threads", "1", "--fold-repeats", "1ns", "--audit-log"]);
-        command.arg(&audit);
+        command.args(["run", "--log-format", "json", "--threads", "1"]);
+        if !flags.iter().any(|flag| flag.as_ref() == "--fold-repeats") {
+            // Tests count events.
+            command.args(["--fold-repeats", "1ns"]);
+        }
+        if !flags.iter().any(|flag| flag.as_ref() == "--audit-log") {
+            command.arg("--audit-log");
+            command.arg(&audit);
+        }
         command.args(flags.iter().map(AsRef::as_ref));
         without_ambient(&mut command);
         let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the program starts");
@@ -94,10 +100,11 @@ impl Proxy {
         self.directory.path().join("audit.jsonl")
     }
 
-    /// The audit events so far.
+    /// The audit events so far; each is what the schema says.
     pub fn audit(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.audit_path()).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("an audit line is JSON")).collect()
+        let events = text.lines().map(|line| serde_json::from_str(line).expect("an audit line is JSON"));
+        events.inspect(super::schema::check).collect()
     }
 
     /// The log so far; every line is JSON.
