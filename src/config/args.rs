@@ -104,19 +104,23 @@ pub struct Options {
     /// A fixed route: all requests to LISTEN go to the upstream, for example
     /// `127.0.0.1:19292=https://glance.example:9292`.
     #[arg(long, value_name = "LISTEN=URL", env = "VOUCHSAFE_ROUTE", value_delimiter = ',', help_heading = "Ways in")]
+    #[serde(deserialize_with = "one_or_more")]
     pub route: Vec<String>,
 
     /// A forward listener: for tools with `http_proxy`, and for names mapped to loopback.
     #[arg(long, value_name = "LISTEN", env = "VOUCHSAFE_FORWARD", value_delimiter = ',', help_heading = "Ways in")]
+    #[serde(deserialize_with = "one_or_more")]
     pub forward: Vec<String>,
 
     /// Where forward listeners may take a client: `HOST[:PORT]`, `*.SUFFIX`, `*` or `NETWORK/BITS`.
     /// Loopback and metadata addresses need an exact host or a network.
     #[arg(long, value_name = "PATTERN", env = "VOUCHSAFE_ALLOW", value_delimiter = ',', help_heading = "Ways in")]
+    #[serde(deserialize_with = "one_or_more")]
     pub allow: Vec<String>,
 
     /// Take a plain port of a forwarded destination for this TLS port; 80 means 443 anyway.
     #[arg(long, value_name = "PLAIN=TLS", env = "VOUCHSAFE_PORT_MAP", value_delimiter = ',', help_heading = "Ways in")]
+    #[serde(deserialize_with = "one_or_more")]
     pub port_map: Vec<String>,
 
     /// Let listeners be reached from other hosts. What they speak is plain text.
@@ -125,6 +129,7 @@ pub struct Options {
 
     /// The authorities to believe: PEM files, or directories of them.
     #[arg(long, value_name = "PATH", env = "VOUCHSAFE_CA_BUNDLE", value_delimiter = ',', help_heading = "Trust")]
+    #[serde(deserialize_with = "one_or_more")]
     pub ca_bundle: Vec<PathBuf>,
 
     /// Believe the system's authorities, too.
@@ -133,11 +138,13 @@ pub struct Options {
 
     /// Revocation lists, PEM or DER.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CRL", value_delimiter = ',', help_heading = "Trust")]
+    #[serde(deserialize_with = "one_or_more")]
     pub crl: Vec<PathBuf>,
 
     /// What to do where the lists do not say that a certificate is good: `unknown=refuse|tolerate` where no list
     /// covers it, `expired=refuse|tolerate` where the list is out of date [default: unknown=tolerate,expired=refuse]
     #[arg(long, value_name = "RULE", env = "VOUCHSAFE_CRL_POLICY", value_delimiter = ',', help_heading = "Trust")]
+    #[serde(deserialize_with = "one_or_more")]
     pub crl_policy: Vec<String>,
 
     /// The lowest TLS version to speak, 1.2 or 1.3 [default: 1.2]
@@ -165,6 +172,7 @@ pub struct Options {
         value_delimiter = ',',
         help_heading = "Upstreams"
     )]
+    #[serde(deserialize_with = "one_or_more")]
     pub connect_to: Vec<String>,
 
     /// A set of settings: `glance-replicator`.

@@ -15,4 +15,5 @@ mod life;
 mod messages;
 mod reload;
 mod replicator33;
+mod report_only;
 mod verification;

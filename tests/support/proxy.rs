@@ -52,6 +52,11 @@ impl Proxy {
     /// Starts the program with these flags, one worker, a JSON log and an audit log, and waits until it
     /// is ready.
     pub fn start<S: AsRef<str>>(flags: &[S]) -> Self {
+        Self::start_with(flags, &[])
+    }
+
+    /// The same with these variables.
+    pub fn start_with<S: AsRef<str>>(flags: &[S], variables: &[(&str, &str)]) -> Self {
         let directory = super::dir();
         let audit = directory.path().join("audit.jsonl");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vouchsafe"));
@@ -66,6 +71,7 @@ impl Proxy {
         }
         command.args(flags.iter().map(AsRef::as_ref));
         without_ambient(&mut command);
+        command.envs(variables.iter().copied());
         let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the program starts");
         let log = Arc::new(Log::default());
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
