@@ -290,8 +290,10 @@ pub fn escape(text: &str) -> String {
             safe.push('…');
             break;
         }
-        let reorders =
-            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        let reorders = matches!(
+            c,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        );
         if c.is_control() || reorders {
             safe.extend(c.escape_default());
         } else {
@@ -308,6 +310,12 @@ mod tests {
     #[test]
     fn texts_of_the_network_cannot_move_a_terminal() {
         assert_eq!(escape("a\x1b[31m\nb\0\u{202e}"), "a\\u{1b}[31m\\nb\\u{0}\\u{202e}");
+        // All of Unicode's Bidi_Control, of which the first stands far from the others.
+        for c in
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}".chars()
+        {
+            assert!(escape(&c.to_string()).is_ascii(), "{c:?}");
+        }
         assert!(escape(&"x".repeat(10_000)).len() < 400);
     }
 
