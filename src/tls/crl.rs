@@ -35,6 +35,7 @@ use super::{
     failure::{Code, Finding, Subject},
     judge::{Algorithms, kind},
     presented::{Certificate, Facts, escape},
+    trust::not_pem,
 };
 
 /// What to do where the lists do not say that a certificate is good.
@@ -542,7 +543,7 @@ fn sections(name: &str, bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer
         match section {
             Ok((SectionKind::Crl, der)) => found.push(der.into()),
             Ok(_) => {}
-            Err(error) => return Err(format!("{name}: not PEM: {error}")),
+            Err(error) => return Err(format!("{name}: not PEM: {}", not_pem(&error))),
         }
     }
     if found.is_empty() {

@@ -1,12 +1,12 @@
 //! Trust anchors: the authorities an operator chose to believe. An empty set cannot be made.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 use rustls_pki_types::{
     CertificateDer, TrustAnchor,
-    pem::{PemObject, SectionKind},
+    pem::{self, PemObject, SectionKind},
 };
 
 use super::presented::Certificate;
@@ -46,7 +46,7 @@ impl TrustAnchors {
                     Ok((SectionKind::Certificate, der)) => ders.push(CertificateDer::from(der)),
                     Ok((kind, _)) => other.push(kind_name(kind)),
                     Err(error) => {
-                        let why = error.to_string();
+                        let why = not_pem(&error);
                         return Err(TrustError::Pem { source: source.into(), file: name.clone(), why });
                     }
                 }
@@ -125,6 +125,17 @@ impl TrustAnchors {
     }
 }
 
+/// Why a text is not PEM. Nothing of the text is repeated: it may be a key in the wrong file.
+pub(super) fn not_pem(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::Base64Decode(_) => "the text of a block is not base64",
+        pem::Error::IllegalSectionStart { .. } => "a `-----BEGIN` line does not end in `-----`",
+        pem::Error::MissingSectionEnd { .. } => "a block has no `-----END` line",
+        pem::Error::SectionTooLarge => "a block is too large",
+        _ => "it cannot be read",
+    }
+}
+
 fn kind_name(kind: SectionKind) -> &'static str {
     match kind {
         SectionKind::Certificate => "CERTIFICATE",
@@ -154,8 +165,8 @@ pub enum TrustError {
         source: String,
         /// The file.
         file: String,
-        /// The parser's complaint.
-        why: String,
+        /// In what respect.
+        why: &'static str,
     },
     /// Certificates, none of which can be read.
     Unreadable {
@@ -178,7 +189,7 @@ impl fmt::Display for TrustError {
                 "{source}: no certificate in it (found {} PEM block{}: {})\nhint: it should hold the CERTIFICATE blocks of the authorities to trust",
                 other.len(),
                 if other.len() == 1 { "" } else { "s" },
-                other.join(", ")
+                Vec::from_iter(BTreeSet::from_iter(other.iter().copied())).join(", ")
             ),
             Self::Pem { source, file, why } => write!(f, "{source}: `{file}` is not PEM: {why}"),
             Self::Unreadable { source, found } => {
@@ -189,3 +200,35 @@ impl fmt::Display for TrustError {
 }
 
 impl std::error::Error for TrustError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_bundle_is_told_in_words_and_not_repeated() {
+        for (text, expected) in [
+            ("-----BEGIN CERTIFICATE----\n", "`ca.pem` is not PEM: a `-----BEGIN` line does not end in `-----`"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "`ca.pem` is not PEM: a block has no `-----END` line"),
+            // All on one line, so that the secret stands in the label.
+            (
+                "-----BEGIN PRIVATE KEY-----SECRET-----END PRIVATE KEY-----",
+                "`ca.pem` is not PEM: a block has no `-----END` line",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+                "`ca.pem` is not PEM: the text of a block is not base64",
+            ),
+        ] {
+            let files = [("ca.pem".to_owned(), text.into())];
+            let error = TrustAnchors::from_pem("--ca-bundle", &files, Vec::new()).unwrap_err();
+            assert_eq!(error.to_string(), format!("--ca-bundle: {expected}"));
+        }
+    }
+
+    #[test]
+    fn kinds_of_other_blocks_are_named_once() {
+        let error = TrustError::Empty { source: "ca.pem".into(), other: vec!["X509 CRL", "PRIVATE KEY", "X509 CRL"] };
+        assert!(error.to_string().contains("(found 3 PEM blocks: PRIVATE KEY, X509 CRL)"), "{error}");
+    }
+}
