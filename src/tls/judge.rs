@@ -376,9 +376,18 @@ pub fn purpose(facts: &Facts, subject: Subject) -> Option<Finding> {
     if purposes.iter().any(|purpose| purpose == SERVER_AUTH) {
         return None;
     }
-    let found = if purposes.is_empty() { "nothing".into() } else { purposes.join(", ") };
-    let sentence = format!("{} `{}` is not meant for servers but for {found}", kind(subject), facts.subject);
+    let sentence = format!("{} `{}` is not meant for servers but for {}", kind(subject), facts.subject, list(purposes));
     Some(Finding { code: Code::WrongPurpose, subject, sentence })
+}
+
+/// A hostile certificate may list thousands.
+fn list(purposes: &[String]) -> String {
+    const MOST: usize = 8;
+    match purposes.len() {
+        0 => "nothing".into(),
+        count if count > MOST => format!("{} and {} more", purposes[..MOST].join(", "), count - MOST),
+        _ => purposes.join(", "),
+    }
 }
 
 /// Too weak a key, or of a kind we do not take?
@@ -419,5 +428,18 @@ pub fn kind(subject: Subject) -> &'static str {
         Subject::Handshake => "the handshake",
         Subject::Presented(0) => "the certificate",
         Subject::Presented(_) => "the intermediate",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_of_purposes_is_cut() {
+        let purposes: Vec<_> = (0..10).map(|n| format!("1.{n}")).collect();
+        assert_eq!(list(&[]), "nothing");
+        assert_eq!(list(&purposes[..2]), "1.0, 1.1");
+        assert_eq!(list(&purposes), "1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7 and 2 more");
     }
 }

@@ -159,7 +159,7 @@ impl Facts {
             other_names: Vec::new(),
             key: key(cert.public_key()),
             spki: cert.public_key().raw.to_vec(),
-            signature_algorithm: cert.signature_algorithm.algorithm.to_id_string(),
+            signature_algorithm: dotted(&cert.signature_algorithm.algorithm),
             is_ca: None,
             may_sign_certificates: None,
             may_sign_crls: None,
@@ -170,7 +170,7 @@ impl Facts {
         };
         for extension in cert.extensions() {
             if extension.critical && !JUDGE_KNOWS.contains(&extension.oid) {
-                facts.unknown_critical.push(extension.oid.to_id_string());
+                facts.unknown_critical.push(dotted(&extension.oid));
             }
             match extension.parsed_extension() {
                 ParsedExtension::SubjectAlternativeName(san) => {
@@ -197,7 +197,7 @@ impl Facts {
                             purposes.push(name.to_owned());
                         }
                     }
-                    purposes.extend(usage.other.iter().map(Oid::to_id_string));
+                    purposes.extend(usage.other.iter().map(dotted));
                     facts.purposes = Some(purposes);
                 }
                 ParsedExtension::SubjectKeyIdentifier(id) => facts.key_id = Some(id.0.to_vec()),
@@ -206,7 +206,7 @@ impl Facts {
                 }
                 // What the checks stand on must be readable, or it would count as absent.
                 ParsedExtension::ParseError { .. } if CHECKS_NEED.contains(&extension.oid) => {
-                    return Err(format!("its extension {} cannot be read", extension.oid.to_id_string()));
+                    return Err(format!("its extension {} cannot be read", dotted(&extension.oid)));
                 }
                 _ => {}
             }
@@ -251,11 +251,11 @@ const JUDGE_KNOWS: [Oid<'static>; 5] =
 const CHECKS_NEED: [Oid<'static>; 4] = [oid!(2.5.29.15), oid!(2.5.29.17), oid!(2.5.29.19), oid!(2.5.29.37)];
 
 fn key(spki: &SubjectPublicKeyInfo<'_>) -> Key {
-    let oid = spki.algorithm.algorithm.to_id_string();
+    let oid = dotted(&spki.algorithm.algorithm);
     match (oid.as_str(), spki.parsed()) {
         ("1.2.840.10045.2.1", _) => {
             let curve = spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok());
-            match curve.map(|oid| oid.to_id_string()).as_deref() {
+            match curve.map(|oid| dotted(&oid)).as_deref() {
                 Some("1.2.840.10045.3.1.7") => Key::Curve("P-256".into(), true),
                 Some("1.3.132.0.34") => Key::Curve("P-384".into(), true),
                 Some("1.3.132.0.35") => Key::Curve("P-521".into(), true),
@@ -267,6 +267,11 @@ fn key(spki: &SubjectPublicKeyInfo<'_>) -> Key {
         (_, Ok(PublicKey::RSA(rsa))) => Key::Rsa(bits(rsa.modulus)),
         _ => Key::Other(oid),
     }
+}
+
+/// Dotted decimal, where it is short enough for people.
+fn dotted(oid: &Oid<'_>) -> String {
+    escape(&oid.to_id_string())
 }
 
 fn bits(modulus: &[u8]) -> usize {
@@ -324,6 +329,12 @@ mod tests {
         assert_eq!(bits(&[0, 0x80, 0]), 16);
         assert_eq!(bits(&[1, 0]), 9);
         assert_eq!(bits(&[]), 0);
+    }
+
+    #[test]
+    fn a_long_oid_is_cut() {
+        assert_eq!(dotted(&oid!(2.5.29.17)), "2.5.29.17");
+        assert!(dotted(&Oid::new(vec![0x2b; 10_000].into())).len() < 400);
     }
 
     #[test]
