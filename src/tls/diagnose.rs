@@ -2,9 +2,11 @@
 //!
 //! Nothing here can turn a refusal into an acceptance: each way in returns a [`VerificationFailure`].
 
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use time::OffsetDateTime;
 use webpki::{EndEntityCert, Error};
+
+use crate::clock::rfc3339;
 
 use super::{
     failure::{Code, Finding, Subject, VerificationFailure},
@@ -64,10 +66,19 @@ impl Case<'_> {
 
     fn verdict(&self, error: &Error) -> Finding {
         match error {
-            Error::CertExpired { .. } | Error::InvalidCertValidity | Error::CertNotValidYet { .. } => {
-                self.first(judge::validity).unwrap_or_else(|| self.generic(Code::Expired, error))
+            // The fallbacks are for a certificate that the judge can read and the clerk cannot.
+            Error::CertExpired { not_after, .. } => self.first(judge::validity).unwrap_or_else(|| {
+                self.own(Code::Expired, &format!("or one above it expired on {}", moment(*not_after)))
+            }),
+            Error::CertNotValidYet { not_before, .. } => self.first(judge::validity).unwrap_or_else(|| {
+                self.own(Code::NotYetValid, &format!("or one above it is valid only from {}", moment(*not_before)))
+            }),
+            Error::InvalidCertValidity => self
+                .first(judge::validity)
+                .unwrap_or_else(|| self.own(Code::Expired, "or one above it ends before it begins")),
+            Error::CertNotValidForName(_) => {
+                self.name().unwrap_or_else(|| self.own(Code::NameMismatch, "is not valid for the name asked for"))
             }
-            Error::CertNotValidForName(_) => self.name().unwrap_or_else(|| self.generic(Code::NameMismatch, error)),
             Error::CaUsedAsEndEntity => self.ca_as_end_entity(),
             Error::UnknownIssuer => self.no_path(),
             Error::InvalidSignatureForPublicKey => self.bad_signature(),
@@ -78,13 +89,17 @@ impl Case<'_> {
             Error::PathLenConstraintViolated => {
                 self.issuer(Code::PathLength, "was issued by a CA that may not have further CAs below it (path length)")
             }
-            Error::EndEntityUsedAsCa => self.not_a_ca().unwrap_or_else(|| self.generic(Code::IssuerNotCa, error)),
+            Error::EndEntityUsedAsCa => self
+                .not_a_ca()
+                .unwrap_or_else(|| self.own(Code::IssuerNotCa, "stands below an issuer that is not a CA")),
             Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension => {
                 self.purposes().unwrap_or_else(|| self.own(Code::WrongPurpose, "is not meant for servers"))
             }
-            Error::UnsupportedCriticalExtension => self
-                .first(|certificate, subject, _| judge::critical(certificate, subject))
-                .unwrap_or_else(|| self.generic(Code::CriticalExtension, error)),
+            Error::UnsupportedCriticalExtension => {
+                self.first(|certificate, subject, _| judge::critical(certificate, subject)).unwrap_or_else(|| {
+                    self.own(Code::CriticalExtension, "or one above it has a critical extension that is not understood")
+                })
+            }
             Error::UnsupportedCertVersion => self.version(),
             Error::MaximumPathDepthExceeded => self.own(Code::ChainTooLong, "stands below more than 6 intermediates"),
             Error::MaximumNameConstraintComparisonsExceeded
@@ -92,9 +107,11 @@ impl Case<'_> {
             | Error::MaximumSignatureChecksExceeded => {
                 self.own(Code::ChainTooComplex, "comes with a chain that takes too much work to verify")
             }
-            Error::UnsupportedSignatureAlgorithmContext(_) | Error::SignatureAlgorithmMismatch => self
-                .first(|certificate, subject, _| signature(certificate, subject))
-                .unwrap_or_else(|| self.generic(Code::UnsupportedSignature, error)),
+            Error::UnsupportedSignatureAlgorithmContext(_) | Error::SignatureAlgorithmMismatch => {
+                self.first(|certificate, subject, _| signature(certificate, subject)).unwrap_or_else(|| {
+                    self.own(Code::UnsupportedSignature, "or one above it is signed in a way that is not taken")
+                })
+            }
             Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => self
                 .first(|certificate, subject, _| judge::strength(certificate, subject))
                 .unwrap_or_else(|| self.own(Code::UnsupportedKey, "is signed with a key of a kind that is not taken")),
@@ -109,7 +126,7 @@ impl Case<'_> {
             | Error::TrailingData(_)
             | Error::UnsupportedNameType => self.malformed(error),
             // A newer webpki may say more; whatever it is, it is a refusal.
-            error => self.generic(Code::Other, error),
+            error => self.own(Code::Other, &format!("was refused: {error}")),
         }
     }
 
@@ -319,10 +336,6 @@ impl Case<'_> {
         Finding { code, subject, sentence }
     }
 
-    fn generic(&self, code: Code, error: &Error) -> Finding {
-        self.own(code, &format!("was refused: {error}"))
-    }
-
     fn first(&self, check: impl Fn(&Certificate, Subject, OffsetDateTime) -> Option<Finding>) -> Option<Finding> {
         let way = self.way_up();
         let others = (0..self.presented.len().min(MOST_EXPLAINED)).filter(|place| !way.contains(place));
@@ -333,6 +346,13 @@ impl Case<'_> {
     fn own_facts(&self) -> Option<&Facts> {
         self.presented.first()?.facts.as_ref().ok()
     }
+}
+
+/// A moment as webpki has it.
+fn moment(at: UnixTime) -> String {
+    let seconds = i64::try_from(at.as_secs()).ok();
+    let at = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    at.map_or_else(|| "a day beyond all calendars".into(), rfc3339)
 }
 
 /// A hash in the signature that is broken, or unknown?
@@ -382,3 +402,53 @@ fn list(names: &[String]) -> String {
 
 /// A hostile chain may hold hundreds of certificates; this many are looked at for words.
 const MOST_EXPLAINED: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use certs_dev::{Bundle, Gallery};
+
+    use super::*;
+    use crate::tls::trust::TrustAnchors;
+
+    #[test]
+    fn what_only_the_judge_can_read_is_refused_in_words_too() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let bundle = Gallery::new(now).unwrap().bundle(Bundle::Root);
+        let anchors = TrustAnchors::from_pem("--ca-bundle", &[], bundle).unwrap();
+        let trust = Trust { anchors, crls: Arc::default() };
+        let presented = [Certificate::read(&CertificateDer::from(vec![0x30, 0]))];
+        let reference = ReferenceId::of(&"good.example".parse().unwrap()).unwrap();
+        let case = Case { trust: &trust, presented: &presented, reference: &reference, now };
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(86_400));
+        for (error, code, expected) in [
+            (
+                Error::CertExpired { time, not_after: time },
+                Code::Expired,
+                "or one above it expired on 1970-01-02T00:00:00Z",
+            ),
+            (
+                Error::CertNotValidYet { time, not_before: time },
+                Code::NotYetValid,
+                "or one above it is valid only from 1970-01-02T00:00:00Z",
+            ),
+            (Error::InvalidCertValidity, Code::Expired, "or one above it ends before it begins"),
+            (Error::EndEntityUsedAsCa, Code::IssuerNotCa, "stands below an issuer that is not a CA"),
+            (
+                Error::UnsupportedCriticalExtension,
+                Code::CriticalExtension,
+                "or one above it has a critical extension that is not understood",
+            ),
+            (
+                Error::SignatureAlgorithmMismatch,
+                Code::UnsupportedSignature,
+                "or one above it is signed in a way that is not taken",
+            ),
+        ] {
+            let verdict = case.explain(&error, None).verdict;
+            assert_eq!(verdict.code, code);
+            assert_eq!(verdict.sentence, format!("the certificate `(unreadable, 2 bytes)` {expected}"));
+        }
+    }
+}
