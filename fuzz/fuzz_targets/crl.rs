@@ -1,0 +1,40 @@
+//! A file of revocation lists: lists that can be searched, or a sentence; and no list makes the judge
+//! believe a certificate that is revoked, or say more than that it cannot believe the list.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+
+use vouchsafe::tls::{crl::Crls, failure::Code, presented::Certificate};
+use vouchsafe_fuzz::{Signatures, ask, believing, chain, is_plain, now, reference};
+
+fuzz_target!(|input: &[u8]| {
+    let files = [("lists.pem".to_owned(), input.to_vec())];
+    let lists = match Crls::load(&files, now()) {
+        Ok(lists) => lists,
+        Err(error) => return is_plain(&error),
+    };
+    lists.skipped.iter().for_each(|skipped| is_plain(skipped));
+    for certificate in GOOD.iter().chain(&*REVOKED) {
+        let facts = certificate.facts.as_ref().expect("readable");
+        let bears = lists.issued_by(&facts.issuer_der);
+        assert!(bears || !lists.lists_serial(&facts.issuer_der, &facts.serial_der));
+    }
+    if lists.lists().is_empty() {
+        return;
+    }
+    let client = believing(lists);
+    for signatures in [Signatures::Real, Signatures::Blind] {
+        if let Err(failure) = ask(&client, &GOOD, &reference("good.gallery.test"), signatures) {
+            assert!(ABOUT_LISTS.contains(&failure.code()), "{failure:?}");
+            assert!(signatures == Signatures::Blind || failure.code() != Code::Revoked, "{failure:?}");
+        }
+    }
+});
+
+static GOOD: LazyLock<Vec<Certificate>> = LazyLock::new(|| chain(include_str!("../gallery/good.pem")));
+static REVOKED: LazyLock<Vec<Certificate>> = LazyLock::new(|| chain(include_str!("../gallery/revoked.pem")));
+
+const ABOUT_LISTS: [Code; 4] = [Code::CrlExpired, Code::CrlInvalid, Code::MalformedCertificate, Code::Revoked];

@@ -1,0 +1,231 @@
+//! What the targets share: whom to believe, how to ask the judge, and what must hold of every answer.
+//!
+//! All is fixed, so that an input that was found today fails tomorrow too: the gallery in `fuzz/gallery/`
+//! was made once (its keys are gone), and [`now`] is a moment at which it was good. What the targets need
+//! of vouchsafe's own types is built in [`believing`] and [`ask`] alone.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, LazyLock},
+};
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls_pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, pem::PemObject,
+};
+use time::OffsetDateTime;
+
+use vouchsafe::{
+    audit::event::Refused,
+    clock::Clock,
+    message::authority::Host,
+    route::{
+        policy::AddressRule,
+        upstream::{TrustHandle, Upstream},
+    },
+    tls::{
+        client::TlsClient,
+        crl::Crls,
+        failure::{Code, Finding, HandshakeFailure, Subject, VerificationFailure},
+        identity::ReferenceId,
+        judge::{self, Trust},
+        presented::{Certificate, Facts},
+        trust::TrustAnchors,
+    },
+};
+
+/// The root, an expired root, and the self-signed certificates that are trusted as they are.
+pub const BUNDLE: &str = include_str!("../gallery/bundle-plus.pem");
+
+/// The lists of the gallery's root and intermediate.
+pub const LISTS: &[u8] = include_bytes!("../gallery/gallery.crl");
+
+/// A day after the gallery was made.
+pub fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(MADE).expect("in range") + time::Duration::DAY
+}
+
+const MADE: i64 = 1_795_239_134;
+
+/// Certificates of a PEM text, as a server would present them.
+pub fn chain(pem: &str) -> Vec<Certificate> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).map(|der| Certificate::read(&der.expect("PEM"))).collect()
+}
+
+/// The reference identifier for a host.
+pub fn reference(host: &str) -> ReferenceId {
+    ReferenceId::of(&host.parse().expect("a host")).expect("a reference")
+}
+
+/// Settings that believe the gallery's bundle and these lists.
+pub fn believing(crls: Crls) -> Arc<TlsClient> {
+    let files = [("bundle.pem".to_owned(), BUNDLE.into())];
+    let anchors = TrustAnchors::from_pem("--ca-bundle bundle.pem", &files, Vec::new()).expect("a bundle");
+    let trust = Trust { anchors, crls: Arc::new(crls) };
+    Arc::new(TlsClient::new(Arc::new(trust), Clock::Fixed(now())).expect("settings"))
+}
+
+/// Asks the judge, and holds the answer against what must be true of every answer: an acceptance against
+/// the clerk's own reading, a refusal against the audit log.
+///
+/// # Panics
+/// Where something does not hold.
+pub fn ask(
+    client: &Arc<TlsClient>,
+    presented: &[Certificate],
+    reference: &ReferenceId,
+    signatures: Signatures,
+) -> Result<(), Box<VerificationFailure>> {
+    let trust = client.trust();
+    let verdict = judge::judge(trust, presented, reference, now(), signatures.algorithms()).map(drop);
+    match &verdict {
+        Ok(()) => is_sound(presented, reference),
+        Err(failure) => {
+            is_plausible(failure, presented, trust.anchors.certificates().len());
+            let upstream = Upstream {
+                host: Host::Name("upstream.example".into()),
+                port: 443,
+                dial_host: Host::Name("upstream.example".into()),
+                dial_port: 443,
+                reference: reference.clone(),
+                sni: None,
+                trust: TrustHandle(client.clone()),
+                addresses: AddressRule::any(),
+            };
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 443));
+            let refused =
+                HandshakeFailure { failure: (**failure).clone(), presented: presented.to_vec(), address, late: false };
+            is_recorded(&Refused {
+                id: "7f3a",
+                time: now(),
+                upstream: &upstream,
+                refused: &refused,
+                client: address,
+                listener: "forward",
+                method: "GET",
+                path: "/",
+            });
+        }
+    }
+    verdict
+}
+
+/// Who verifies signatures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signatures {
+    /// Nobody: every signature holds, so that changed certificates come as far as the last check.
+    Blind,
+    /// aws-lc, as in the program.
+    Real,
+}
+
+impl Signatures {
+    fn algorithms(self) -> &'static [&'static dyn SignatureVerificationAlgorithm] {
+        match self {
+            Self::Blind => &BLIND,
+            Self::Real => *REAL,
+        }
+    }
+}
+
+type Algorithm = &'static dyn SignatureVerificationAlgorithm;
+
+static REAL: LazyLock<&[Algorithm]> = LazyLock::new(|| default_provider().signature_verification_algorithms.all);
+
+static BLIND: LazyLock<Vec<Algorithm>> =
+    LazyLock::new(|| REAL.iter().map(|real| &*Box::leak(Box::new(Blind(*real))) as Algorithm).collect());
+
+/// Knows an algorithm by its name alone.
+#[derive(Debug)]
+struct Blind(Algorithm);
+
+impl SignatureVerificationAlgorithm for Blind {
+    fn verify_signature(&self, _key: &[u8], _message: &[u8], _signature: &[u8]) -> Result<(), InvalidSignature> {
+        Ok(())
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.0.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.0.signature_alg_id()
+    }
+}
+
+/// What was accepted is good in the clerk's eyes too, who reads with another parser.
+fn is_sound(presented: &[Certificate], reference: &ReferenceId) {
+    let own = presented.first().expect("nothing was presented, and accepted");
+    let subject = Subject::Presented(0);
+    let facts = own.facts.as_ref().expect("an accepted certificate can be read");
+    assert_eq!(facts.version, 3);
+    assert_eq!(judge::validity(own, subject, now()), None);
+    assert_eq!(judge::purpose(facts, subject), None);
+    assert_eq!(judge::strength(own, subject), None);
+    assert_eq!(judge::critical(own, subject), None);
+    assert!(bears(facts, reference), "{reference} is not in {:?}", facts.presented_names());
+}
+
+fn bears(facts: &Facts, reference: &ReferenceId) -> bool {
+    let ReferenceId::Dns(wanted) = reference else {
+        let ip: IpAddr = reference.value().parse().expect("an address");
+        return facts.ip_addresses.contains(&ip);
+    };
+    let wanted = wanted.as_ref();
+    let parent = wanted.split_once('.').map(|(_, parent)| parent);
+    facts.dns_names.iter().any(|name| {
+        name.eq_ignore_ascii_case(wanted)
+            || name.strip_prefix("*.").zip(parent).is_some_and(|(name, parent)| name.eq_ignore_ascii_case(parent))
+    })
+}
+
+/// A refusal is a verdict, about something that is there, with no finding told twice, in plain words.
+fn is_plausible(failure: &VerificationFailure, presented: &[Certificate], anchors: usize) {
+    let verdict = &failure.verdict;
+    assert_eq!(verdict.code == Code::NoCertificate, presented.is_empty());
+    assert_ne!(verdict.code, Code::Other, "{}", verdict.sentence);
+    is_plain(&failure.hint);
+    let mut told: Vec<(Code, Subject)> = Vec::new();
+    for Finding { code, subject, sentence } in std::iter::once(verdict).chain(&failure.also) {
+        assert!(code.is_verdict(), "{code}");
+        assert!(!told.contains(&(*code, *subject)), "{code} twice");
+        told.push((*code, *subject));
+        match subject {
+            Subject::Anchor(place) => assert!(*place < anchors),
+            Subject::Handshake => assert_eq!(*code, Code::NoCertificate),
+            Subject::Presented(place) => assert!(*place < presented.len()),
+        }
+        is_plain(sentence);
+    }
+    // Where the clerk can read it, too.
+    if let (Code::Expired | Code::NotYetValid, Subject::Presented(place)) = (verdict.code, verdict.subject)
+        && presented[place].facts.is_ok()
+    {
+        let outside = judge::validity(&presented[place], verdict.subject, now());
+        assert_eq!(outside.map(|finding| finding.code), Some(verdict.code));
+    }
+}
+
+/// A line of JSON is a line; the text for people has as many lines as it has sentences.
+fn is_recorded(refused: &Refused<'_>) {
+    let json = refused.json();
+    assert!(!json.contains(char::is_control));
+    let event: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(event["error.code"], refused.refused.failure.code().as_str());
+    let text = refused.text();
+    assert_eq!(text.split('\n').count(), 3 + refused.refused.failure.also.len());
+    assert!(!text.contains(|c: char| c != '\n' && c.is_control()));
+}
+
+/// Nothing in a text can move a terminal or reorder a line (Unicode's `Bidi_Control`), and it ends.
+///
+/// # Panics
+/// Where that does not hold.
+pub fn is_plain(text: &str) {
+    let moves = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    assert!(!text.contains(moves), "{text:?}");
+    assert!(text.len() <= 4096, "{} bytes: {text}", text.len());
+}
