@@ -5,10 +5,14 @@
 
 use std::sync::LazyLock;
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 
 use vouchsafe::tls::{crl::Crls, failure::Code, presented::Certificate};
-use vouchsafe_fuzz::{Signatures, ask, believing, chain, is_plain, now, reference};
+use vouchsafe_fuzz::{
+    Signatures, ask, believing, chain,
+    der::{self, Dice},
+    is_plain, now, reference,
+};
 
 fuzz_target!(|input: &[u8]| {
     let files = [("lists.pem".to_owned(), input.to_vec())];
@@ -31,6 +35,19 @@ fuzz_target!(|input: &[u8]| {
             assert!(ABOUT_LISTS.contains(&failure.code()), "{failure:?}");
             assert!(signatures == Signatures::Blind || failure.code() != Code::Revoked, "{failure:?}");
         }
+    }
+});
+
+// Half of the changes to a list in DER keep what surrounds the change readable.
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    let mut dice = Dice::new(seed);
+    let changed = if dice.below(2) == 0 { None } else { der::change(&data[..size], &mut dice, max_size) };
+    match changed {
+        Some(changed) => {
+            data[..changed.len()].copy_from_slice(&changed);
+            changed.len()
+        }
+        None => fuzzer_mutate(data, size, max_size),
     }
 });
 

@@ -8,11 +8,15 @@
 
 use std::sync::{Arc, LazyLock};
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use rustls_pki_types::CertificateDer;
 
 use vouchsafe::tls::{client::TlsClient, crl::Crls, identity::ReferenceId, presented::Certificate};
-use vouchsafe_fuzz::{LISTS, Signatures, ask, believing, chain, now, reference};
+use vouchsafe_fuzz::{
+    LISTS, Signatures, ask, believing, chain,
+    der::{self, Dice},
+    now, reference,
+};
 
 fuzz_target!(|input: &[u8]| {
     let Some((choice, rest)) = input.split_first() else { return };
@@ -22,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
     let client = if with_lists { &question.with_lists } else { &question.without };
     let signatures = if choice & 0x20 != 0 { Signatures::Blind } else { Signatures::Real };
 
-    let presented = split(rest);
+    let presented: Vec<_> = split(rest).into_iter().map(|der| Certificate::read(&CertificateDer::from(der))).collect();
     let verdict = ask(client, &presented, reference, signatures);
     if verdict.is_ok() && signatures == Signatures::Real {
         let own = &presented[0].der;
@@ -31,15 +35,49 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-fn split(mut rest: &[u8]) -> Vec<Certificate> {
-    let mut presented = Vec::new();
+// Half of the changes keep what surrounds the change readable.
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    let mut dice = Dice::new(seed);
+    match rearranged(&data[..size], &mut dice, max_size) {
+        Some(changed) => {
+            data[..changed.len()].copy_from_slice(&changed);
+            changed.len()
+        }
+        None => fuzzer_mutate(data, size, max_size),
+    }
+});
+
+/// Changes one certificate of a chain, or their order; None where libFuzzer shall do it, or it is too long.
+fn rearranged(input: &[u8], dice: &mut Dice, most: usize) -> Option<Vec<u8>> {
+    let (choice, rest) = input.split_first()?;
+    let mut ders: Vec<_> = split(rest).into_iter().map(<[u8]>::to_vec).collect();
+    if ders.is_empty() || dice.below(2) == 0 {
+        return None;
+    }
+    let (one, other) = (dice.below(ders.len()), dice.below(ders.len()));
+    match dice.below(16) {
+        0 => ders.swap(one, other),
+        1 => drop(ders.remove(one)),
+        2 => ders.insert(one, ders[other].clone()),
+        _ => ders[one] = der::change(&ders[one], dice, usize::from(u16::MAX))?,
+    }
+    let mut changed = vec![*choice];
+    for der in ders {
+        changed.extend(u16::try_from(der.len()).ok()?.to_be_bytes());
+        changed.extend(der);
+    }
+    (changed.len() <= most).then_some(changed)
+}
+
+fn split(mut rest: &[u8]) -> Vec<&[u8]> {
+    let mut ders = Vec::new();
     while let Some((length, behind)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes(*length)).min(behind.len());
         let (der, behind) = behind.split_at(length);
-        presented.push(Certificate::read(&CertificateDer::from(der)));
+        ders.push(der);
         rest = behind;
     }
-    presented
+    ders
 }
 
 struct Question {

@@ -4,6 +4,8 @@
 //! was made once (its keys are gone), and [`now`] is a moment at which it was good. What the targets need
 //! of vouchsafe's own types is built in [`believing`] and [`ask`] alone.
 
+pub mod der;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, LazyLock},
