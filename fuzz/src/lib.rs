@@ -199,9 +199,10 @@ fn is_plausible(failure: &VerificationFailure, presented: &[Certificate], anchor
         }
         is_plain(sentence);
     }
-    // Where the clerk can read it, too.
+    // Where the clerk can read them all; it looks at sixteen.
     if let (Code::Expired | Code::NotYetValid, Subject::Presented(place)) = (verdict.code, verdict.subject)
-        && presented[place].facts.is_ok()
+        && presented.len() <= 16
+        && presented.iter().all(|certificate| certificate.facts.is_ok())
     {
         let outside = judge::validity(&presented[place], verdict.subject, now());
         assert_eq!(outside.map(|finding| finding.code), Some(verdict.code));
