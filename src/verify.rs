@@ -24,7 +24,7 @@ use crate::{
         identity::ReferenceId,
         judge::{Accepted, Terms, Trust, judge},
         presented::Certificate,
-        trust::TrustAnchors,
+        trust::{TrustAnchors, not_pem},
     },
 };
 
@@ -130,7 +130,7 @@ pub fn chain(name: &str, bytes: &[u8]) -> Result<Vec<Certificate>, String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(bytes)
         .map(|der| der.map(|der| Certificate::read(&der)))
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("CHAIN `{name}`: not PEM: {error}"))?;
+        .map_err(|error| format!("CHAIN `{name}`: not PEM: {}", not_pem(&error)))?;
     if chain.is_empty() {
         return Err(format!(
             "CHAIN `{name}`: no certificate in it\nhint: it should hold CERTIFICATE blocks (PEM), the server's own first"

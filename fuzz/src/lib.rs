@@ -23,14 +23,15 @@ use vouchsafe::{
     message::authority::Host,
     route::{
         policy::AddressRule,
-        upstream::{TrustHandle, Upstream},
+        upstream::{TlsHandle, Upstream},
     },
     tls::{
-        client::TlsClient,
+        client::{TlsClient, TlsSettings, TlsVersion},
         crl::Crls,
-        failure::{Code, Finding, HandshakeFailure, Subject, VerificationFailure},
+        diagnose::Case,
+        failure::{Code, Finding, HandshakeFailure, Occasion, Subject, VerificationFailure},
         identity::ReferenceId,
-        judge::{self, Trust},
+        judge::{self, Terms, Trust},
         presented::{Certificate, Facts},
         trust::TrustAnchors,
     },
@@ -63,8 +64,9 @@ pub fn reference(host: &str) -> ReferenceId {
 pub fn believing(crls: Crls) -> Arc<TlsClient> {
     let files = [("bundle.pem".to_owned(), BUNDLE.into())];
     let anchors = TrustAnchors::from_pem("--ca-bundle bundle.pem", &files, Vec::new()).expect("a bundle");
-    let trust = Trust { anchors, crls: Arc::new(crls) };
-    Arc::new(TlsClient::new(Arc::new(trust), Clock::Fixed(now())).expect("settings"))
+    let trust = Trust { anchors: Arc::new(anchors), crls: Arc::new(crls), terms: Terms::default() };
+    let settings = TlsSettings { trust, min_version: TlsVersion::Tls12, client: None, report_only: None };
+    TlsClient::new(settings, Clock::Fixed(now())).expect("settings")
 }
 
 /// Asks the judge, and holds the answer against what must be true of every answer: an acceptance against
@@ -78,8 +80,9 @@ pub fn ask(
     reference: &ReferenceId,
     signatures: Signatures,
 ) -> Result<(), Box<VerificationFailure>> {
-    let trust = client.trust();
-    let verdict = judge::judge(trust, presented, reference, now(), signatures.algorithms()).map(drop);
+    let trust = &client.settings().trust;
+    let case = Case { trust, presented, reference, now: now(), pardoned: &[] };
+    let verdict = judge::judge(&case, signatures.algorithms()).map(drop);
     match &verdict {
         Ok(()) => is_sound(presented, reference),
         Err(failure) => {
@@ -91,12 +94,13 @@ pub fn ask(
                 dial_port: 443,
                 reference: reference.clone(),
                 sni: None,
-                trust: TrustHandle(client.clone()),
+                tls: TlsHandle(client.clone()),
                 addresses: AddressRule::any(),
             };
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 443));
+            let occasion = Occasion::Handshake;
             let refused =
-                HandshakeFailure { failure: (**failure).clone(), presented: presented.to_vec(), address, late: false };
+                HandshakeFailure { failure: (**failure).clone(), presented: presented.to_vec(), address, occasion };
             is_recorded(&Refused {
                 id: "7f3a",
                 time: now(),
@@ -106,6 +110,7 @@ pub fn ask(
                 listener: "forward",
                 method: "GET",
                 path: "/",
+                generation: 1,
             });
         }
     }
@@ -211,10 +216,10 @@ fn is_plausible(failure: &VerificationFailure, presented: &[Certificate], anchor
 
 /// A line of JSON is a line; the text for people has as many lines as it has sentences.
 fn is_recorded(refused: &Refused<'_>) {
-    let json = refused.json();
-    assert!(!json.contains(char::is_control));
-    let event: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let event = refused.json();
     assert_eq!(event["error.code"], refused.refused.failure.code().as_str());
+    let json = serde_json::Value::Object(event).to_string();
+    assert!(!json.contains(char::is_control));
     let text = refused.text();
     assert_eq!(text.split('\n').count(), 3 + refused.refused.failure.also.len());
     assert!(!text.contains(|c: char| c != '\n' && c.is_control()));

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::presented::Certificate;
+use super::{presented::Certificate, trust::not_pem};
 
 /// A certificate with its chain and its key. The key is never shown.
 pub struct ClientIdentity {
@@ -31,7 +31,7 @@ impl ClientIdentity {
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, String> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<_, _>>()
-            .map_err(|error| format!("the certificate is not PEM: {error}"))?;
+            .map_err(|error| format!("the certificate is not PEM: {}", not_pem(&error)))?;
         let Some(own) = chain.first() else {
             return Err("there is no CERTIFICATE block in the certificate's file".into());
         };

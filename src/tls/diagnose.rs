@@ -410,17 +410,17 @@ mod tests {
     use certs_dev::{Bundle, Gallery};
 
     use super::*;
-    use crate::tls::trust::TrustAnchors;
+    use crate::tls::{judge::Terms, trust::TrustAnchors};
 
     #[test]
     fn what_only_the_judge_can_read_is_refused_in_words_too() {
         let now = OffsetDateTime::UNIX_EPOCH;
         let bundle = Gallery::new(now).unwrap().bundle(Bundle::Root);
         let anchors = TrustAnchors::from_pem("--ca-bundle", &[], bundle).unwrap();
-        let trust = Trust { anchors, crls: Arc::default() };
+        let trust = Trust { anchors: Arc::new(anchors), crls: Arc::default(), terms: Terms::default() };
         let presented = [Certificate::read(&CertificateDer::from(vec![0x30, 0]))];
         let reference = ReferenceId::of(&"good.example".parse().unwrap()).unwrap();
-        let case = Case { trust: &trust, presented: &presented, reference: &reference, now };
+        let case = Case { trust: &trust, presented: &presented, reference: &reference, now, pardoned: &[] };
         let time = UnixTime::since_unix_epoch(Duration::from_secs(86_400));
         for (error, code, expected) in [
             (

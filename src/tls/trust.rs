@@ -126,7 +126,7 @@ impl TrustAnchors {
 }
 
 /// Why a text is not PEM. Nothing of the text is repeated: it may be a key in the wrong file.
-pub(super) fn not_pem(error: &pem::Error) -> &'static str {
+pub(crate) fn not_pem(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::Base64Decode(_) => "the text of a block is not base64",
         pem::Error::IllegalSectionStart { .. } => "a `-----BEGIN` line does not end in `-----`",
