@@ -288,10 +288,14 @@ fn ip(octets: &[u8]) -> Option<IpAddr> {
 /// Makes a text from the network harmless: control characters, and what reorders a line, are escaped;
 /// what is very long is cut.
 pub fn escape(text: &str) -> String {
-    const MOST: usize = 300;
-    let mut safe = String::with_capacity(text.len().min(MOST));
+    escape_within(text, 300)
+}
+
+/// The same, cut after about `most` bytes.
+pub fn escape_within(text: &str, most: usize) -> String {
+    let mut safe = String::with_capacity(text.len().min(most));
     for c in text.chars() {
-        if safe.len() >= MOST {
+        if safe.len() >= most {
             safe.push('…');
             break;
         }
