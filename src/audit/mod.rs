@@ -3,6 +3,7 @@
 
 pub mod chains;
 pub mod blocks;
+pub mod entry;
 pub mod event;
 pub mod fold;
 pub mod sink;
