@@ -7,3 +7,4 @@ pub mod entry;
 pub mod event;
 pub mod fold;
 pub mod sink;
+pub mod summary;
