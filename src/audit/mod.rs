@@ -6,5 +6,7 @@ pub mod blocks;
 pub mod entry;
 pub mod event;
 pub mod fold;
+pub mod report;
 pub mod sink;
 pub mod summary;
+pub mod survey;
