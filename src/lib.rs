@@ -37,7 +37,7 @@
 //! | [`tls`] | whom to believe: judge, evidence, words; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`connect`] | every outbound socket; only verified ones leave | `message`, `route::upstream`, `tls` |
-//! | [`audit`] | what is remembered about refusals | `clock`, `route::upstream`, `tls` |
+//! | [`audit`] | what is remembered about refusals, and summed up | `clock`, `route::upstream`, `tls` |
 //! | [`proxy`] | the way of one request, and all its ends | `audit`, `clock`, `connect`, `message`, `route`, `tls` |
 //! | [`server`] | the doors inward: listeners and client connections | `message::authority`, `proxy` |
 //! | [`config`] | what was said, made into what is true | the settings of all rooms above |
@@ -46,6 +46,7 @@
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging`, `server` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `demo`, `logging`, `server` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `clock`, `config`, `demo`, `logging`, `server` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.

@@ -1,8 +1,8 @@
 //! What is remembered about refusals: one event per refused handshake, for auditors; and what many of
 //! them say together.
 
-pub mod chains;
 pub mod blocks;
+pub mod chains;
 pub mod entry;
 pub mod event;
 pub mod fold;

@@ -4,8 +4,10 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Deserializer};
+use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
 use crate::{
+    audit::summary::Order,
     logging::{LogFormat, LogLevel},
     proxy::{
         FieldCase, HostPolicy,
@@ -26,12 +28,83 @@ pub struct Cli {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Says what audit logs hold: which upstreams were refused, why, how often, and when.
+    Audit(AuditArgs),
     /// Shows what passes and what is refused, on a gallery of servers made for it.
     Demo(DemoArgs),
     /// Runs the proxy until SIGTERM.
     Run(Box<RunArgs>),
     /// Judges a chain from a file, as the proxy would judge a server's.
     Verify(VerifyArgs),
+}
+
+/// `vouchsafe audit`
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Audit logs, plain or packed by gzip; `-` is standard input. Each line is one event.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// Only events recorded then or later: `2026-11-20T08:00:00Z`, `2026-11-20` (from 00:00 UTC), or how
+    /// long ago, as in `24h` or `7d`.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<Moment>,
+
+    /// Only events recorded before that; written as for `--since`.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<Moment>,
+
+    /// Only events of this upstream; without a port, of all its ports.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub upstream: Option<String>,
+
+    /// Only events of this class, as in `expired`; docs/failures.md has them all.
+    #[arg(long, value_name = "CODE")]
+    pub code: Option<String>,
+
+    /// What comes first.
+    #[arg(long, value_name = "ORDER", default_value = "last")]
+    pub sort: Order,
+
+    /// One JSON document instead of text; docs/audit-log.md says what is in it.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A point in time as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long before now.
+    Ago(Duration),
+    /// Then.
+    At(OffsetDateTime),
+}
+
+impl Moment {
+    /// When that is; what would be before all time is as early as can be said.
+    pub fn resolve(self, now: OffsetDateTime) -> OffsetDateTime {
+        match self {
+            Self::Ago(age) => now.checked_sub(age.try_into().unwrap_or(time::Duration::MAX)).unwrap_or(FIRST),
+            Self::At(at) => at,
+        }
+    }
+}
+
+const FIRST: OffsetDateTime = Date::MIN.midnight().assume_utc();
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let day = || Date::parse(text, format_description!("[year]-[month]-[day]"));
+        if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339).or_else(|_| day().map(|day| day.midnight().assume_utc()))
+        {
+            return Ok(Self::At(at));
+        }
+        humantime::parse_duration(text)
+            .map(Self::Ago)
+            .map_err(|_| "write it as in `2026-11-20T08:00:00Z`, `2026-11-20`, `24h` or `7d`".into())
+    }
 }
 
 /// `vouchsafe demo`
@@ -402,5 +475,34 @@ impl TryFrom<String> for Span {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn moments_as_people_write_them() {
+        let now = datetime!(2026-11-21 12:00 UTC);
+        for (text, at) in [
+            ("2026-11-20T08:00:00Z", Some(datetime!(2026-11-20 08:00 UTC))),
+            ("2026-11-20T08:00:00+01:00", Some(datetime!(2026-11-20 07:00 UTC))),
+            ("2026-11-20", Some(datetime!(2026-11-20 00:00 UTC))),
+            ("24h", Some(datetime!(2026-11-20 12:00 UTC))),
+            ("7d", Some(datetime!(2026-11-14 12:00 UTC))),
+            ("1h 30m", Some(datetime!(2026-11-21 10:30 UTC))),
+            ("0s", Some(now)),
+            ("100000years", Some(FIRST)),
+            ("2026-11-31", None),
+            ("2026-11-20T08:00:00", None),
+            ("yesterday", None),
+            ("24", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse::<Moment>().ok().map(|moment| moment.resolve(now)), at, "{text}");
+        }
     }
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod answers;
 mod audit;
+mod audit_summary;
 mod faults;
 mod forward_listener;
 mod forwarding;
