@@ -168,8 +168,7 @@ fn path(
     at: OffsetDateTime,
     algorithms: Algorithms<'_>,
 ) -> Result<Accepted, (webpki::Error, Option<Finding>)> {
-    let intermediates: Vec<CertificateDer<'_>> =
-        case.presented.iter().skip(1).map(|certificate| certificate.der.clone()).collect();
+    let (intermediates, is_cut) = nearest(case.presented);
     let objection = RefCell::new(None);
     let accepted = RefCell::new(None);
     let ask = |path: &VerifiedPath<'_>| match question(case, path, algorithms) {
@@ -192,10 +191,46 @@ fn path(
             None,
             Some(&ask),
         )
-        .map_err(|error| (error, objection.take()))?;
+        .map_err(|error| {
+            let is_readable = case.presented.iter().all(|certificate| certificate.facts.is_ok());
+            let error = match error {
+                webpki::Error::UnknownIssuer if is_cut => webpki::Error::MaximumPathBuildCallsExceeded,
+                webpki::Error::UnknownIssuer if !is_readable => webpki::Error::BadDer,
+                error => error,
+            };
+            (error, objection.take())
+        })?;
     // webpki does not end well without having asked; should it ever, nobody is believed.
     accepted.take().ok_or((webpki::Error::UnknownIssuer, None))
 }
+
+/// The presented certificates that by their names may stand above the server's own, nearest first and each
+/// once, [`MOST_TRIED`] at most; and whether more were left out. webpki reads all that it is given at each step
+/// of its search: with what fits into one handshake that would keep a worker busy for many seconds.
+fn nearest(presented: &[Certificate]) -> (Vec<CertificateDer<'_>>, bool) {
+    let mut way: Vec<(&Certificate, &Facts)> = presented.first().and_then(readable).into_iter().collect();
+    let mut next = 0;
+    while let Some((_, below)) = way.get(next).copied() {
+        for (above, facts) in presented.iter().skip(1).filter_map(readable) {
+            if facts.subject_der == below.issuer_der && way.iter().all(|(known, _)| known.der != above.der) {
+                way.push((above, facts));
+            }
+        }
+        if way.len() > MOST_TRIED + 1 {
+            break;
+        }
+        next += 1;
+    }
+    let found = way.len();
+    (way.into_iter().skip(1).take(MOST_TRIED).map(|(above, _)| above.der.clone()).collect(), found > MOST_TRIED + 1)
+}
+
+fn readable(certificate: &Certificate) -> Option<(&Certificate, &Facts)> {
+    certificate.facts.as_ref().ok().map(|facts| (certificate, facts))
+}
+
+/// webpki goes no further than 6 up; more is for CAs that certify each other.
+const MOST_TRIED: usize = 16;
 
 /// Whether an error is about how the certificate was issued, which does not matter for one that stands in
 /// the bundle itself. Revocation, a missing pin, and what is not known here always matter.
