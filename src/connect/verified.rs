@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerIncompatible, ProtocolVersion};
+use rustls::{
+    AlertDescription, CertificateError, Error as TlsError, InvalidMessage, PeerIncompatible, ProtocolVersion,
+};
 use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::SockRef;
 use tokio::{
@@ -204,11 +206,18 @@ fn explain(error: &io::Error, client: &ClientAuth, least: TlsVersion) -> Finding
             io::ErrorKind::UnexpectedEof => {
                 finding(Code::ClosedInHandshake, "the server closed the connection during the handshake".into())
             }
+            // rustls' own limit, which it reports as the reader's failure.
+            io::ErrorKind::InvalidData => finding(Code::TlsProtocol, format!("the TLS handshake failed: {error}")),
             _ => finding(Code::ClosedInHandshake, format!("the connection broke during the handshake: {error}")),
         };
     };
     match tls {
-        TlsError::InvalidMessage(_) => finding(Code::NotTls, "what answers there does not speak TLS".into()),
+        TlsError::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
+            finding(Code::NotTls, "what answers there does not speak TLS".into())
+        }
+        TlsError::InvalidMessage(
+            InvalidMessage::CertificatePayloadTooLarge | InvalidMessage::HandshakePayloadTooLarge,
+        ) => finding(Code::TlsProtocol, "the server sent a handshake message of more than 64 KiB".into()),
         TlsError::AlertReceived(AlertDescription::ProtocolVersion)
         | TlsError::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
