@@ -240,29 +240,17 @@ fn explain(error: &io::Error, client: &ClientAuth, least: TlsVersion) -> Finding
     }
 }
 
-/// What a server's alert means. One that asked for a client certificate hardly ever says so in its alert.
+/// What a server's alert means.
 fn refused(alert: AlertDescription, client: &ClientAuth) -> Finding {
-    use AlertDescription as A;
-    let of_certificate = matches!(
-        alert,
-        A::AccessDenied
-            | A::BadCertificate
-            | A::CertificateExpired
-            | A::CertificateRequired
-            | A::CertificateRevoked
-            | A::CertificateUnknown
-            | A::DecryptError
-            | A::HandshakeFailure
-            | A::UnknownCA
-            | A::UnsupportedCertificate
-    );
-    match (&client.certificate, of_certificate && client.asked || alert == A::CertificateRequired) {
+    match (&client.certificate, is_about_client_certificate(alert, client)) {
         (Some(sha256), true) => {
             let sentence = format!("the server refused our client certificate, sha256 {sha256} (alert {alert:?})");
             finding(Code::ClientCertRefused, sentence)
         }
         (None, true) => finding(Code::ClientCertRequired, "the server demands a client certificate".into()),
-        (_, false) => finding(Code::HandshakeRefused, format!("the server refused the handshake (alert {alert:?})")),
+        (_, false) => {
+            finding(Code::HandshakeRefused, format!("the server refused the handshake (alert {alert:?})"))
+        }
     }
 }
 
@@ -351,12 +339,16 @@ impl AsyncWrite for Verified {
 }
 
 /// A TLS 1.3 server says only after the handshake what it holds of our client certificate: its alert comes
-/// with the first read (RFC 8446 section 4.4.2.4).
+/// with the first read (RFC 8446 section 4.4.2.4). Any other alert is the end of a verified connection.
 pub fn refused_late(error: &hyper::Error, peer: &Peer) -> Option<Rc<HandshakeFailure>> {
+    if peer.tls_version != TlsVersion::Tls13 {
+        return None;
+    }
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
         if let Some(io) = inner.downcast_ref::<io::Error>()
             && let Some(TlsError::AlertReceived(alert)) = io.get_ref().and_then(|inner| inner.downcast_ref())
+            && is_about_client_certificate(*alert, &peer.client)
         {
             let failure = failure(refused(*alert, &peer.client));
             let (address, occasion) = (peer.address, Occasion::After);
@@ -365,4 +357,22 @@ pub fn refused_late(error: &hyper::Error, peer: &Peer) -> Option<Rc<HandshakeFai
         source = inner.source();
     }
     None
+}
+
+/// RFC 8446 section 6.2, and what servers say in practice: hardly ever that it is about a certificate of ours.
+fn is_about_client_certificate(alert: AlertDescription, client: &ClientAuth) -> bool {
+    use AlertDescription as A;
+    let may_be = matches!(
+        alert,
+        A::AccessDenied
+            | A::BadCertificate
+            | A::CertificateExpired
+            | A::CertificateRevoked
+            | A::CertificateUnknown
+            | A::DecryptError
+            | A::HandshakeFailure
+            | A::UnknownCA
+            | A::UnsupportedCertificate
+    );
+    may_be && client.asked || alert == A::CertificateRequired
 }
