@@ -115,7 +115,7 @@ impl Proxy {
                 _ if failed.error.is_parse() => {
                     return Err(Failure::BadResponse(failed.error.to_string()));
                 }
-                _ => return Err(Failure::UpstreamClosed(failed.error.to_string())),
+                _ => return Err(Failure::UpstreamClosed(with_causes(&failed.error))),
             };
         }
     }
@@ -182,6 +182,17 @@ async fn wait(
 /// The upstream went out of the settings while a request for it was on its way.
 fn gone(upstream: &Upstream) -> Failure {
     Failure::Route(RouteError::Denied { host: upstream.host.clone(), port: upstream.port })
+}
+
+/// What hyper says, and what lies under it: a broken TLS rule, or the system's word.
+fn with_causes(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 enum Ended {
