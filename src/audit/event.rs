@@ -107,7 +107,7 @@ impl Refused<'_> {
                 put("tls.server.not_after", rfc3339(facts.not_after).into());
                 put("tls.server.x509.serial_number", facts.serial.as_str().into());
                 put("tls.server.x509.subject.common_name", facts.common_name.clone().into());
-                put("tls.server.x509.alternative_names", facts.presented_names().into());
+                put("tls.server.x509.alternative_names", names(presented).into());
                 put("tls.server.x509.signature_algorithm", facts.signature_algorithm.as_str().into());
                 put("tls.server.x509.public_key_algorithm", facts.key.describe().into());
             }

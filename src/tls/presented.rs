@@ -149,7 +149,7 @@ impl Facts {
             common_name: cert.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).map(escape),
             issuer: escape(&cert.issuer().to_string()),
             issuer_der: cert.issuer().as_raw().to_vec(),
-            serial: HEXLOWER.encode(cert.raw_serial()),
+            serial: escape(&HEXLOWER.encode(cert.raw_serial())),
             serial_der: cert.raw_serial().to_vec(),
             not_before: validity.not_before.to_datetime(),
             not_after: validity.not_after.to_datetime(),
