@@ -114,6 +114,7 @@ impl Case<'_> {
             }
             Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => self
                 .first(|certificate, subject, _| judge::strength(certificate, subject))
+                .or_else(|| self.broken_rung().filter(|finding| finding.code == Code::IssuerKeyMismatch))
                 .unwrap_or_else(|| self.own(Code::UnsupportedKey, "is signed with a key of a kind that is not taken")),
             Error::BadDer
             | Error::BadDerTime
@@ -261,6 +262,11 @@ impl Case<'_> {
     /// A signature does not hold: a weak key that cannot be used, a CA made anew under its old name, or
     /// a certificate that was changed.
     fn bad_signature(&self) -> Finding {
+        self.broken_rung()
+            .unwrap_or_else(|| self.own(Code::BadSignature, "or one above it does not bear its issuer's signature"))
+    }
+
+    fn broken_rung(&self) -> Option<Finding> {
         let way = self.way_up();
         let mut ladder: Vec<_> =
             way.iter().map(|place| (&self.presented[*place], Subject::Presented(*place))).collect();
@@ -273,7 +279,7 @@ impl Case<'_> {
         ladder.extend(named.map(|(place, anchor)| (anchor, Subject::Anchor(place))).next());
         let keys = ladder.iter().filter(|(certificate, _)| is_rsa(certificate));
         if let Some(finding) = keys.copied().find_map(|(c, s)| judge::strength(c, s)) {
-            return finding;
+            return Some(finding);
         }
         for rung in ladder.windows(2) {
             let ((child, subject), (issuer, above)) = (rung[0], rung[1]);
@@ -293,9 +299,9 @@ impl Case<'_> {
             };
             let sentence =
                 format!("{} `{}` claims to be signed by `{}`, but {why}", kind(subject), child.name(), has.subject);
-            return Finding { code, subject, sentence };
+            return Some(Finding { code, subject, sentence });
         }
-        self.own(Code::BadSignature, "or one above it does not bear its issuer's signature")
+        None
     }
 
     fn purposes(&self) -> Option<Finding> {
