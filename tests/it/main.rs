@@ -12,6 +12,7 @@ mod faults;
 mod forward_listener;
 mod forwarding;
 mod glance15;
+mod hostile;
 mod life;
 mod messages;
 mod reload;

@@ -1,7 +1,9 @@
 //! What the tests share: the built program, and servers for it to meet.
 
+pub mod der;
 pub mod gallery;
 pub mod glance15;
+pub mod hostile;
 pub mod image_server;
 pub mod origin;
 pub mod proxy;

@@ -49,8 +49,8 @@ impl Log {
 }
 
 impl Proxy {
-    /// Starts the program with these flags, one worker, a JSON log and an audit log, and waits until it
-    /// is ready.
+    /// Starts the program with these flags, one worker, a JSON log (or text, where the flags say so) and an
+    /// audit log, and waits until it is ready.
     pub fn start<S: AsRef<str>>(flags: &[S]) -> Self {
         Self::start_with(flags, &[])
     }
@@ -60,14 +60,13 @@ impl Proxy {
         let directory = super::dir();
         let audit = directory.path().join("audit.jsonl");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vouchsafe"));
-        command.args(["run", "--log-format", "json", "--threads", "1"]);
-        if !flags.iter().any(|flag| flag.as_ref() == "--fold-repeats") {
-            // Tests count events.
-            command.args(["--fold-repeats", "1ns"]);
-        }
-        if !flags.iter().any(|flag| flag.as_ref() == "--audit-log") {
-            command.arg("--audit-log");
-            command.arg(&audit);
+        command.args(["run", "--threads", "1"]);
+        // Tests count events, so repeats are not folded.
+        let usual = [("--log-format", "json"), ("--fold-repeats", "1ns"), ("--audit-log", &audit.display().to_string())];
+        for (flag, value) in usual {
+            if !flags.iter().any(|said| said.as_ref() == flag) {
+                command.args([flag, value]);
+            }
         }
         command.args(flags.iter().map(AsRef::as_ref));
         without_ambient(&mut command);
@@ -85,9 +84,15 @@ impl Proxy {
             filling.more.notify_all();
         });
         let mut proxy = Self { child, log, addresses: Vec::new(), directory };
-        proxy.wait_for_log("the ready line", |event| event["message"] == "ready");
-        let listening = proxy.log().into_iter().filter(|event| event["message"] == "listening");
-        proxy.addresses = listening.map(|event| event["address"].as_str().unwrap().parse().unwrap()).collect();
+        let [address, ready] = match flags.iter().any(|said| said.as_ref() == "--log-format") {
+            false => ["\"address\":\"", "\"message\":\"ready\""],
+            true => ["listening address=", " ready listeners="],
+        };
+        proxy.wait_for_line("the ready line", |line| line.contains(ready).then_some(()));
+        let log = proxy.raw_log();
+        let listening = log.lines().filter_map(|line| line.split_once(address)).map(|(_, rest)| rest);
+        proxy.addresses =
+            listening.map(|rest| rest.split(['"', ' ']).next().unwrap().parse().expect("an address")).collect();
         proxy
     }
 
@@ -126,16 +131,19 @@ impl Proxy {
 
     /// Waits for a log line that fits.
     pub fn wait_for_log(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_line(what, |line| serde_json::from_str(line).ok().filter(|event| fits(event)))
+    }
+
+    /// Waits for a line that something can be made of.
+    pub fn wait_for_line<T>(&self, what: &str, make: impl Fn(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut guard = self.log.lock();
         let mut seen = 0;
         loop {
             while let Some(line) = guard.0.get(seen) {
                 seen += 1;
-                if let Ok(event) = serde_json::from_str(line)
-                    && fits(&event)
-                {
-                    return event;
+                if let Some(made) = make(line) {
+                    return made;
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
