@@ -18,4 +18,5 @@ mod messages;
 mod reload;
 mod replicator33;
 mod report_only;
+mod tls_attacks;
 mod verification;
