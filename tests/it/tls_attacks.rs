@@ -192,8 +192,8 @@ async fn whoever_breaks_a_rule_of_the_handshake_is_refused() {
         ("early-data-finished-12", Refused("tls_protocol")),
         ("early-data-13", Refused("tls_protocol")),
         ("early-data-finished-13", Refused("tls_protocol")),
-        ("client-cert-12", Refused("handshake_refused")),
-        ("client-cert-bad-12", Refused("handshake_refused")),
+        ("client-cert-12", Refused("client_cert_required")),
+        ("client-cert-bad-12", Refused("client_cert_required")),
     ])
     .await;
 }
@@ -238,7 +238,7 @@ async fn a_verified_server_that_breaks_the_rules_later_is_a_mishap() {
     let gone = Mishap("upstream_closed|bad_response");
     meet_all(&[
         ("client-cert-13", RefusedLate("client_cert_required")),
-        ("client-cert-bad-13", RefusedLate("handshake_refused")),
+        ("client-cert-bad-13", RefusedLate("client_cert_required")),
         ("late-alert-12", gone),
         ("late-alert-13", gone),
         ("late-handshake-alert-12", gone),
