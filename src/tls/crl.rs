@@ -551,3 +551,7 @@ fn sections(name: &str, bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer
     }
     Ok(found)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
