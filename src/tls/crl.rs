@@ -9,7 +9,8 @@
 //! - a serial number on any list of its issuer is revoked, whatever the scope;
 //! - a list past its nextUpdate, and a certificate that no list covers, are the [`CrlPolicy`]'s to judge.
 //!
-//! Indirect, delta and reason-partitioned lists are refused when they are loaded.
+//! Indirect, delta and reason-partitioned lists are refused when they are loaded, and so is one whose scope was not
+//! read whole.
 
 use std::{fmt, str::FromStr, sync::OnceLock};
 
@@ -20,7 +21,7 @@ use rustls_pki_types::{
 use time::OffsetDateTime;
 use webpki::{CertRevocationList, OwnedCertRevocationList, RevocationReason};
 use x509_parser::{
-    asn1_rs::ToDer,
+    asn1_rs::{Oid, ToDer, oid},
     certificate::X509Certificate,
     extensions::{DistributionPointName, GeneralName, IssuingDistributionPoint, ParsedExtension},
     prelude::FromDer,
@@ -160,7 +161,7 @@ enum Covered {
     All,
     Authorities,
     EndEntities,
-    /// Attribute certificates, which are none of ours.
+    /// Attribute certificates, which are none of ours; or a contradiction.
     None,
 }
 
@@ -344,23 +345,24 @@ impl List {
         let (_, parsed) = CertificateRevocationList::from_der(der).map_err(|error| {
             CrlError::Unreadable(format!("{name}: not a revocation list: {}", escape(&error.to_string())))
         })?;
-        let searched = OwnedCertRevocationList::from_der(der).map_err(|error| {
+        let cannot_be_used = |why: String| {
             let issuer = escape(&parsed.issuer().to_string());
-            CrlError::Unusable(format!(
-                "{name}: the revocation list of `{issuer}` cannot be used: {}",
-                unusable(&error)
-            ))
-        })?;
-        let (mut authority_key, mut scope) = (None, Scope::default());
+            CrlError::Unusable(format!("{name}: the revocation list of `{issuer}` cannot be used: {why}"))
+        };
+        let searched = OwnedCertRevocationList::from_der(der).map_err(|error| cannot_be_used(unusable(&error)))?;
+        let (mut authority_key, mut scope) = (None, Some(Scope::default()));
         for extension in parsed.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::AuthorityKeyIdentifier(id) => {
                     authority_key = id.key_identifier.as_ref().map(|id| id.0.to_vec());
                 }
                 ParsedExtension::IssuingDistributionPoint(point) => scope = Scope::of(point),
+                ParsedExtension::ParseError { .. } if extension.oid == ISSUING_DISTRIBUTION_POINT => scope = None,
                 _ => {}
             }
         }
+        let scope =
+            scope.ok_or_else(|| cannot_be_used(unusable(&webpki::Error::UnsupportedCrlIssuingDistributionPoint)))?;
         Ok(Self {
             issuer: parsed.issuer().as_raw().to_vec(),
             issuer_name: escape(&parsed.issuer().to_string()),
@@ -416,6 +418,8 @@ impl List {
         Some(Finding { code: Code::Revoked, subject: rung.child.1, sentence })
     }
 }
+
+const ISSUING_DISTRIBUTION_POINT: Oid<'static> = oid!(2.5.29.28);
 
 /// What kind of list it is that cannot be used.
 fn unusable(error: &webpki::Error) -> String {
@@ -483,14 +487,19 @@ fn identifier(algorithm: &AlgorithmIdentifier<'_>) -> Option<Vec<u8>> {
 }
 
 impl Scope {
-    fn of(point: &IssuingDistributionPoint<'_>) -> Self {
+    /// None where it cannot be told: webpki takes no list whose point has no name, so where none was read, a part
+    /// was passed over, and the list would be taken for one of all certificates.
+    fn of(point: &IssuingDistributionPoint<'_>) -> Option<Self> {
         let kind = match point {
-            IssuingDistributionPoint { only_contains_attribute_certs: true, .. } => Covered::None,
+            IssuingDistributionPoint { only_contains_attribute_certs: true, .. }
+            | IssuingDistributionPoint { only_contains_ca_certs: true, only_contains_user_certs: true, .. } => {
+                Covered::None
+            }
             IssuingDistributionPoint { only_contains_ca_certs: true, .. } => Covered::Authorities,
             IssuingDistributionPoint { only_contains_user_certs: true, .. } => Covered::EndEntities,
             _ => Covered::All,
         };
-        Self { kind, names: point.distribution_point.as_ref().map(point_names).unwrap_or_default() }
+        Some(Self { kind, names: point_names(point.distribution_point.as_ref()?) })
     }
 
     fn covers(&self, child: &Certificate, facts: &Facts) -> bool {

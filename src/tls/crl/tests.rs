@@ -196,6 +196,18 @@ fn a_list_for_a_distribution_point_covers_what_points_there() {
     }
 }
 
+#[test]
+fn a_scope_that_cannot_be_read_is_not_taken_for_all() {
+    let root = Ca::root("Root");
+    let list = root.list(&Draft { at: Some(HERE), only: Some(CrlScope::CaCertsOnly), ..Draft::default() });
+    assert!(Crls::load(&[("good".into(), list.0.clone())], NOW).is_ok());
+    // The name [6] is longer than what holds it: webpki does not look so deep.
+    let length = u8::try_from(HERE.len()).unwrap();
+    let odd = root.altered(&list, &[0x86, length, b'h'], &[0x86, length + 1, b'h']);
+    let refused = Crls::load(&[("odd".into(), odd.0)], NOW);
+    assert!(matches!(&refused, Err(CrlError::Unusable(why)) if why.starts_with("odd: ")), "{refused:?}");
+}
+
 /// An authority of these tests.
 struct Ca(CertifiedIssuer<'static, KeyPair>);
 
