@@ -359,9 +359,7 @@ impl<'a> Build<'a> {
         let options = self.options;
         let crls = self.crls("--crl", &options.crl);
         let crl_policy = self.crl_policy("--crl-policy", &options.crl_policy, CrlPolicy::default());
-        if options.crl.is_empty() && crl_policy.unknown == Leniency::Refuse {
-            self.problems.push("--crl-policy `unknown=refuse`: there is no --crl, so nothing could be accepted".into());
-        }
+        self.lists_for("--crl-policy", crl_policy, &crls);
         let client = match (&options.client_cert, &options.client_key) {
             (None, None) => {
                 let of = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -399,6 +397,14 @@ impl<'a> Build<'a> {
 
     fn crl_policy(&mut self, what: &str, rules: &[String], policy: CrlPolicy) -> CrlPolicy {
         self.each(what, rules, str::parse::<CrlRule>).into_iter().fold(policy, CrlPolicy::with)
+    }
+
+    fn lists_for(&mut self, what: &str, policy: CrlPolicy, crls: &Crls) {
+        if crls.is_empty() && policy.unknown == Leniency::Refuse {
+            self.problems.push(format!(
+                "{what} `unknown=refuse`: there is no revocation list to answer\nhint: give the CAs' lists with --crl"
+            ));
+        }
     }
 
     /// A key may stand in the certificate's file.
@@ -516,6 +522,9 @@ impl<'a> Build<'a> {
         }
         let terms = &mut own.trust.terms;
         terms.crl_policy = self.crl_policy(&key("crl_policy"), &said.crl_policy, terms.crl_policy);
+        if !said.crl_policy.is_empty() {
+            self.lists_for(&key("crl_policy"), terms.crl_policy, &own.trust.crls);
+        }
         terms.pins = self.each(&key("pins"), &said.pins, |text| text.parse().map_err(str::to_owned));
         if let Some(named) = &said.identity {
             let read = identity(self.files, &key("identity"), named);

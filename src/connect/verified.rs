@@ -248,9 +248,7 @@ fn refused(alert: AlertDescription, client: &ClientAuth) -> Finding {
             finding(Code::ClientCertRefused, sentence)
         }
         (None, true) => finding(Code::ClientCertRequired, "the server demands a client certificate".into()),
-        (_, false) => {
-            finding(Code::HandshakeRefused, format!("the server refused the handshake (alert {alert:?})"))
-        }
+        (_, false) => finding(Code::HandshakeRefused, format!("the server refused the handshake (alert {alert:?})")),
     }
 }
 

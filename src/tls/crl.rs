@@ -213,6 +213,11 @@ impl Crls {
         Ok(all)
     }
 
+    /// Whether there is no list at all.
+    pub fn is_empty(&self) -> bool {
+        self.lists.is_empty()
+    }
+
     /// Whether any list with the name of this certificate's issuer holds its serial number, whoever signed
     /// it: for certificates that are believed without a path.
     pub fn names(&self, facts: &Facts) -> bool {
@@ -233,7 +238,7 @@ impl Crls {
         algorithms: Algorithms<'_>,
     ) -> Result<Option<OffsetDateTime>, Finding> {
         let mut until: Option<OffsetDateTime> = None;
-        if self.lists.is_empty() {
+        if self.is_empty() {
             return Ok(until);
         }
         for rung in path.windows(2) {

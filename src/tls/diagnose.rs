@@ -93,7 +93,10 @@ impl Case<'_> {
                 .not_a_ca()
                 .unwrap_or_else(|| self.own(Code::IssuerNotCa, "stands below an issuer that is not a CA")),
             Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension => {
-                self.purposes().unwrap_or_else(|| self.own(Code::WrongPurpose, "is not meant for servers"))
+                let purpose = |certificate: &Certificate, subject, _| {
+                    certificate.facts.as_ref().ok().and_then(|facts| judge::purpose(facts, subject))
+                };
+                self.first(purpose).unwrap_or_else(|| self.own(Code::WrongPurpose, "is not meant for servers"))
             }
             Error::UnsupportedCriticalExtension => {
                 self.first(|certificate, subject, _| judge::critical(certificate, subject)).unwrap_or_else(|| {

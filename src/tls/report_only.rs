@@ -38,7 +38,7 @@ impl ReportOnly {
     /// Through the whole of a day, UTC, written as `2027-01-31`.
     ///
     /// # Errors
-    /// A sentence, where the day cannot be read or is more than [`MOST_DAYS`] ahead, or a class is unknown.
+    /// A sentence, where the day cannot be read or is more than 90 days ahead, or a class is unknown.
     pub fn through(day: &str, classes: &[String], now: OffsetDateTime) -> Result<Self, String> {
         let day = Date::parse(day, &Iso8601::DATE)
             .map_err(|_| format!("report_only_until: `{day}` is not a day, as in `2027-01-31`"))?;

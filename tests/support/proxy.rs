@@ -62,7 +62,8 @@ impl Proxy {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vouchsafe"));
         command.args(["run", "--threads", "1"]);
         // Tests count events, so repeats are not folded.
-        let usual = [("--log-format", "json"), ("--fold-repeats", "1ns"), ("--audit-log", &audit.display().to_string())];
+        let usual =
+            [("--log-format", "json"), ("--fold-repeats", "1ns"), ("--audit-log", &audit.display().to_string())];
         for (flag, value) in usual {
             if !flags.iter().any(|said| said.as_ref() == flag) {
                 command.args([flag, value]);
