@@ -2,7 +2,7 @@
 //!
 //! Nothing here can turn a refusal into an acceptance: each way in returns a [`VerificationFailure`].
 
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::UnixTime;
 use time::OffsetDateTime;
 use webpki::{EndEntityCert, Error};
 
@@ -148,11 +148,18 @@ impl Case<'_> {
         found
     }
 
+    /// Whether the server's own certificate has the name, by webpki; None where that cannot be asked.
+    pub fn has_name(&self) -> Option<bool> {
+        let own = EndEntityCert::try_from(&self.presented.first()?.der).ok()?;
+        Some(own.verify_is_valid_for_subject_name(&self.reference.server_name()).is_ok())
+    }
+
     /// The name check on its own.
     fn name(&self) -> Option<Finding> {
         let own = self.presented.first()?;
         let facts = own.facts.as_ref().ok()?;
-        if fits(&own.der, &self.reference.server_name()) {
+        // Of one that webpki does not read, nothing is known but that there is no name at all.
+        if self.has_name().unwrap_or(facts.has_san) {
             return None;
         }
         let wanted = self.reference.value();
@@ -395,10 +402,6 @@ fn is_rsa(certificate: &Certificate) -> bool {
     certificate.facts.as_ref().is_ok_and(|facts| matches!(facts.key, Key::Rsa(_)))
 }
 
-fn fits(der: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
-    EndEntityCert::try_from(der).is_ok_and(|cert| cert.verify_is_valid_for_subject_name(name).is_ok())
-}
-
 fn list(names: &[String]) -> String {
     const MOST: usize = 8;
     let bare: Vec<_> = names.iter().take(MOST).map(|name| format!("`{}`", name.trim_start_matches("dns:"))).collect();
@@ -417,6 +420,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use certs_dev::{Bundle, Gallery};
+    use rustls_pki_types::CertificateDer;
 
     use super::*;
     use crate::tls::{judge::Terms, trust::TrustAnchors};
