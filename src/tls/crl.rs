@@ -218,6 +218,11 @@ impl Crls {
         self.lists.is_empty()
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lists.len()
+    }
+
     /// Whether any list with the name of this certificate's issuer holds its serial number, whoever signed
     /// it: for certificates that are believed without a path.
     pub fn names(&self, facts: &Facts) -> bool {

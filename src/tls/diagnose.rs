@@ -240,7 +240,7 @@ impl Case<'_> {
     }
 
     /// The places from the server's own certificate upwards, as far as issuers were sent.
-    fn way_up(&self) -> Vec<usize> {
+    pub fn way_up(&self) -> Vec<usize> {
         let mut way = vec![0];
         let mut current = 0;
         while let Some(Ok(facts)) = self.presented.get(current).map(|c| c.facts.as_ref()) {

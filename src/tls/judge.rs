@@ -327,15 +327,17 @@ fn issuing(issuer: &Certificate, subject: Subject) -> Option<Finding> {
         Ok(facts) => facts,
         Err(error) => return Some(unreadable(issuer, subject, error)),
     };
-    if facts.may_sign_certificates == Some(false) {
-        let (code, what) = match subject {
-            Subject::Anchor(_) => (Code::RootUnfit, "the root"),
-            _ => (Code::IssuerMayNotSign, "the issuer"),
-        };
-        let sentence = format!("{what} `{}` may not sign certificates: its keyUsage lacks keyCertSign", facts.subject);
-        return Some(Finding { code, subject, sentence });
-    }
-    strength(issuer, subject)
+    may_not_sign(facts, subject).or_else(|| strength(issuer, subject))
+}
+
+/// A keyUsage that does not let it sign certificates?
+pub fn may_not_sign(facts: &Facts, subject: Subject) -> Option<Finding> {
+    let (code, what) = match subject {
+        Subject::Anchor(_) => (Code::RootUnfit, "the root"),
+        _ => (Code::IssuerMayNotSign, "the issuer"),
+    };
+    let sentence = format!("{what} `{}` may not sign certificates: its keyUsage lacks keyCertSign", facts.subject);
+    (facts.may_sign_certificates == Some(false)).then_some(Finding { code, subject, sentence })
 }
 
 fn root(anchor: &Certificate, place: usize, now: OffsetDateTime) -> Option<Finding> {
@@ -346,6 +348,11 @@ fn root(anchor: &Certificate, place: usize, now: OffsetDateTime) -> Option<Findi
         finding.sentence = format!("in the bundle: {}", finding.sentence);
         return Some(finding);
     }
+    unfit_root(facts, subject)
+}
+
+/// A root that is not fit to issue, whatever its dates?
+pub fn unfit_root(facts: &Facts, subject: Subject) -> Option<Finding> {
     let unfit = |why: String| {
         let sentence = format!("the root `{}` in the bundle is not fit to issue: {why}", facts.subject);
         Some(Finding { code: Code::RootUnfit, subject, sentence })

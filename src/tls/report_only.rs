@@ -15,7 +15,7 @@ pub struct ReportOnly {
 }
 
 /// Classes beside which all other checks can be made, so that looking past one does not hide another.
-const SINGLE: [Code; 13] = [
+pub const SINGLE: [Code; 13] = [
     Code::CrlExpired,
     Code::CrlInvalid,
     Code::Expired,

@@ -136,6 +136,11 @@ pub(crate) fn not_pem(error: &pem::Error) -> &'static str {
     }
 }
 
+/// Whether a certificate can be an anchor at all; one that cannot is passed over.
+pub fn is_usable(der: &CertificateDer<'_>) -> bool {
+    webpki::anchor_from_trusted_cert(der).is_ok()
+}
+
 fn kind_name(kind: SectionKind) -> &'static str {
     match kind {
         SectionKind::Certificate => "CERTIFICATE",
