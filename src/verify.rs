@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use crate::{
     clock::{Clock, rfc3339},
@@ -13,7 +13,7 @@ use crate::{
         args::VerifyArgs,
         error::ConfigError,
         load,
-        settings::{identity, reference},
+        settings::{identity, moment, reference},
         watch::Files,
     },
     tls::{
@@ -73,11 +73,7 @@ impl Question {
             result.map_err(|problem| problems.push(problem)).ok()
         }
         let mut files = Files::default();
-        let at = args.at.as_ref().map_or(Ok(clock.now()), |at| {
-            OffsetDateTime::parse(at, &Rfc3339)
-                .map_err(|_| format!("--at `{at}`: not a moment as RFC 3339 has it, as in `2026-11-21T12:00:00Z`"))
-        });
-        let at = take(problems, at);
+        let at = take(problems, moment(args.at.as_deref(), clock));
         let now = at.unwrap_or(clock.now());
         let anchors = load::bundle(&mut files, "--ca-bundle", &args.ca_bundle).and_then(|files| {
             let names: Vec<_> = files.iter().map(|(name, _)| format!("`{name}`")).collect();
@@ -110,7 +106,8 @@ impl Question {
         }
         let reference = reference(&args.name).map_err(|why| format!("--name: {why}"));
         let reference = take(problems, reference);
-        let presented = load::named(&mut files, "CHAIN", &args.chain).and_then(|(name, bytes)| chain(&name, &bytes));
+        let presented =
+            load::named(&mut files, "CHAIN", &args.chain).and_then(|(name, bytes)| chain("CHAIN", &name, &bytes));
         let presented = take(problems, presented);
         Some(Self {
             trust: Trust { anchors: Arc::new(anchors?), crls: Arc::new(crls?), terms },
@@ -122,18 +119,18 @@ impl Question {
     }
 }
 
-/// The certificates of a PEM file.
+/// The certificates of a PEM file; `what` named it.
 ///
 /// # Errors
 /// A sentence, where there is none.
-pub fn chain(name: &str, bytes: &[u8]) -> Result<Vec<Certificate>, String> {
+pub fn chain(what: &str, name: &str, bytes: &[u8]) -> Result<Vec<Certificate>, String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(bytes)
         .map(|der| der.map(|der| Certificate::read(&der)))
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("CHAIN `{name}`: not PEM: {}", not_pem(&error)))?;
+        .map_err(|error| format!("{what} `{name}`: not PEM: {}", not_pem(&error)))?;
     if chain.is_empty() {
         return Err(format!(
-            "CHAIN `{name}`: no certificate in it\nhint: it should hold CERTIFICATE blocks (PEM), the server's own first"
+            "{what} `{name}`: no certificate in it\nhint: it should hold CERTIFICATE blocks (PEM), the server's own first"
         ));
     }
     Ok(chain)

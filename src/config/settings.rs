@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
 use crate::{
     audit::sink::{AuditSettings, Form},
     clock::{Clock, rfc3339},
@@ -128,6 +130,8 @@ pub struct Outward {
     pub routes: Arc<Routes>,
     /// Limits on the way out.
     pub connect: ConnectLimits,
+    /// The servers that were named: by fixed routes, then by sections for single upstreams that have a port.
+    pub named: Vec<Authority>,
     /// What is odd, but no error.
     pub warnings: Vec<String>,
 }
@@ -143,10 +147,11 @@ impl Outward {
         let mut build = Build::new(&said, &mut files);
         let routes = build.routes(&variable);
         let connect = build.connect_limits();
+        let named = build.named();
         let warnings = std::mem::take(&mut build.warnings);
         ConfigError::unless_empty(build.problems)?;
         let routes = Arc::new(routes.ok_or_else(|| ConfigError::one("there is no bundle"))?);
-        Ok(Self { routes, connect, warnings })
+        Ok(Self { routes, connect, named, warnings })
     }
 }
 
@@ -564,6 +569,20 @@ impl<'a> Build<'a> {
         Some(only)
     }
 
+    /// The servers that routes and sections name. A section that cannot be read was a problem before.
+    fn named(&mut self) -> Vec<Authority> {
+        let of_routes = self.each("--route", &self.options.route, |text| routed(text).map(|(_, authority)| authority));
+        let sections = self.options.upstream.iter().filter_map(|said| said.of.parse::<Authority>().ok());
+        let mut named: Vec<Authority> = Vec::new();
+        for authority in of_routes.into_iter().chain(sections.filter(|of| of.port.is_some())) {
+            let authority = Authority { port: authority.port.or(Some(443)), ..authority };
+            if !named.contains(&authority) {
+                named.push(authority);
+            }
+        }
+        named
+    }
+
     fn listeners(&mut self, routes: Option<&Routes>) -> Vec<ListenerSettings> {
         let mut listeners = Vec::new();
         for text in &self.options.route {
@@ -597,22 +616,8 @@ impl<'a> Build<'a> {
     }
 
     fn route(&self, text: &str, routes: Option<&Routes>) -> Result<Option<ListenerSettings>, String> {
-        let (listen, url) = text
-            .split_once('=')
-            .ok_or("needs an address and a URL, as in `127.0.0.1:19292=https://glance.example:9292`")?;
+        let (listen, authority) = routed(text)?;
         let address = self.listen(listen)?;
-        let Some(rest) = url.strip_prefix("https://") else {
-            return Err(match url.strip_prefix("http://") {
-                Some(_) => "nothing is sent in clear; the upstream is an `https://` URL".into(),
-                None => format!("`{}` is not an `https://` URL", masked(url)),
-            });
-        };
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if authority.contains(['/', '?', '#']) {
-            return Err("a route names a server; the path is the client's".into());
-        }
-        let authority: Authority =
-            authority.parse().map_err(|error: crate::message::authority::AuthorityError| error.to_string())?;
         let Some(routes) = routes else { return Ok(None) };
         let upstream = routes.fixed(&authority.host, authority.port.unwrap_or(443)).map_err(|error| match error {
             RouteError::Name(name) => format!("`{name}` is not a name that a certificate can carry"),
@@ -699,6 +704,25 @@ impl<'a> Build<'a> {
     }
 }
 
+/// What a fixed route says: where to listen, and the server.
+fn routed(text: &str) -> Result<(&str, Authority), String> {
+    let (listen, url) = text
+        .split_once('=')
+        .ok_or("needs an address and a URL, as in `127.0.0.1:19292=https://glance.example:9292`")?;
+    let Some(rest) = url.strip_prefix("https://") else {
+        return Err(match url.strip_prefix("http://") {
+            Some(_) => "nothing is sent in clear; the upstream is an `https://` URL".into(),
+            None => format!("`{}` is not an `https://` URL", masked(url)),
+        });
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#']) {
+        return Err("a route names a server; the path is the client's".into());
+    }
+    let authority = authority.parse::<Authority>().map_err(|error| error.to_string())?;
+    Ok((listen, authority))
+}
+
 /// A certificate's fingerprint, or a file with the certificate.
 ///
 /// # Errors
@@ -731,9 +755,20 @@ pub fn reference(text: &str) -> Result<ReferenceId, String> {
     ReferenceId::of(&host).map_err(|name| format!("`{name}` is not a name that a certificate can carry"))
 }
 
+/// The moment to judge at: as `--at` says it, or now.
+///
+/// # Errors
+/// A sentence.
+pub fn moment(at: Option<&str>, clock: Clock) -> Result<OffsetDateTime, String> {
+    at.map_or(Ok(clock.now()), |at| {
+        OffsetDateTime::parse(at, &Rfc3339)
+            .map_err(|_| format!("--at `{at}`: not a moment as RFC 3339 has it, as in `2026-11-21T12:00:00Z`"))
+    })
+}
+
 /// A value as an error may repeat it: without what stands before the last `@`, as far back as a host could
 /// begin, and without a query. Either may be a secret.
-fn masked(text: &str) -> String {
+pub fn masked(text: &str) -> String {
     let shown = match text.rsplit_once('@') {
         Some((before, host)) => {
             let scheme = before.find("://").map(|at| at + 3);

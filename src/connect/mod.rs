@@ -25,7 +25,7 @@ use crate::{
 
 use self::{dial::dial, error::ConnectError, resolve::Resolver};
 
-pub use self::verified::{ClientAuth, Peer, Verified, Wire, refused_late};
+pub use self::verified::{ClientAuth, Peer, Verified, Wire, refused_in, refused_late};
 
 /// Time-outs on the way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -339,22 +339,27 @@ impl AsyncWrite for Verified {
 /// A TLS 1.3 server says only after the handshake what it holds of our client certificate: its alert comes
 /// with the first read (RFC 8446 section 4.4.2.4). Any other alert is the end of a verified connection.
 pub fn refused_late(error: &hyper::Error, peer: &Peer) -> Option<Rc<HandshakeFailure>> {
-    if peer.tls_version != TlsVersion::Tls13 {
-        return None;
-    }
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<io::Error>()
-            && let Some(TlsError::AlertReceived(alert)) = io.get_ref().and_then(|inner| inner.downcast_ref())
-            && is_about_client_certificate(*alert, &peer.client)
-        {
-            let failure = failure(refused(*alert, &peer.client));
-            let (address, occasion) = (peer.address, Occasion::After);
-            return Some(Rc::new(HandshakeFailure { failure, presented: Vec::new(), address, occasion }));
+        if let Some(failure) = inner.downcast_ref().and_then(|error| refused_in(error, peer)) {
+            return Some(failure);
         }
         source = inner.source();
     }
     None
+}
+
+/// The same, of a read.
+pub fn refused_in(error: &io::Error, peer: &Peer) -> Option<Rc<HandshakeFailure>> {
+    let Some(TlsError::AlertReceived(alert)) = error.get_ref().and_then(|inner| inner.downcast_ref()) else {
+        return None;
+    };
+    if peer.tls_version != TlsVersion::Tls13 || !is_about_client_certificate(*alert, &peer.client) {
+        return None;
+    }
+    let failure = failure(refused(*alert, &peer.client));
+    let (address, occasion) = (peer.address, Occasion::After);
+    Some(Rc::new(HandshakeFailure { failure, presented: Vec::new(), address, occasion }))
 }
 
 /// RFC 8446 section 6.2, and what servers say in practice: hardly ever that it is about a certificate of ours.

@@ -98,7 +98,8 @@ impl Failure {
     }
 }
 
-fn connect_words(error: &ConnectError) -> Words {
+/// The part of the table that is about the way out.
+pub fn connect_words(error: &ConnectError) -> Words {
     use Kind::{Mishap, Refusal};
     let (kind, status, proxy_status, class) = match error {
         ConnectError::AddressDenied { .. } => {

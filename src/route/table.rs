@@ -46,7 +46,15 @@ impl Routes {
     /// # Errors
     /// [`RouteError::Denied`] by the destination policy, or [`RouteError::Name`] for a name that no certificate carries.
     pub fn select(&self, authority: &Authority, https: bool) -> Result<Upstream, RouteError> {
-        let port = match (authority.port, https) {
+        let port = self.port(authority, https);
+        let denied = || RouteError::Denied { host: authority.host.clone(), port };
+        let addresses = self.policy.judge(&authority.host, port).ok_or_else(denied)?;
+        self.upstream(&authority.host, port, addresses)
+    }
+
+    /// The TLS port that a client means. `https` is whether it wrote so.
+    pub fn port(&self, authority: &Authority, https: bool) -> u16 {
+        match (authority.port, https) {
             (Some(port), true) => port,
             (None, _) => 443,
             (Some(port), false) => match (self.ports.get(&port), port) {
@@ -54,10 +62,7 @@ impl Routes {
                 (None, 80) => 443,
                 (None, port) => port,
             },
-        };
-        let denied = || RouteError::Denied { host: authority.host.clone(), port };
-        let addresses = self.policy.judge(&authority.host, port).ok_or_else(denied)?;
-        self.upstream(&authority.host, port, addresses)
+        }
     }
 
     /// The upstream of a fixed route, which needs no allowance.
