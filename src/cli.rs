@@ -6,7 +6,8 @@ use std::{
     thread,
 };
 
-use clap::{CommandFactory, FromArgMatches, builder::Resettable};
+use clap::{Args as _, CommandFactory, FromArgMatches, builder::Resettable};
+use serde_json::Value;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -17,13 +18,14 @@ use tokio::{
 use crate::{
     app::{App, AppError},
     audit::{
-        report,
+        self,
         summary::{Filter, Order},
         survey::{Log, Survey, survey},
     },
+    check::{check, report::Report},
     clock::Clock,
     config::{
-        args::{AuditArgs, Cli, Command, Moment, RunArgs},
+        args::{AuditArgs, CheckArgs, Cli, Command, Moment, Options, RunArgs},
         error::ConfigError,
     },
     demo::{self, DemoError},
@@ -71,7 +73,9 @@ impl fmt::Display for CliError {
             Self::No => Ok(()),
             Self::Output(error) => write!(f, "the summary cannot be written: {error}"),
             Self::System(error) => error.fmt(f),
-            Self::Unread(logs) => f.write_str(&logs.iter().map(report::unread).collect::<Vec<_>>().join("\nerror: ")),
+            Self::Unread(logs) => {
+                f.write_str(&logs.iter().map(audit::report::unread).collect::<Vec<_>>().join("\nerror: "))
+            }
         }
     }
 }
@@ -88,7 +92,21 @@ pub fn read() -> Cli {
         })
     }
     let command = Cli::command().mut_subcommands(without_empty);
+    let command = command.mut_subcommand("check", outward);
     Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// The flags of `run` for a command that goes out only and takes words without a flag: what is not for the way
+/// out is taken and not shown, and a flag that may stand alone has its value behind `=`.
+fn outward(command: clap::Command) -> clap::Command {
+    let flags = RunArgs::augment_args(clap::Command::new(""));
+    let of_run: Vec<_> = flags.get_arguments().map(|arg| arg.get_id().clone()).collect();
+    command.mut_args(|arg| {
+        let id = arg.get_id();
+        let shown = !of_run.contains(id) || id == "config" || Options::OUTWARD.contains(&id.as_str());
+        let alone = arg.get_num_args().is_some_and(|count| count.min_values() == 0 && !arg.is_positional());
+        arg.hide(!shown).require_equals(alone)
+    })
 }
 
 /// Runs a command to its end.
@@ -97,7 +115,8 @@ pub fn read() -> Cli {
 /// [`CliError`].
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
-        Command::Audit(args) => audit(args),
+        Command::Audit(args) => summarise(args),
+        Command::Check(args) => block_on(check_servers(*args)),
         Command::Demo(args) => block_on(async { demo::run(args.keep).await.map_err(CliError::Demo) }),
         Command::Run(args) => block_on(serve(*args)),
         Command::Verify(args) => {
@@ -124,7 +143,7 @@ fn say(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }
 
-fn audit(args: AuditArgs) -> Result<(), CliError> {
+fn summarise(args: AuditArgs) -> Result<(), CliError> {
     let now = Clock::System.now();
     let at = |moment: Option<Moment>| moment.map(|moment| moment.resolve(now));
     let filter = Filter { since: at(args.since), until: at(args.until), upstream: args.upstream, code: args.code };
@@ -132,9 +151,7 @@ fn audit(args: AuditArgs) -> Result<(), CliError> {
     let threads = thread::available_parallelism().map_or(1, |cores| cores.get().min(2));
     let survey = survey(args.files, &filter, threads);
     written(&survey, args.sort, args.json).map_err(CliError::Output)?;
-    for complaint in report::complaints(&survey.logs) {
-        eprintln!("warning: {complaint}");
-    }
+    audit::report::complaints(&survey.logs).iter().for_each(|complaint| warn(complaint));
     let unread: Vec<_> = survey.logs.into_iter().filter(|log| log.error.is_some()).collect();
     if unread.is_empty() { Ok(()) } else { Err(CliError::Unread(unread)) }
 }
@@ -142,11 +159,34 @@ fn audit(args: AuditArgs) -> Result<(), CliError> {
 /// Writes a survey to standard output. A reader that has gone has seen enough.
 fn written(survey: &Survey, order: Order, json: bool) -> io::Result<()> {
     let mut to = BufWriter::new(io::stdout().lock());
-    let written = if json { report::json(survey, order, &mut to) } else { report::text(survey, order, &mut to) };
+    let written =
+        if json { audit::report::json(survey, order, &mut to) } else { audit::report::text(survey, order, &mut to) };
     match written.and_then(|()| to.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         end => end,
     }
+}
+
+/// What is odd, but no error, and no part of the answer.
+fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}
+
+async fn check_servers(args: CheckArgs) -> Result<(), CliError> {
+    let (json, mut good, mut all, mut first) = (args.json, true, Vec::new(), true);
+    let tell = |report: &Report| {
+        good &= report.is_trusted();
+        match json {
+            true => all.push(report.json()),
+            false => say(&format!("{}{report}", if first { "" } else { "\n" })),
+        }
+        first = false;
+    };
+    check(args, warn, tell).await.map_err(CliError::Config)?;
+    if json {
+        say(&format!("{}\n", Value::Array(all)));
+    }
+    if good { Ok(()) } else { Err(CliError::No) }
 }
 
 async fn serve(args: RunArgs) -> Result<(), CliError> {

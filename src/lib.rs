@@ -45,14 +45,15 @@
 //! | [`reload`] | newer settings while it runs | `config`, `proxy` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging`, `server` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `demo`, `logging`, `server` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `clock`, `config`, `demo`, `logging`, `server` |
+//! | [`check`] | `vouchsafe check`: servers met as the proxy meets them | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `logging`, `server`, and those of the sub-commands |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.
 
 pub mod app;
 pub mod audit;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -30,6 +30,11 @@ pub struct Cli {
 pub enum Command {
     /// Says what audit logs hold: which upstreams were refused, why, how often, and when.
     Audit(AuditArgs),
+    /// Meets servers as the proxy would, sends nothing, and says what is wrong and how to mend it.
+    ///
+    /// Takes the configuration of `run`, with its variables; what is for listeners does not matter. Ends with 0
+    /// where all servers are trusted, 1 where any is not, 2 where the question is wrong.
+    Check(Box<CheckArgs>),
     /// Shows what passes and what is refused, on a gallery of servers made for it.
     Demo(DemoArgs),
     /// Runs the proxy until SIGTERM.
@@ -167,6 +172,41 @@ pub struct VerifyArgs {
     /// What the server sends, PEM: its own certificate first.
     #[arg(value_name = "CHAIN")]
     pub chain: PathBuf,
+}
+
+/// `vouchsafe check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// What the proxy would be started with.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Write one JSON array, with an object for each server.
+    #[arg(long)]
+    pub json: bool,
+
+    /// `https://HOST[:PORT]`, `HOST[:PORT]`, or `http://…` as a client of a forward listener would say it
+    /// [default: what --route and the file name]
+    #[arg(value_name = "URL")]
+    pub urls: Vec<String>,
+}
+
+impl Options {
+    /// The flags that are about the way out. The others are for listeners and for a process that stays.
+    pub const OUTWARD: [&'static str; 12] = [
+        "route",
+        "port_map",
+        "ca_bundle",
+        "system_roots",
+        "crl",
+        "crl_policy",
+        "min_tls",
+        "client_cert",
+        "client_key",
+        "connect_to",
+        "connect_timeout",
+        "tls_timeout",
+    ];
 }
 
 /// What flags, variables and the file may say. A flag goes before its variable, that before the file,

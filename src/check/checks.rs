@@ -1,0 +1,380 @@
+//! Each check on its own, with its verdict: also those that the judge did not come to, since it ends at the first
+//! thing that is wrong.
+//!
+//! What the judge accepted passed every check. What it refused is looked at again past the class that decided, as
+//! far as [`SINGLE`] goes, so that a reader sees in one go all that is to be mended. For words only: nothing here
+//! turns a verdict.
+
+use rustls::crypto::aws_lc_rs;
+
+use crate::{
+    clock::distance,
+    tls::{
+        client::TlsVersion,
+        diagnose::Case,
+        failure::{Code, Finding, Subject, VerificationFailure},
+        judge::{Accepted, judge},
+        presented::Certificate,
+        report_only::SINGLE,
+    },
+};
+
+use super::{certificate::day, tree::Tree};
+
+/// What is asked of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// That it speaks a version of TLS that is taken.
+    Tls,
+    /// That it takes our certificate.
+    Client,
+    /// That its certificate leads to the bundle.
+    Chain,
+    /// That all are valid now.
+    Dates,
+    /// That it has the name.
+    Name,
+    /// That it is for servers.
+    Purpose,
+    /// That keys are strong.
+    Keys,
+    /// That signatures hold, and are strong.
+    Signatures,
+    /// That nothing was revoked.
+    Revocation,
+    /// That a key is among those pinned.
+    Pins,
+    /// That it is the one certificate that was named.
+    Identity,
+}
+
+impl Kind {
+    const ALL: [Self; 11] = [
+        Self::Tls,
+        Self::Client,
+        Self::Chain,
+        Self::Dates,
+        Self::Name,
+        Self::Purpose,
+        Self::Keys,
+        Self::Signatures,
+        Self::Revocation,
+        Self::Pins,
+        Self::Identity,
+    ];
+
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Client => "client_certificate",
+            Self::Chain => "chain",
+            Self::Dates => "dates",
+            Self::Name => "name",
+            Self::Purpose => "purpose",
+            Self::Keys => "keys",
+            Self::Signatures => "signatures",
+            Self::Revocation => "revocation",
+            Self::Pins => "pins",
+            Self::Identity => "identity",
+        }
+    }
+
+    /// For people.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Tls => "TLS",
+            Self::Client => "our certificate",
+            other => other.as_str(),
+        }
+    }
+
+    /// The check that a class is about.
+    pub const fn of(code: Code) -> Self {
+        match code {
+            Code::ClosedInHandshake
+            | Code::HandshakeRefused
+            | Code::HandshakeTimeout
+            | Code::NotTls
+            | Code::TlsProtocol
+            | Code::TlsVersion => Self::Tls,
+            Code::ClientCertRefused | Code::ClientCertRequired => Self::Client,
+            Code::CaAsServer
+            | Code::CertVersion
+            | Code::ChainTooComplex
+            | Code::ChainTooLong
+            | Code::CriticalExtension
+            | Code::IncompleteChain
+            | Code::IssuerKeyMismatch
+            | Code::IssuerMayNotSign
+            | Code::IssuerNotCa
+            | Code::MalformedCertificate
+            | Code::NameConstraint
+            | Code::NoCertificate
+            | Code::Other
+            | Code::PathLength
+            | Code::RootUnfit
+            | Code::SelfSignedNotInBundle
+            | Code::UnknownIssuer => Self::Chain,
+            Code::Expired | Code::NotYetValid | Code::RootExpired => Self::Dates,
+            Code::IpSanMissing | Code::NameMismatch | Code::NoSan => Self::Name,
+            Code::WrongPurpose => Self::Purpose,
+            Code::UnsupportedKey | Code::WeakKey => Self::Keys,
+            Code::BadSignature | Code::UnsupportedSignature | Code::WeakSignature => Self::Signatures,
+            Code::CrlExpired | Code::CrlInvalid | Code::RevocationUnknown | Code::Revoked => Self::Revocation,
+            Code::PinMismatch => Self::Pins,
+            Code::IdentityMismatch => Self::Identity,
+        }
+    }
+}
+
+/// A check, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What was asked.
+    pub kind: Kind,
+    /// What came of it.
+    pub result: Outcome,
+}
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// These things are wrong.
+    Failed(Vec<Finding>),
+    /// Nobody asked, for this reason.
+    NotAsked(String),
+    /// Something before it failed; what can be said all the same.
+    NotReached(String),
+    /// It holds, in words.
+    Passed(String),
+}
+
+impl Outcome {
+    /// Its word.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "failed",
+            Self::NotAsked(_) => "not_asked",
+            Self::NotReached(_) => "not_reached",
+            Self::Passed(_) => "passed",
+        }
+    }
+
+    /// Its sign, for people.
+    pub const fn mark(&self) -> char {
+        match self {
+            Self::Failed(_) => '✘',
+            Self::NotAsked(_) | Self::NotReached(_) => '–',
+            Self::Passed(_) => '✔',
+        }
+    }
+}
+
+/// A refusal, and what else would have been one.
+#[derive(Clone, Debug, Default)]
+pub struct Refusal {
+    /// All that is wrong, what decided first.
+    pub findings: Vec<Finding>,
+    /// Whether nothing else is.
+    whole: bool,
+}
+
+impl Refusal {
+    /// Looks past what decided, again and again, as far as that goes.
+    pub fn of(case: &Case<'_>, failure: &VerificationFailure) -> Self {
+        let mut all = Self::default();
+        all.add(case, failure);
+        let mut pardoned = Vec::new();
+        let mut code = failure.code();
+        while SINGLE.contains(&code) && !pardoned.contains(&code) && !case.presented.is_empty() {
+            pardoned.push(code);
+            let past = Case { pardoned: &pardoned, ..*case };
+            match judge(&past, aws_lc_rs::default_provider().signature_verification_algorithms.all) {
+                Ok(_) => {
+                    all.whole = true;
+                    break;
+                }
+                // Without a path, only the server's own key was compared.
+                Err(other) if other.code() == Code::PinMismatch => break,
+                Err(other) => {
+                    all.add(case, &other);
+                    code = other.code();
+                }
+            }
+        }
+        all
+    }
+
+    fn add(&mut self, case: &Case<'_>, failure: &VerificationFailure) {
+        let also = failure.also.iter().filter(|finding| counts(case, finding));
+        for finding in std::iter::once(&failure.verdict).chain(also) {
+            if !self.findings.iter().any(|known| (known.code, known.subject) == (finding.code, finding.subject)) {
+                self.findings.push(finding.clone());
+            }
+        }
+    }
+
+    fn has(&self, kind: Kind) -> bool {
+        self.findings.iter().any(|finding| Kind::of(finding.code) == kind)
+    }
+
+    /// Whether a path to the bundle was found: what decided is asked only then, or nothing else is wrong.
+    fn found_path(&self) -> bool {
+        let verdict = self.findings.first().map(|finding| finding.code);
+        let asked_of_path = verdict.is_some_and(|code| {
+            matches!(Kind::of(code), Kind::Name | Kind::Pins | Kind::Revocation) || code == Code::RootExpired
+        });
+        !self.has(Kind::Chain) && (self.whole || asked_of_path)
+    }
+}
+
+/// Where the certificate itself was named, only what is asked of it counts.
+fn counts(case: &Case<'_>, finding: &Finding) -> bool {
+    case.trust.terms.identity.is_none()
+        || finding.subject == Subject::Presented(0) && matches!(Kind::of(finding.code), Kind::Dates | Kind::Keys)
+}
+
+/// What was seen of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The evidence.
+    pub case: Case<'a>,
+    /// The verdict, where the handshake came so far.
+    pub verdict: Option<Result<&'a Accepted, &'a Refusal>>,
+    /// What became of our own certificate.
+    pub client: &'a Outcome,
+    /// What broke the handshake beside that.
+    pub broken: Option<&'a Finding>,
+    /// What was agreed; None where the handshake was broken off.
+    pub agreed: Option<(TlsVersion, &'static str)>,
+    /// The lowest version to speak.
+    pub least: TlsVersion,
+    /// The chain, as far as it goes.
+    pub tree: &'a Tree,
+}
+
+impl Seen<'_> {
+    /// All checks, in the order in which they are read best.
+    pub fn checks(&self) -> Vec<Check> {
+        let identity = self.case.trust.terms.identity.is_some();
+        let of = |kind: &Kind| match kind {
+            Kind::Identity => identity,
+            Kind::Pins => !identity,
+            _ => true,
+        };
+        Kind::ALL.into_iter().filter(of).map(|kind| Check { kind, result: self.check(kind) }).collect()
+    }
+
+    fn check(&self, kind: Kind) -> Outcome {
+        if kind == Kind::Client {
+            return self.client.clone();
+        }
+        let refusal = self.verdict.and_then(Result::err);
+        let failed = refusal.into_iter().flat_map(|refusal| &refusal.findings).chain(self.broken);
+        let failed: Vec<Finding> = failed.filter(|finding| Kind::of(finding.code) == kind).cloned().collect();
+        if !failed.is_empty() {
+            return Outcome::Failed(failed);
+        }
+        if let Some(why) = self.not_asked(kind) {
+            return Outcome::NotAsked(why);
+        }
+        let passed = match self.verdict {
+            Some(Ok(_)) => true,
+            Some(Err(refusal)) => self.passed_before(kind, refusal),
+            None => false,
+        };
+        match kind {
+            _ if passed => Outcome::Passed(self.words(kind)),
+            Kind::Chain if self.tree.is_signed() => Outcome::NotReached(format!(
+                "not reached; by its signatures it leads to `{}` in the bundle",
+                self.tree.top()
+            )),
+            _ => Outcome::NotReached("not reached".into()),
+        }
+    }
+
+    fn not_asked(&self, kind: Kind) -> Option<String> {
+        let terms = &self.case.trust.terms;
+        match kind {
+            Kind::Chain | Kind::Name | Kind::Purpose | Kind::Signatures if terms.identity.is_some() => {
+                Some("not asked for: `identity` names the certificate itself".into())
+            }
+            Kind::Signatures if self.tree.is_exact() => {
+                Some("not asked for: the certificate itself stands in the bundle".into())
+            }
+            Kind::Revocation if self.case.trust.crls.count() == 0 => Some("no lists are configured".into()),
+            Kind::Pins if terms.pins.is_empty() => Some("none are configured".into()),
+            _ => None,
+        }
+    }
+
+    /// Whether a check passed of one that was refused for something else.
+    fn passed_before(&self, kind: Kind, refusal: &Refusal) -> bool {
+        let readable = |certificate: &Certificate| certificate.facts.is_ok();
+        let presented = self.case.presented;
+        let of_path = |kind: Kind| refusal.findings.first().is_some_and(|verdict| Kind::of(verdict.code) == kind);
+        match kind {
+            Kind::Client => false,
+            Kind::Tls => !presented.is_empty(),
+            Kind::Dates | Kind::Keys => !presented.is_empty() && presented.iter().all(readable),
+            Kind::Name => self.case.has_name() == Some(true),
+            Kind::Identity | Kind::Purpose => presented.first().is_some_and(readable),
+            Kind::Chain | Kind::Signatures => refusal.found_path(),
+            Kind::Pins => refusal.found_path() && (refusal.whole || of_path(Kind::Name) || of_path(Kind::Revocation)),
+            Kind::Revocation => refusal.found_path() && (refusal.whole || of_path(Kind::Name)),
+        }
+    }
+
+    fn words(&self, kind: Kind) -> String {
+        let terms = &self.case.trust.terms;
+        let accepted = self.verdict.and_then(Result::ok);
+        match kind {
+            Kind::Tls => match self.agreed {
+                Some((version, suite)) => format!("{}, {suite}", version.as_str()),
+                None => format!("{} or newer; the handshake was broken off", self.least.as_str()),
+            },
+            Kind::Client => String::new(),
+            Kind::Chain if self.tree.is_exact() => "the certificate itself stands in the bundle".into(),
+            Kind::Chain => format!("leads to `{}` in the bundle", self.tree.top()),
+            Kind::Dates => self.dates(accepted),
+            Kind::Name => format!("the certificate is for `{}`", self.case.reference.value()),
+            Kind::Purpose => "the certificate is for servers".into(),
+            Kind::Keys => {
+                let mut keys = Vec::new();
+                for facts in self.believed(accepted).filter_map(|certificate| certificate.facts.as_ref().ok()) {
+                    let key = facts.key.describe();
+                    if !keys.contains(&key) {
+                        keys.push(key);
+                    }
+                }
+                format!("strong enough: {}", keys.join(", "))
+            }
+            Kind::Signatures => "each certificate is signed by the one above it".into(),
+            Kind::Revocation => match self.case.trust.crls.count() {
+                1 => "not on the 1 list that is configured".into(),
+                lists => format!("on none of the {lists} lists that are configured"),
+            },
+            Kind::Pins => format!("a key of the chain is among the {} pinned", terms.pins.len()),
+            Kind::Identity => "it is the certificate that was named".into(),
+        }
+    }
+
+    fn dates(&self, accepted: Option<&Accepted>) -> String {
+        let ends = self.believed(accepted).filter_map(|certificate| certificate.facts.as_ref().ok());
+        let Some(first) = ends.map(|facts| facts.not_after).min() else { return String::new() };
+        let left = distance((first - self.case.now).whole_seconds());
+        let what = if accepted.is_some() { "all are valid now" } else { "all that was sent is valid now" };
+        format!("{what}; the first ends on {} ({left} left)", day(first))
+    }
+
+    /// The certificates of the path; without one, all that were sent.
+    fn believed<'b>(&'b self, accepted: Option<&'b Accepted>) -> Box<dyn Iterator<Item = &'b Certificate> + 'b> {
+        let Some(accepted) = accepted else { return Box::new(self.case.presented.iter()) };
+        Box::new(accepted.path.iter().filter_map(|subject| match subject {
+            Subject::Anchor(place) => self.case.trust.anchors.certificates().get(*place),
+            Subject::Handshake => None,
+            Subject::Presented(place) => self.case.presented.get(*place),
+        }))
+    }
+}

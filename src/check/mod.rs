@@ -1,0 +1,143 @@
+//! `vouchsafe check`: meets servers as the proxy would, and says what it would make of them.
+//!
+//! Configuration, connector and judge are the proxy's own. No request is sent.
+
+pub mod certificate;
+pub mod checks;
+pub mod report;
+pub mod tree;
+
+use std::{env, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{io::AsyncReadExt, sync::Semaphore, task::LocalSet, time::timeout};
+
+use crate::{
+    config::{
+        args::{CheckArgs, RunArgs},
+        error::ConfigError,
+        settings::{Outward, masked},
+    },
+    connect::{Connector, error::ConnectError, refused_in},
+    message::authority::Authority,
+    route::{table::RouteError, table::Routes, upstream::Upstream},
+    tls::client::TlsVersion,
+};
+
+use self::report::{Met, Report};
+
+/// Checks what the arguments name; each report is told in the order in which it was asked for.
+///
+/// # Errors
+/// [`ConfigError`], before anything is dialled.
+pub async fn check(args: CheckArgs, warn: impl Fn(&str), tell: impl FnMut(&Report)) -> Result<(), ConfigError> {
+    let outward = outward(args.run, warn)?;
+    let named = outward.named.iter().map(Authority::to_string);
+    let urls = if args.urls.is_empty() { named.collect() } else { args.urls };
+    if urls.is_empty() {
+        return Err(ConfigError::one(
+            "there is nothing to check\nhint: give URLs, as in `vouchsafe check https://glance.example:9292`, or a --config or --route that names servers",
+        ));
+    }
+    let targets = targets(&outward.routes, urls)?;
+    meet_all(&outward, targets, tell).await;
+    Ok(())
+}
+
+/// The way out, as the proxy of these arguments would have it.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn outward(args: RunArgs, warn: impl Fn(&str)) -> Result<Outward, ConfigError> {
+    let outward = Outward::of(args, |name| env::var_os(name))?;
+    outward.warnings.iter().for_each(|warning| warn(warning));
+    Ok(outward)
+}
+
+/// A server to meet, and how it was asked for.
+pub type Target = (String, Upstream);
+
+/// The upstreams that URLs mean.
+///
+/// # Errors
+/// [`ConfigError`] with every one that means none.
+pub fn targets(routes: &Routes, urls: Vec<String>) -> Result<Vec<Target>, ConfigError> {
+    let (mut targets, mut problems) = (Vec::new(), Vec::new());
+    for url in urls {
+        match target(routes, &url) {
+            // A query may be a secret.
+            Ok(upstream) => targets.push((masked(&url), upstream)),
+            Err(why) => problems.push(format!("`{}`: {why}", masked(&url))),
+        }
+    }
+    ConfigError::unless_empty(problems)?;
+    Ok(targets)
+}
+
+/// `https://HOST[:PORT][/…]` and `HOST[:PORT]` as they stand, and `http://` as a forward listener takes it.
+fn target(routes: &Routes, url: &str) -> Result<Upstream, String> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
+    let https = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
+        _ => return Err("not an `https://` URL, nor a host with or without a port".into()),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.parse::<Authority>().map_err(|error| error.to_string())?;
+    routes.fixed(&authority.host, routes.port(&authority, https)).map_err(|error| match error {
+        RouteError::Denied { .. } => "not allowed".into(),
+        RouteError::Name(name) => format!("`{name}` is not a name that a certificate can carry"),
+    })
+}
+
+/// Meets all, many at a time, and tells of them in their order.
+pub async fn meet_all(outward: &Outward, targets: Vec<Target>, mut tell: impl FnMut(&Report)) {
+    let none: Arc<[SocketAddr]> = Arc::new([]);
+    let connector = Rc::new(Connector::new(outward.connect, none));
+    let turns = Rc::new(Semaphore::new(AT_ONCE));
+    let local = LocalSet::new();
+    let meeting = targets.into_iter().map(|(asked, upstream)| {
+        let (connector, turns) = (connector.clone(), turns.clone());
+        local.spawn_local(async move {
+            // It is never closed.
+            let _turn = turns.acquire().await;
+            let met = meet(&connector, &upstream).await;
+            Report::of(asked, upstream, met)
+        })
+    });
+    let meeting: Vec<_> = meeting.collect();
+    let telling = async {
+        for one in meeting {
+            match one.await {
+                Ok(report) => tell(&report),
+                Err(end) => std::panic::resume_unwind(end.into_panic()),
+            }
+        }
+    };
+    local.run_until(telling).await;
+}
+
+/// A configuration may name many.
+const AT_ONCE: usize = 32;
+
+async fn meet(connector: &Connector, upstream: &Upstream) -> Met {
+    let mut verified = match connector.connect(upstream).await {
+        Ok(verified) => verified,
+        Err(error) => return Met { trouble: Some(error), ..Met::default() },
+    };
+    let peer = verified.peer();
+    let mut met = Met { trouble: verified.bypassed().map(ConnectError::Handshake), ..Met::default() };
+    if met.trouble.is_none() && peer.client.asked && peer.tls_version == TlsVersion::Tls13 {
+        // One that speaks, or waits for a request, does not object.
+        if let Ok(Err(error)) = timeout(OBJECTION, verified.read_u8()).await {
+            let refused = refused_in(&error, &peer);
+            met.closed = refused.is_none();
+            met.trouble = refused.map(ConnectError::Handshake);
+        }
+    }
+    met.peer = Some(peer);
+    met
+}
+
+/// A TLS 1.3 server tells what it holds of our client certificate behind the handshake only, and nobody says when
+/// it has nothing to say. One that asked for a certificate is listened to for this long; others are not.
+const OBJECTION: Duration = Duration::from_millis(500);

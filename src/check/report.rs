@@ -1,0 +1,489 @@
+//! What came of one check: for people, and as JSON. Pure.
+
+use std::{fmt, io::ErrorKind, net::SocketAddr, rc::Rc};
+
+use rustls::crypto::aws_lc_rs;
+use serde_json::{Map, Value, json};
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    clock::{distance, rfc3339},
+    connect::{ClientAuth, Peer, error::ConnectError},
+    proxy::failure::connect_words,
+    route::upstream::Upstream,
+    tls::{
+        client::Standing,
+        diagnose::Case,
+        failure::{Finding, HandshakeFailure, Subject},
+        hint::hint,
+        judge::{Accepted, Proof, judge},
+        presented::{Certificate, escape},
+    },
+};
+
+use super::{
+    certificate::{self, day},
+    checks::{Check, Kind, Outcome, Refusal, Seen},
+    tree::Tree,
+};
+
+/// How far one got with an upstream.
+#[derive(Debug, Default)]
+pub struct Met {
+    /// The peer, where a handshake ended well.
+    pub peer: Option<Rc<Peer>>,
+    /// What was wrong, with or without a peer.
+    pub trouble: Option<ConnectError>,
+    /// Whether the server, which had asked for a client certificate, closed without a word behind the handshake.
+    pub closed: bool,
+}
+
+/// What came of one check.
+#[derive(Debug)]
+pub struct Report {
+    asked: String,
+    upstream: Upstream,
+    at: OffsetDateTime,
+    address: Option<SocketAddr>,
+    met: Met,
+    presented: Vec<Certificate>,
+    verdict: Verdict,
+    accepted: Option<Accepted>,
+    refusal: Option<Refusal>,
+    problems: Vec<Problem>,
+}
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Refused, but let through until this moment.
+    Bypassed(OffsetDateTime),
+    /// No connection that a verdict could be about.
+    NoConnection,
+    /// Refused.
+    Refused,
+    /// Trusted.
+    Trusted,
+}
+
+impl Verdict {
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bypassed(_) => "bypassed",
+            Self::NoConnection => "no_connection",
+            Self::Refused => "refused",
+            Self::Trusted => "trusted",
+        }
+    }
+}
+
+/// A thing that is wrong, and what to do.
+#[derive(Clone, Debug)]
+struct Problem {
+    code: &'static str,
+    sentence: String,
+    fix: String,
+    subject: Subject,
+}
+
+impl Report {
+    /// What it comes to that this was met at that upstream, which was asked for in these words.
+    pub fn of(asked: String, upstream: Upstream, met: Met) -> Self {
+        let failure = match &met.trouble {
+            Some(ConnectError::Handshake(failure)) => Some(failure.clone()),
+            _ => None,
+        };
+        let presented = match (&met.peer, &failure) {
+            (Some(peer), _) => peer.chain.iter().map(Certificate::read).collect(),
+            (None, Some(failure)) => failure.presented.clone(),
+            (None, None) => Vec::new(),
+        };
+        let address = met.peer.as_ref().map(|peer| peer.address).or(failure.as_ref().map(|failure| failure.address));
+        let mut report = Self {
+            asked,
+            at: upstream.tls.0.now(),
+            upstream,
+            address,
+            met,
+            presented,
+            verdict: Verdict::Trusted,
+            accepted: None,
+            refusal: None,
+            problems: Vec::new(),
+        };
+        report.conclude(failure.as_deref());
+        report
+    }
+
+    fn conclude(&mut self, failure: Option<&HandshakeFailure>) {
+        let case = self.case();
+        let mut problems = Vec::new();
+        let refused = failure.filter(|failure| failure.failure.code().is_verdict());
+        let refusal = refused.map(|refused| Refusal::of(&case, &refused.failure));
+        for finding in refusal.iter().flat_map(|refusal| &refusal.findings) {
+            problems.push(Problem::of(finding, hint(&case, finding)));
+        }
+        let standing = self.met.peer.as_ref().map(|peer| &peer.standing);
+        let accepted = match standing {
+            Some(Standing::Believed(accepted)) => Some(accepted.clone()),
+            // A server that was believed, and broke off for another reason.
+            None if refusal.is_none() && !self.presented.is_empty() => {
+                judge(&case, aws_lc_rs::default_provider().signature_verification_algorithms.all).ok()
+            }
+            _ => None,
+        };
+        match (&self.met.trouble, failure) {
+            (_, Some(failure)) if refusal.is_none() => {
+                problems.push(Problem::of(&failure.failure.verdict, failure.failure.hint.clone()));
+            }
+            (Some(error), None) => problems.push(Problem::before_tls(error, &self.upstream)),
+            _ => {}
+        }
+        self.verdict = match (standing, refused, &self.met.trouble) {
+            (Some(Standing::Bypassed(until)), ..) => Verdict::Bypassed(*until),
+            (_, Some(_), _) => Verdict::Refused,
+            (_, None, Some(_)) => Verdict::NoConnection,
+            (_, None, None) => Verdict::Trusted,
+        };
+        (self.accepted, self.refusal, self.problems) = (accepted, refusal, problems);
+    }
+
+    /// Whether the server is to be trusted.
+    pub fn is_trusted(&self) -> bool {
+        self.verdict == Verdict::Trusted
+    }
+
+    /// How it was asked for.
+    pub fn asked(&self) -> &str {
+        &self.asked
+    }
+
+    /// Whom it is about.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// What was believed, from the server's own certificate upwards; all that was sent, where nothing was.
+    pub fn believed(&self) -> Vec<&Certificate> {
+        let Some(accepted) = &self.accepted else { return self.presented.iter().collect() };
+        let anchors = self.upstream.anchors().certificates();
+        let of = |subject: &Subject| match subject {
+            Subject::Anchor(place) => anchors.get(*place),
+            Subject::Handshake => None,
+            Subject::Presented(place) => self.presented.get(*place),
+        };
+        accepted.path.iter().filter_map(of).collect()
+    }
+
+    /// What is wrong first of all, as `code: sentence`.
+    pub fn problem(&self) -> Option<String> {
+        self.problems.first().map(|problem| format!("{}: {}", problem.code, problem.sentence))
+    }
+
+    fn case(&self) -> Case<'_> {
+        let trust = &self.upstream.tls.0.settings().trust;
+        Case { trust, presented: &self.presented, reference: &self.upstream.reference, now: self.at, pardoned: &[] }
+    }
+
+    fn tree(&self) -> Tree {
+        Tree::of(&self.case(), self.accepted.as_ref().map(|accepted| accepted.path.as_slice()))
+    }
+
+    /// Each check; none where it did not come to a handshake.
+    fn checks(&self, tree: &Tree) -> Vec<Check> {
+        let failure = match &self.met.trouble {
+            Some(ConnectError::Handshake(failure)) => Some(&failure.failure.verdict),
+            Some(_) => return Vec::new(),
+            None => None,
+        };
+        let broken = failure.filter(|finding| Kind::of(finding.code) == Kind::Tls);
+        let verdict = self.accepted.as_ref().map(Ok).or(self.refusal.as_ref().map(Err));
+        let seen = Seen {
+            case: self.case(),
+            verdict,
+            client: &self.client(failure),
+            broken,
+            agreed: self.met.peer.as_ref().map(|peer| (peer.tls_version, peer.cipher_suite)),
+            least: self.upstream.tls.0.settings().min_version,
+            tree,
+        };
+        seen.checks()
+    }
+
+    /// What became of our own certificate.
+    fn client(&self, failure: Option<&Finding>) -> Outcome {
+        if let Some(finding) = failure.filter(|finding| Kind::of(finding.code) == Kind::Client) {
+            return Outcome::Failed(vec![finding.clone()]);
+        }
+        match self.met.peer.as_ref().map(|peer| &peer.client) {
+            None => Outcome::NotReached("not reached".into()),
+            Some(ClientAuth { asked: false, .. }) => Outcome::NotAsked("the server did not ask for one".into()),
+            Some(ClientAuth { certificate: None, .. }) => {
+                Outcome::NotAsked("the server asked for one; none is configured, and none was sent".into())
+            }
+            Some(ClientAuth { certificate: Some(sha256), .. }) => {
+                let sha256 = certificate::short(sha256);
+                Outcome::Passed(format!("the server asked for one; sent sha256 {sha256}, and it did not object"))
+            }
+        }
+    }
+
+    /// What is odd, or soon will be, of a server that is trusted.
+    fn warnings(&self, tree: &Tree) -> Vec<String> {
+        let mut all = Vec::new();
+        let Some(accepted) = self.accepted.as_ref().filter(|_| self.verdict == Verdict::Trusted) else { return all };
+        if accepted.until - self.at < SOON {
+            all.push(self.ends_soon(accepted.until));
+        }
+        match accepted.proof {
+            Proof::Chain => {}
+            Proof::Exact => all.push(
+                "this certificate is trusted because it stands in the bundle itself: when the server gets another one, the bundle has to be changed with it".into(),
+            ),
+            Proof::Identity => all.push(
+                "this certificate is trusted because `identity` names it, whatever its names and issuer: when the server gets another one, `identity` has to be changed with it".into(),
+            ),
+        }
+        let places = tree.places();
+        if !places.is_sorted() {
+            all.push("the server sends its chain in the wrong order: its own first, then each one's issuer; some clients refuse this".into());
+        }
+        let beside: Vec<_> = tree.beside().map(|name| format!("`{name}`")).collect();
+        if !beside.is_empty() && accepted.proof == Proof::Chain {
+            all.push(format!("the server also sends what is not needed: {}", beside.join(", ")));
+        }
+        if let Some(only) = &self.upstream.tls.0.settings().report_only
+            && self.at < only.until
+        {
+            let until = rfc3339(only.until);
+            all.push(format!("report-only is configured for this upstream: until {until} refusals are not obeyed"));
+        }
+        match self.met.peer.as_ref().map(|peer| &peer.client) {
+            Some(ClientAuth { asked: true, .. }) if self.met.closed => {
+                all.push("the server asked for a client certificate, and closed the connection before any request; its log may say why".into());
+            }
+            Some(ClientAuth { asked: true, certificate: None }) => {
+                all.push("the server asked for a client certificate; it may refuse requests that come without one (--client-cert)".into());
+            }
+            _ => {}
+        }
+        all
+    }
+
+    fn ends_soon(&self, until: OffsetDateTime) -> String {
+        let ends = |certificate: &&Certificate| certificate.facts.as_ref().is_ok_and(|facts| facts.not_after == until);
+        let what = match self.believed().into_iter().find(ends) {
+            Some(certificate) => format!("`{}`", certificate.name()),
+            None => "a revocation list".into(),
+        };
+        let left = distance((until - self.at).whole_seconds());
+        format!("{what} ends on {}, in {left}: have it renewed before that", day(until))
+    }
+}
+
+/// So long before an end it is worth a word.
+const SOON: Duration = Duration::days(30);
+
+impl Problem {
+    fn of(finding: &Finding, fix: String) -> Self {
+        let Finding { code, subject, sentence } = finding.clone();
+        Self { code: code.as_str(), sentence, fix, subject }
+    }
+
+    fn before_tls(error: &ConnectError, upstream: &Upstream) -> Self {
+        let (host, port) = (&upstream.dial_host, upstream.dial_port);
+        let fix = match error {
+            ConnectError::AddressDenied { .. } | ConnectError::Loop { .. } => "name another address".into(),
+            ConnectError::ConnectTimeout { .. } => format!(
+                "see whether the server is up and a firewall lets this host through: `nc -vz -w5 {host} {port}`"
+            ),
+            ConnectError::Dns { name, .. } => format!(
+                "check the spelling; where no name server knows the name, say where the server is: `--connect-to {name}=ADDRESS`"
+            ),
+            ConnectError::DnsTimeout { name, .. } => format!(
+                "see whether the name servers in /etc/resolv.conf answer, or say where the server is: `--connect-to {name}=ADDRESS`"
+            ),
+            ConnectError::Handshake(failure) => failure.failure.hint.clone(),
+            ConnectError::Tcp { error, .. } if error.kind() == ErrorKind::ConnectionRefused => {
+                format!("check the port: nothing listens on {port} there; on the server, `ss -ltn` shows what does")
+            }
+            ConnectError::Tcp { .. } => {
+                format!("see whether there is a way to it from this host: `ip route get {host}`")
+            }
+        };
+        Self {
+            code: connect_words(error).class,
+            sentence: escape(&error.to_string()),
+            fix,
+            subject: Subject::Handshake,
+        }
+    }
+}
+
+/// For people: the verdict, what was met, the chain, each check, and what to do.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let code = self.problems.first().map_or("", |problem| problem.code);
+        let upstream = &self.upstream;
+        match self.verdict {
+            Verdict::Bypassed(until) => {
+                let until = rfc3339(until);
+                writeln!(f, "✘ {upstream}  refused: {code}; let through until {until} (report-only)")?;
+            }
+            Verdict::NoConnection if self.address.is_some() => writeln!(f, "! {upstream}  no TLS connection: {code}")?,
+            Verdict::NoConnection => writeln!(f, "! {upstream}  no connection: {code}")?,
+            Verdict::Refused => writeln!(f, "✘ {upstream}  refused: {code}")?,
+            Verdict::Trusted => writeln!(f, "✔ {upstream}  trusted")?,
+        }
+        if let Some(address) = self.address {
+            let elsewhere = (&upstream.dial_host, upstream.dial_port) != (&upstream.host, upstream.port);
+            let how = if elsewhere { ", as configured" } else { "" };
+            writeln!(f, "  address  {address}{how}")?;
+        }
+        let sni = upstream.sni.as_ref().map_or("no SNI".into(), |sni| format!("SNI {sni}"));
+        writeln!(f, "  name     {}, {sni}", upstream.reference)?;
+        let anchors = upstream.anchors();
+        let count = anchors.certificates().len();
+        let plural = if count == 1 { "" } else { "s" };
+        writeln!(f, "  bundle   {}: {count} certificate{plural}", anchors.source)?;
+        let tree = self.tree();
+        if !self.presented.is_empty() {
+            write!(f, "  chain\n{tree}")?;
+        }
+        let mut checks = self.checks(&tree);
+        if self.presented.is_empty() {
+            checks.retain(|check| matches!(check.result, Outcome::Failed(_)));
+        }
+        if !checks.is_empty() {
+            writeln!(f, "  checks")?;
+        }
+        checks.iter().try_for_each(|check| write!(f, "{check}"))?;
+        if checks.is_empty() {
+            self.problems.iter().try_for_each(|problem| writeln!(f, "  {}: {}", problem.code, problem.sentence))?;
+        }
+        self.warnings(&tree).iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))?;
+        for (place, problem) in self.problems.iter().enumerate() {
+            if !self.problems[..place].iter().any(|other| other.fix == problem.fix) {
+                writeln!(f, "  fix: {} ({})", problem.fix, doc(problem.code))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a code is explained.
+fn doc(code: &str) -> String {
+    format!("docs/failures.md#{code}")
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = self.result.mark();
+        let title = self.kind.title();
+        match &self.result {
+            Outcome::Failed(findings) => findings
+                .iter()
+                .try_for_each(|finding| writeln!(f, "    {mark} {title:<15}  {}: {}", finding.code, finding.sentence)),
+            Outcome::NotAsked(words) | Outcome::NotReached(words) | Outcome::Passed(words) => {
+                writeln!(f, "    {mark} {title:<15}  {words}")
+            }
+        }
+    }
+}
+
+impl Report {
+    /// One JSON object; `docs/check.md` has its fields.
+    pub fn json(&self) -> Value {
+        let tree = self.tree();
+        let mut all = Map::new();
+        let mut put = |key: &str, value: Value| all.insert(key.to_owned(), value);
+        let first = self.problems.first();
+        put("asked", self.asked.as_str().into());
+        put("upstream", self.upstream.authority().into());
+        put("verdict", self.verdict.as_str().into());
+        put("code", first.map(|problem| problem.code).into());
+        put("message", first.map(|problem| problem.sentence.as_str()).into());
+        put("fix", first.map(|problem| problem.fix.as_str()).into());
+        put("doc", first.map(|problem| doc(problem.code)).into());
+        put("at", rfc3339(self.at).into());
+        put("address", self.address.map(|address| address.to_string()).into());
+        put("reference", self.upstream.reference.to_string().into());
+        put("sni", self.upstream.sni.clone().into());
+        let peer = self.met.peer.as_deref();
+        put(
+            "tls",
+            peer.map(|peer| json!({ "version": peer.tls_version.as_str(), "cipher": peer.cipher_suite })).into(),
+        );
+        let client = peer.map(|peer| {
+            let sent = peer.client.certificate.as_deref().filter(|_| peer.client.asked);
+            json!({ "asked": peer.client.asked, "sent": sent })
+        });
+        put("client_certificate", client.into());
+        let anchors = self.upstream.anchors();
+        put(
+            "bundle",
+            json!({ "source": anchors.source, "certificates": anchors.certificates().len(), "sha256": anchors.sha256 }),
+        );
+        let trusted = self.accepted.as_ref();
+        put("trust", trusted.map(|accepted| accepted.proof.as_str()).into());
+        let until = match self.verdict {
+            Verdict::Bypassed(until) => Some(until),
+            _ => trusted.map(|accepted| accepted.until),
+        };
+        put("until", until.map(rfc3339).into());
+        let path = trusted.map(|accepted| accepted.path.iter().map(|subject| place(*subject)).collect::<Vec<_>>());
+        put("path", path.into());
+        let of = |(index, certificate): (usize, &Certificate)| {
+            let mut one = Map::from_iter([("index".to_owned(), index.into())]);
+            one.extend(certificate::json(certificate, self.at));
+            Value::Object(one)
+        };
+        put("presented", self.presented.iter().enumerate().take(MOST).map(of).collect());
+        put("presented_count", self.presented.len().into());
+        let anchor = trusted.and_then(|accepted| match accepted.path.last() {
+            Some(Subject::Anchor(index)) => Some((*index, anchors.certificates().get(*index)?)),
+            _ => None,
+        });
+        put("anchor", anchor.map(of).into());
+        put("checks", self.checks(&tree).iter().map(Check::json).collect());
+        put("findings", self.problems.iter().map(Problem::json).collect());
+        put("warnings", self.warnings(&tree).into());
+        Value::Object(all)
+    }
+}
+
+/// A hostile chain may be long; its length is told, its tail is not.
+const MOST: usize = 16;
+
+fn place(subject: Subject) -> Value {
+    match subject {
+        Subject::Anchor(index) => json!({ "in": "bundle", "index": index }),
+        Subject::Handshake => Value::Null,
+        Subject::Presented(index) => json!({ "in": "presented", "index": index }),
+    }
+}
+
+impl Problem {
+    fn json(&self) -> Value {
+        json!({
+            "code": self.code,
+            "message": self.sentence,
+            "certificate": place(self.subject),
+            "fix": self.fix,
+            "doc": doc(self.code),
+        })
+    }
+}
+
+impl Check {
+    fn json(&self) -> Value {
+        let (message, codes) = match &self.result {
+            Outcome::Failed(findings) => (None, findings.iter().map(|finding| finding.code.as_str()).collect()),
+            Outcome::NotAsked(words) | Outcome::NotReached(words) | Outcome::Passed(words) => {
+                (Some(words.as_str()), Vec::new())
+            }
+        };
+        json!({ "check": self.kind.as_str(), "result": self.result.as_str(), "message": message, "codes": codes })
+    }
+}
