@@ -22,6 +22,7 @@ use crate::{
         summary::{Filter, Order},
         survey::{Log, Survey, survey},
     },
+    bundle::bundle,
     check::{check, report::Report},
     clock::Clock,
     config::{
@@ -116,6 +117,14 @@ fn outward(command: clap::Command) -> clap::Command {
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Audit(args) => summarise(args),
+        Command::Bundle(args) => {
+            let lint = bundle(&args, Clock::System).map_err(CliError::Config)?;
+            match args.json {
+                true => say(&format!("{}\n", lint.json())),
+                false => say(&lint.to_string()),
+            }
+            if lint.is_good() { Ok(()) } else { Err(CliError::No) }
+        }
         Command::Check(args) => block_on(check_servers(*args)),
         Command::Demo(args) => block_on(async { demo::run(args.keep).await.map_err(CliError::Demo) }),
         Command::Run(args) => block_on(serve(*args)),

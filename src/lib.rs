@@ -46,6 +46,7 @@
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging`, `server` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`check`] | `vouchsafe check`: servers met as the proxy meets them | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
+//! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
 //! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `logging`, `server`, and those of the sub-commands |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
@@ -53,6 +54,7 @@
 
 pub mod app;
 pub mod audit;
+pub mod bundle;
 pub mod check;
 pub mod cli;
 pub mod clock;

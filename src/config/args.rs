@@ -30,6 +30,10 @@ pub struct Cli {
 pub enum Command {
     /// Says what audit logs hold: which upstreams were refused, why, how often, and when.
     Audit(AuditArgs),
+    /// Looks over files with the authorities to believe: what is in them, and what is wrong with it.
+    ///
+    /// Ends with 0 where nothing is worse than a warning, 1 where something is, 2 where a file cannot be read.
+    Bundle(BundleArgs),
     /// Meets servers as the proxy would, sends nothing, and says what is wrong and how to mend it.
     ///
     /// Takes the configuration of `run`, with its variables; what is for listeners does not matter. Ends with 0
@@ -172,6 +176,22 @@ pub struct VerifyArgs {
     /// What the server sends, PEM: its own certificate first.
     #[arg(value_name = "CHAIN")]
     pub chain: PathBuf,
+}
+
+/// `vouchsafe bundle`
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// The moment to judge at, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+
+    /// Write one JSON object.
+    #[arg(long)]
+    pub json: bool,
+
+    /// PEM files, or directories of them: what one would give to --ca-bundle.
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
 }
 
 /// `vouchsafe check`

@@ -1,0 +1,515 @@
+//! `vouchsafe bundle`: looks over what one would give to --ca-bundle, by the judge's own questions.
+//!
+//! An error is what keeps the proxy from starting, what can never be trusted as it stands, or a secret that lies
+//! open. A warning works, and deserves a look.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
+
+use rustls_pki_types::{
+    CertificateDer,
+    pem::{PemObject, SectionKind},
+};
+use serde_json::{Map, Value, json};
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    check::certificate::{self, day, line, names},
+    clock::{Clock, distance, rfc3339},
+    config::{
+        args::BundleArgs,
+        error::ConfigError,
+        load::{self, Named},
+        settings::moment,
+        watch::Files,
+    },
+    tls::{
+        failure::{Code, Finding, Subject},
+        judge,
+        presented::{Certificate, Facts, escape},
+        trust::is_usable,
+    },
+};
+
+/// What is in a bundle, and what is wrong with it.
+#[derive(Clone, Debug)]
+pub struct Lint {
+    at: OffsetDateTime,
+    files: Vec<File>,
+}
+
+#[derive(Clone, Debug)]
+struct File {
+    name: String,
+    entries: Vec<Entry>,
+    flaws: Vec<Flaw>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    line: usize,
+    what: What,
+    certificate: Certificate,
+    flaws: Vec<Flaw>,
+}
+
+/// What a certificate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Intermediate,
+    Root,
+    Server,
+    Unreadable,
+}
+
+impl What {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intermediate => "intermediate",
+            Self::Root => "root",
+            Self::Server => "server certificate",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    fn of(certificate: &Certificate) -> Self {
+        match &certificate.facts {
+            Err(_) => Self::Unreadable,
+            // X.509 v1 cannot say that it is a CA.
+            Ok(facts) if facts.version == 3 && facts.is_ca != Some(true) => Self::Server,
+            Ok(facts) if facts.self_issued() => Self::Root,
+            Ok(_) => Self::Intermediate,
+        }
+    }
+
+    /// What a finding's sentence is to call it.
+    fn subject(self, place: usize) -> Subject {
+        match self {
+            Self::Root | Self::Unreadable => Subject::Anchor(place),
+            Self::Intermediate => Subject::Presented(1),
+            Self::Server => Subject::Presented(0),
+        }
+    }
+}
+
+/// A thing that is wrong, or odd.
+#[derive(Clone, Debug)]
+struct Flaw {
+    level: Level,
+    code: &'static str,
+    line: Option<usize>,
+    sentence: String,
+    fix: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Error,
+    Warning,
+}
+
+impl Level {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+impl Flaw {
+    fn new(level: Level, code: &'static str, sentence: impl Into<String>, fix: &'static str) -> Self {
+        Self { level, code, line: None, sentence: sentence.into(), fix }
+    }
+
+    fn error(finding: Finding, fix: &'static str) -> Self {
+        Self::new(Level::Error, finding.code.as_str(), finding.sentence, fix)
+    }
+
+    fn at(self, line: usize) -> Self {
+        Self { line: Some(line), ..self }
+    }
+}
+
+/// Reads what the arguments name, and looks it over.
+///
+/// # Errors
+/// [`ConfigError`], where something cannot be read.
+pub fn bundle(args: &BundleArgs, clock: Clock) -> Result<Lint, ConfigError> {
+    let mut problems = Vec::new();
+    let at = moment(args.at.as_deref(), clock).map_err(|why| problems.push(why));
+    let files = load::bundle(&mut Files::default(), "PATH", &args.paths).map_err(|why| problems.push(why));
+    ConfigError::unless_empty(problems)?;
+    Ok(lint(&files.unwrap_or_default(), at.unwrap_or(clock.now())))
+}
+
+/// Looks over the contents of files, each with its name.
+pub fn lint(files: &[Named], at: OffsetDateTime) -> Lint {
+    let mut lint = Lint { at, files: files.iter().map(|(name, bytes)| File::read(name, bytes)).collect() };
+    let all: Vec<(String, Certificate)> =
+        lint.entries().map(|(file, entry)| (file.place(entry), entry.certificate.clone())).collect();
+    let mut place = 0;
+    for file in &mut lint.files {
+        for entry in &mut file.entries {
+            entry.flaws = flaws(entry.what, &all, place, at);
+            place += 1;
+        }
+    }
+    let level = if all.is_empty() { Level::Error } else { Level::Warning };
+    for file in lint.files.iter_mut().filter(|file| file.entries.is_empty()) {
+        let fix = "give the CERTIFICATE blocks (PEM) of the authorities to trust";
+        file.flaws.push(Flaw::new(level, "no_certificate", "there is no certificate in it", fix));
+    }
+    lint
+}
+
+impl File {
+    fn read(name: &str, bytes: &[u8]) -> Self {
+        let mut file = Self { name: name.to_owned(), entries: Vec::new(), flaws: Vec::new() };
+        let (blocks, cut) = blocks(bytes);
+        let not_pem =
+            |why: String| Flaw::new(Level::Error, "not_pem", why, "get the file anew; something cut or changed it");
+        let mut other: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for block in &blocks {
+            if block.label == "CERTIFICATE" {
+                match CertificateDer::from_pem_slice(block.text) {
+                    Ok(der) => {
+                        let certificate = Certificate::read(&der);
+                        let what = What::of(&certificate);
+                        file.entries.push(Entry { line: block.line, what, certificate, flaws: Vec::new() });
+                    }
+                    Err(_) => file.flaws.push(not_pem("the block is not Base64".into()).at(block.line)),
+                }
+            } else {
+                other.entry(&block.label).or_insert((block.line, 0)).1 += 1;
+            }
+        }
+        file.flaws.extend(other.into_iter().map(|(label, (line, count))| foreign(label, count).at(line)));
+        file.flaws.extend(cut.map(|line| not_pem("the block that begins here does not end".into()).at(line)));
+        let unread = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes).any(|section| section.is_err());
+        if unread && !file.flaws.iter().any(|flaw| flaw.code == "not_pem") {
+            file.flaws.push(not_pem("it cannot be read as PEM".into()));
+        }
+        if blocks.is_empty() && cut.is_none() && !bytes.is_empty() {
+            // An ASN.1 SEQUENCE with a length of more than one octet.
+            let der = bytes.starts_with(&[0x30, 0x82]) || bytes.starts_with(&[0x30, 0x81]);
+            file.flaws.push(match der {
+                true => Flaw::new(
+                    Level::Error,
+                    "not_pem",
+                    "it is DER, not PEM",
+                    "convert it: `openssl x509 -inform der -in FILE -out FILE.pem`",
+                ),
+                false => not_pem("it is not PEM".into()),
+            });
+        }
+        file
+    }
+
+    fn place(&self, entry: &Entry) -> String {
+        format!("{}:{}", self.name, entry.line)
+    }
+}
+
+/// What has no place in a bundle.
+fn foreign(label: &str, count: usize) -> Flaw {
+    if label.ends_with("PRIVATE KEY") {
+        return Flaw::new(
+            Level::Error,
+            "private_key",
+            format!("there is a {label} in it; a bundle is handed to everybody"),
+            "take it out; if others could read the file, make a new key and have its certificate reissued",
+        );
+    }
+    let what = if count == 1 { "is a block".into() } else { format!("are {count} blocks") };
+    let fix = match label {
+        "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => "write it as a plain one: `openssl x509 -in FILE -out FILE.pem`",
+        "X509 CRL" => "give it with --crl; here it does not count",
+        _ => "take it out; only CERTIFICATE blocks count here",
+    };
+    Flaw::new(Level::Warning, "other_block", format!("there {what} of another kind in it: {label}"), fix)
+}
+
+struct Block<'a> {
+    label: String,
+    line: usize,
+    text: &'a [u8],
+}
+
+/// The blocks of a file, of any kind, and the line of one that does not end.
+fn blocks(bytes: &[u8]) -> (Vec<Block<'_>>, Option<usize>) {
+    let (mut found, mut cut) = (Vec::new(), None);
+    let mut open: Option<(&[u8], usize, usize)> = None;
+    let mut start = 0;
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let end = start + line.len();
+        let line = line.trim_ascii_end();
+        if let Some(label) = line.strip_prefix(b"-----BEGIN ").and_then(|rest| rest.strip_suffix(b"-----")) {
+            cut = cut.or(open.map(|(_, _, line)| line));
+            open = Some((label, start, number + 1));
+        } else if let Some(label) = line.strip_prefix(b"-----END ").and_then(|rest| rest.strip_suffix(b"-----"))
+            && let Some((_, from, line)) = open.filter(|(begun, ..)| *begun == label)
+        {
+            let label = escape(&String::from_utf8_lossy(label));
+            found.push(Block { label, line, text: &bytes[from..end] });
+            open = None;
+        }
+        start = end;
+    }
+    (found, cut.or(open.map(|(_, _, line)| line)))
+}
+
+/// What is wrong with one certificate, among all.
+fn flaws(what: What, all: &[(String, Certificate)], place: usize, at: OffsetDateTime) -> Vec<Flaw> {
+    let (_, certificate) = &all[place];
+    let mut found = Vec::new();
+    let twin = all[..place].iter().find(|(_, other)| other.der == certificate.der);
+    if let Some((there, _)) = twin {
+        let sentence = format!("the same certificate stands at {there}");
+        return vec![Flaw::new(Level::Warning, "duplicate", sentence, "take one of them out")];
+    }
+    let facts = match &certificate.facts {
+        Ok(facts) if is_usable(&certificate.der) => facts,
+        facts => {
+            let why = facts.as_ref().err().map_or("it is not fit to be an anchor", String::as_str);
+            let sentence = format!("it cannot be read and is not trusted: {why}");
+            let fix = "get it anew from its CA; `openssl x509 -in FILE -noout -text` shows how far it can be read";
+            return vec![Flaw::new(Level::Error, Code::MalformedCertificate.as_str(), sentence, fix)];
+        }
+    };
+    let subject = what.subject(place);
+    found.extend(dates(certificate, facts, subject, all, at));
+    found.extend(judge::strength(certificate, subject).map(|finding| match what {
+        What::Server => Flaw::error(finding, "have it reissued with an RSA key of 2048 bits or more, or P-256"),
+        _ => Flaw::error(finding, "replace this CA by one with an RSA key of 2048 bits or more, or P-256"),
+    }));
+    let anchor = Subject::Anchor(place);
+    match what {
+        What::Server => {
+            found.push(server(facts));
+            let unfit = judge::purpose(facts, subject).or_else(|| judge::critical(certificate, subject));
+            found.extend(unfit.map(|finding| Flaw::error(finding, "have it reissued; as it is, it is never trusted")));
+        }
+        _ => {
+            let unfit = judge::unfit_root(facts, anchor).or_else(|| judge::may_not_sign(facts, anchor));
+            let fix = "get the CA's present certificate; as it is, nothing that it issued is trusted";
+            found.extend(unfit.map(|finding| Flaw::error(finding, fix)));
+            found.extend(issuer(certificate, facts, what, &all[..place]));
+        }
+    }
+    found
+}
+
+fn dates(
+    certificate: &Certificate,
+    facts: &Facts,
+    subject: Subject,
+    all: &[(String, Certificate)],
+    at: OffsetDateTime,
+) -> Option<Flaw> {
+    if let Some(finding) = judge::validity(certificate, subject, at) {
+        let in_force = |other: &Facts| {
+            other.subject_der == facts.subject_der
+                && other.spki == facts.spki
+                && (other.not_before..=other.not_after).contains(&at)
+        };
+        let renewed = all.iter().find(|(_, other)| other.facts.as_ref().is_ok_and(in_force));
+        return Some(match (renewed, finding.code) {
+            (Some((there, _)), code) => Flaw::new(
+                Level::Warning,
+                code.as_str(),
+                format!("{}; another of the same name and key is valid ({there})", finding.sentence),
+                "take out the one that is over; the other is enough",
+            ),
+            (None, Code::NotYetValid) => Flaw::error(finding, "compare the clocks (`date -u`), or wait"),
+            (None, _) => Flaw::error(
+                finding,
+                "take it out; if its CA has a present one, got by a way you trust, put that in its place",
+            ),
+        });
+    }
+    let left = facts.not_after - at;
+    let sentence = || format!("it ends on {}, in {}", day(facts.not_after), distance(left.whole_seconds()));
+    let fix = "get the one that follows it, and put it beside this one before that day";
+    (left < SOON).then(|| Flaw::new(Level::Warning, "expires_soon", sentence(), fix))
+}
+
+/// So long before an end it is worth a word.
+const SOON: Duration = Duration::days(90);
+
+fn server(facts: &Facts) -> Flaw {
+    let names = names(facts).map_or("but has no name to verify by".into(), |names| format!("for {names}"));
+    let sentence =
+        format!("it is a server's certificate, not a CA's: it is trusted itself, {names}; it vouches for no other");
+    let fix = "if that is meant, leave it, and change it when the server's changes; else put its CA's certificate here";
+    Flaw::new(Level::Warning, "server_certificate", sentence, fix)
+}
+
+/// What is odd about a CA.
+fn issuer(certificate: &Certificate, facts: &Facts, what: What, before: &[(String, Certificate)]) -> Vec<Flaw> {
+    let mut found = Vec::new();
+    let warn = |code: &'static str, sentence: String, fix| Flaw::new(Level::Warning, code, sentence, fix);
+    let remade = before.iter().find(|(_, other)| {
+        let other = other.facts.as_ref();
+        other.is_ok_and(|other| other.subject_der == facts.subject_der && other.spki != facts.spki)
+    });
+    if let Some((there, _)) = remade {
+        let sentence =
+            format!("another of the name `{}`, with another key, stands at {there}: a CA made anew?", facts.subject);
+        found.push(warn("same_name_other_key", sentence, "take out the one whose servers are gone"));
+    }
+    if facts.version != 3 {
+        let sentence =
+            format!("`{}` is X.509 version {}, which cannot say that it is a CA", facts.subject, facts.version);
+        let fix = "if its CA has a newer one, take that; it is trusted as a root all the same";
+        found.push(warn(Code::CertVersion.as_str(), sentence, fix));
+    }
+    if what == What::Root && (!facts.dns_names.is_empty() || !facts.ip_addresses.is_empty()) {
+        let sentence = format!(
+            "`{}` has names of servers ({}) and is a CA: who has that server's key can issue certificates for any name",
+            certificate.name(),
+            names(facts).unwrap_or_default()
+        );
+        let fix = "have it made anew with `basicConstraints = CA:FALSE` (`openssl req -x509 … -addext basicConstraints=CA:FALSE`)";
+        found.push(warn("server_is_ca", sentence, fix));
+    }
+    found
+}
+
+impl Lint {
+    /// Whether nothing is worse than a warning.
+    pub fn is_good(&self) -> bool {
+        !self.files.is_empty() && self.count(Level::Error) == 0
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&File, &Entry)> {
+        self.files.iter().flat_map(|file| file.entries.iter().map(move |entry| (file, entry)))
+    }
+
+    fn count(&self, level: Level) -> usize {
+        let of_files = self.files.iter().flat_map(|file| &file.flaws);
+        let of_entries = self.entries().flat_map(|(_, entry)| &entry.flaws);
+        of_files.chain(of_entries).filter(|flaw| flaw.level == level).count()
+    }
+
+    /// One JSON object; `docs/check.md` has its fields.
+    pub fn json(&self) -> Value {
+        let entry = |entry: &Entry| {
+            let mut one = Map::from_iter([
+                ("line".to_owned(), entry.line.into()),
+                ("kind".to_owned(), entry.what.as_str().into()),
+            ]);
+            one.extend(certificate::json(&entry.certificate, self.at));
+            one.insert("findings".into(), entry.flaws.iter().map(Flaw::json).collect());
+            Value::Object(one)
+        };
+        let file = |file: &File| {
+            json!({
+                "file": file.name,
+                "certificates": file.entries.iter().map(entry).collect::<Vec<_>>(),
+                "findings": file.flaws.iter().map(Flaw::json).collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "good": self.is_good(),
+            "at": rfc3339(self.at),
+            "certificates": self.entries().count(),
+            "errors": self.count(Level::Error),
+            "warnings": self.count(Level::Warning),
+            "files": self.files.iter().map(file).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Flaw {
+    fn json(&self) -> Value {
+        json!({
+            "level": self.level.as_str(),
+            "code": self.code,
+            "line": self.line,
+            "message": self.sentence,
+            "fix": self.fix,
+        })
+    }
+}
+
+/// Errors before warnings.
+fn mark(flaws: &[Flaw]) -> char {
+    match flaws {
+        [] => '✔',
+        flaws if flaws.iter().any(|flaw| flaw.level == Level::Error) => '✘',
+        _ => '!',
+    }
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: ", self.level.as_str(), self.code)?;
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        write!(f, "{}\nfix: {}", self.sentence, self.fix)
+    }
+}
+
+/// For people: each file with its certificates, and what is wrong under what it is wrong with.
+impl fmt::Display for Lint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        for file in &self.files {
+            writeln!(text, "{}", file.name)?;
+            for flaw in &file.flaws {
+                indented(&mut text, &format!("{} {flaw}", mark(std::slice::from_ref(flaw))), "  ", "    ")?;
+            }
+            for entry in &file.entries {
+                let Entry { line: number, what, certificate, flaws } = entry;
+                writeln!(text, "  {} {}  [{}]", mark(flaws), certificate.name(), what.as_str())?;
+                writeln!(text, "      line {number}, {}", line(certificate, self.at))?;
+                flaws.iter().try_for_each(|flaw| indented(&mut text, &flaw.to_string(), "      ", "      "))?;
+            }
+        }
+        let (errors, warnings) =
+            (plural(self.count(Level::Error), "error"), plural(self.count(Level::Warning), "warning"));
+        let certificates = plural(self.entries().count(), "certificate");
+        writeln!(text, "{certificates} in {}: {errors}, {warnings}", plural(self.files.len(), "file"))?;
+        f.write_str(&text)
+    }
+}
+
+fn indented(text: &mut String, block: &str, first: &str, rest: &str) -> fmt::Result {
+    for (number, line) in block.lines().enumerate() {
+        writeln!(text, "{}{line}", if number == 0 { first } else { rest })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_any_kind_are_found_by_line() {
+        let text = b"text\n-----BEGIN A-----\nx\n-----END A-----\r\n-----BEGIN B C-----\n-----END B C-----\n";
+        let (found, cut) = blocks(text);
+        let found: Vec<_> = found.iter().map(|block| (block.label.as_str(), block.line)).collect();
+        assert_eq!((found.as_slice(), cut), (&[("A", 2), ("B C", 5)][..], None));
+        for (text, line) in [
+            (&b"-----BEGIN A-----\n"[..], 1),
+            (b"-----BEGIN A-----\n-----END B-----\n", 1),
+            (b"\n-----BEGIN A-----\n-----BEGIN B-----\n-----END B-----\n", 2),
+        ] {
+            assert_eq!(blocks(text).1, Some(line));
+        }
+    }
+
+    #[test]
+    fn an_empty_directory_is_not_good() {
+        assert!(!lint(&[], OffsetDateTime::UNIX_EPOCH).is_good());
+    }
+}
