@@ -26,11 +26,12 @@ use crate::{
     check::{check, report::Report},
     clock::Clock,
     config::{
-        args::{AuditArgs, CheckArgs, Cli, Command, Moment, Options, RunArgs},
+        args::{AuditArgs, CheckArgs, Cli, Command, Moment, Options, PinArgs, RunArgs},
         error::ConfigError,
     },
     demo::{self, DemoError},
     logging,
+    pin::{Pins, pin},
     reload::Reloader,
     server::Stop,
     verify::verify,
@@ -93,7 +94,7 @@ pub fn read() -> Cli {
         })
     }
     let command = Cli::command().mut_subcommands(without_empty);
-    let command = command.mut_subcommand("check", outward);
+    let command = command.mut_subcommand("check", outward).mut_subcommand("pin", outward);
     Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
@@ -127,6 +128,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Check(args) => block_on(check_servers(*args)),
         Command::Demo(args) => block_on(async { demo::run(args.keep).await.map_err(CliError::Demo) }),
+        Command::Pin(args) => block_on(pin_all(*args)),
         Command::Run(args) => block_on(serve(*args)),
         Command::Verify(args) => {
             let verification = verify(&args, Clock::System).map_err(CliError::Config)?;
@@ -192,6 +194,24 @@ async fn check_servers(args: CheckArgs) -> Result<(), CliError> {
         first = false;
     };
     check(args, warn, tell).await.map_err(CliError::Config)?;
+    if json {
+        say(&format!("{}\n", Value::Array(all)));
+    }
+    if good { Ok(()) } else { Err(CliError::No) }
+}
+
+async fn pin_all(args: PinArgs) -> Result<(), CliError> {
+    let (json, mut good, mut all) = (args.json, true, Vec::new());
+    let tell = |pins: &Pins| {
+        good &= !pins.is_refused();
+        match json {
+            true => all.push(pins.json()),
+            // What is not trusted must not get into a file by mistake.
+            false if pins.is_refused() => eprint!("{pins}"),
+            false => say(&pins.to_string()),
+        }
+    };
+    pin(args, warn, tell).await.map_err(CliError::Config)?;
     if json {
         say(&format!("{}\n", Value::Array(all)));
     }

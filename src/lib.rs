@@ -47,6 +47,7 @@
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`check`] | `vouchsafe check`: servers met as the proxy meets them | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
+//! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify` |
 //! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `logging`, `server`, and those of the sub-commands |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
@@ -63,6 +64,7 @@ pub mod connect;
 pub mod demo;
 pub mod logging;
 pub mod message;
+pub mod pin;
 pub mod proxy;
 pub mod reload;
 pub mod route;

@@ -41,6 +41,11 @@ pub enum Command {
     Check(Box<CheckArgs>),
     /// Shows what passes and what is refused, on a gallery of servers made for it.
     Demo(DemoArgs),
+    /// Prints the fingerprints of certificates and of their keys, ready for `pins` and `identity`.
+    ///
+    /// For servers it takes the configuration of `run`, with its variables. Ends with 0 where all servers are
+    /// trusted, 1 where any is not, 2 where the question is wrong.
+    Pin(Box<PinArgs>),
     /// Runs the proxy until SIGTERM.
     Run(Box<RunArgs>),
     /// Judges a chain from a file, as the proxy would judge a server's.
@@ -209,6 +214,22 @@ pub struct CheckArgs {
     /// [default: what --route and the file name]
     #[arg(value_name = "URL")]
     pub urls: Vec<String>,
+}
+
+/// `vouchsafe pin`
+#[derive(Debug, Args)]
+pub struct PinArgs {
+    /// What the proxy would be started with.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Write one JSON array, with an object for each file or server.
+    #[arg(long)]
+    pub json: bool,
+
+    /// A PEM file with certificates, or a server: `https://HOST[:PORT]` or `HOST[:PORT]`.
+    #[arg(value_name = "FILE|URL", required = true)]
+    pub of: Vec<String>,
 }
 
 impl Options {

@@ -8,6 +8,7 @@ mod support;
 mod answers;
 mod audit;
 mod audit_summary;
+mod bundle_pin;
 mod check;
 mod corpora;
 mod faults;
