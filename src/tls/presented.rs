@@ -11,8 +11,11 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::{
     certificate::X509Certificate,
-    extensions::{GeneralName, ParsedExtension},
-    oid_registry::{Oid, asn1_rs::oid},
+    extensions::{GeneralName, GeneralSubtree, ParsedExtension},
+    oid_registry::{
+        Oid,
+        asn1_rs::{Tag, oid},
+    },
     prelude::FromDer,
     public_key::PublicKey,
     x509::SubjectPublicKeyInfo,
@@ -254,7 +257,9 @@ fn key(spki: &SubjectPublicKeyInfo<'_>) -> Key {
     let oid = dotted(&spki.algorithm.algorithm);
     match (oid.as_str(), spki.parsed()) {
         ("1.2.840.10045.2.1", _) => {
-            let curve = spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok());
+            // Explicit parameters are a SEQUENCE.
+            let named = spki.algorithm.parameters.as_ref().filter(|p| p.tag() == Tag::Oid);
+            let curve = named.and_then(|p| p.as_oid().ok());
             match curve.map(|oid| dotted(&oid)).as_deref() {
                 Some("1.2.840.10045.3.1.7") => Key::Curve("P-256".into(), true),
                 Some("1.3.132.0.34") => Key::Curve("P-384".into(), true),
