@@ -116,8 +116,13 @@ impl Case<'_> {
                 })
             }
             Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => self
-                .first(|certificate, subject, _| judge::strength(certificate, subject))
-                .or_else(|| self.broken_rung().filter(|finding| finding.code == Code::IssuerKeyMismatch))
+                .ladder()
+                .into_iter()
+                .find_map(|(certificate, subject)| judge::strength(certificate, subject))
+                .or_else(|| {
+                    let of_key = |code| matches!(code, Code::IssuerKeyMismatch | Code::SelfSignedNotInBundle);
+                    self.broken_rung().filter(|finding| of_key(finding.code))
+                })
                 .unwrap_or_else(|| self.own(Code::UnsupportedKey, "is signed with a key of a kind that is not taken")),
             Error::BadDer
             | Error::BadDerTime
@@ -247,9 +252,11 @@ impl Case<'_> {
             let next = self
                 .presented
                 .iter()
-                .position(|candidate| candidate.facts.as_ref().is_ok_and(|c| c.subject_der == facts.issuer_der));
+                .enumerate()
+                .filter(|(place, _)| !way.contains(place))
+                .find(|(_, candidate)| candidate.facts.as_ref().is_ok_and(|c| c.subject_der == facts.issuer_der));
             match next {
-                Some(place) if !way.contains(&place) && way.len() < MOST_EXPLAINED => {
+                Some((place, _)) if !is_self_signed(&self.presented[current]) && way.len() < MOST_EXPLAINED => {
                     way.push(place);
                     current = place;
                 }
@@ -257,6 +264,21 @@ impl Case<'_> {
             }
         }
         way
+    }
+
+    /// The way up, and above it the first anchor of its issuer's name, if any.
+    fn ladder(&self) -> Vec<(&Certificate, Subject)> {
+        let way = self.way_up();
+        let mut ladder: Vec<_> =
+            way.iter().map(|place| (&self.presented[*place], Subject::Presented(*place))).collect();
+        let top = ladder.last().and_then(|(certificate, _)| certificate.facts.as_ref().ok());
+        let mut anchors = self.trust.anchors.certificates().iter().enumerate();
+        let named = anchors.find(|(_, anchor)| match (&anchor.facts, top) {
+            (Ok(anchor), Some(top)) => anchor.subject_der == top.issuer_der,
+            _ => false,
+        });
+        ladder.extend(named.map(|(place, anchor)| (anchor, Subject::Anchor(place))));
+        ladder
     }
 
     fn not_a_ca(&self) -> Option<Finding> {
@@ -277,16 +299,10 @@ impl Case<'_> {
     }
 
     fn broken_rung(&self) -> Option<Finding> {
-        let way = self.way_up();
-        let mut ladder: Vec<_> =
-            way.iter().map(|place| (&self.presented[*place], Subject::Presented(*place))).collect();
-        let top = ladder.last().and_then(|(certificate, _)| certificate.facts.as_ref().ok());
-        let anchors = self.trust.anchors.certificates().iter().enumerate();
-        let named = anchors.filter(|(_, anchor)| match (&anchor.facts, top) {
-            (Ok(anchor), Some(top)) => anchor.subject_der == top.issuer_der,
-            _ => false,
-        });
-        ladder.extend(named.map(|(place, anchor)| (anchor, Subject::Anchor(place))).next());
+        if let Some(own) = self.own_facts().filter(|_| is_self_signed(&self.presented[0])) {
+            return Some(self.self_signed(own));
+        }
+        let ladder = self.ladder();
         let keys = ladder.iter().filter(|(certificate, _)| is_rsa(certificate));
         if let Some(finding) = keys.copied().find_map(|(c, s)| judge::strength(c, s)) {
             return Some(finding);
