@@ -403,6 +403,9 @@ fn signature(certificate: &Certificate, subject: Subject) -> Option<Finding> {
         | "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13"
         | "1.2.840.10045.4.3.2" | "1.2.840.10045.4.3.3" | "1.2.840.10045.4.3.4"
         | "1.3.101.112" => return None,
+        "1.2.840.113549.1.1.14" | "1.2.840.10045.4.3.1" => (Code::UnsupportedSignature, "SHA-224"),
+        "1.3.101.113" => (Code::UnsupportedSignature, "Ed448"),
+        "2.16.840.1.101.3.4.3.1" | "2.16.840.1.101.3.4.3.2" => (Code::UnsupportedSignature, "DSA"),
         other => (Code::UnsupportedSignature, other),
     };
     let sentence = format!("{} `{}` is signed with {name}", kind(subject), certificate.name());

@@ -43,8 +43,9 @@ pub fn hint(case: &Case<'_>, verdict: &Finding) -> String {
             Subject::Anchor(_) => "replace this CA by one with an RSA key of 2048 bits or more, or P-256".into(),
             _ => "have it reissued with an RSA key of 2048 bits or more, or P-256".into(),
         },
-        Code::WeakSignature | Code::UnsupportedSignature => {
-            "have it reissued with SHA-256 (`openssl … -sha256`)".into()
+        Code::WeakSignature => "have it reissued with SHA-256 (`openssl … -sha256`)".into(),
+        Code::UnsupportedSignature => {
+            "have it issued by a CA with an RSA or P-256 key, with SHA-256 (`openssl … -sha256`)".into()
         }
         Code::UnsupportedKey => "have it reissued with a P-256, P-384 or RSA key".into(),
         Code::WrongPurpose => "have it reissued with `extendedKeyUsage = serverAuth`".into(),
