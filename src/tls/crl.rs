@@ -32,7 +32,7 @@ use x509_parser::{
 use crate::clock::{distance, rfc3339};
 
 use super::{
-    diagnose::Case,
+    diagnose::{Case, malformation},
     failure::{Code, Finding, Subject},
     judge::{Algorithms, kind},
     presented::{Certificate, Facts, escape},
@@ -441,7 +441,7 @@ fn unusable(error: &webpki::Error) -> String {
         E::UnsupportedCrlIssuingDistributionPoint => "its issuing distribution point is not understood".into(),
         E::UnsupportedCriticalExtension => "it has a critical extension that is not understood".into(),
         E::UnsupportedCrlVersion => "it is not of version 2".into(),
-        other => other.to_string(),
+        other => malformation(other),
     }
 }
 

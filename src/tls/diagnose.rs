@@ -82,13 +82,8 @@ impl Case<'_> {
             Error::CaUsedAsEndEntity => self.ca_as_end_entity(),
             Error::UnknownIssuer => self.no_path(),
             Error::InvalidSignatureForPublicKey => self.bad_signature(),
-            Error::NameConstraintViolation => self.own(
-                Code::NameConstraint,
-                "was issued for a name that a CA above it may not issue for (a name constraint)",
-            ),
-            Error::PathLenConstraintViolated => {
-                self.issuer(Code::PathLength, "was issued by a CA that may not have further CAs below it (path length)")
-            }
+            Error::NameConstraintViolation => self.name_constraint(),
+            Error::PathLenConstraintViolated => self.path_length(),
             Error::EndEntityUsedAsCa => self
                 .not_a_ca()
                 .unwrap_or_else(|| self.own(Code::IssuerNotCa, "stands below an issuer that is not a CA")),
@@ -104,13 +99,16 @@ impl Case<'_> {
                 })
             }
             Error::UnsupportedCertVersion => self.version(),
-            Error::MaximumPathDepthExceeded => self.own(Code::ChainTooLong, "stands below more than 6 intermediates"),
+            Error::MaximumPathDepthExceeded => {
+                let sent = self.presented.len().saturating_sub(1);
+                self.own(Code::ChainTooLong, &format!("stands below more than 6 intermediates ({sent} were sent)"))
+            }
             Error::MaximumNameConstraintComparisonsExceeded
             | Error::MaximumPathBuildCallsExceeded
             | Error::MaximumSignatureChecksExceeded => {
                 self.own(Code::ChainTooComplex, "comes with a chain that takes too much work to verify")
             }
-            Error::UnsupportedSignatureAlgorithmContext(_) | Error::SignatureAlgorithmMismatch => {
+            Error::UnsupportedSignatureAlgorithmContext(_) => {
                 self.first(|certificate, subject, _| signature(certificate, subject)).unwrap_or_else(|| {
                     self.own(Code::UnsupportedSignature, "or one above it is signed in a way that is not taken")
                 })
@@ -132,6 +130,7 @@ impl Case<'_> {
             | Error::MalformedDnsIdentifier
             | Error::MalformedExtensions
             | Error::MalformedNameConstraint
+            | Error::SignatureAlgorithmMismatch
             | Error::TrailingData(_)
             | Error::UnsupportedNameType => self.malformed(error),
             // A newer webpki may say more; whatever it is, it is a refusal.
@@ -344,28 +343,80 @@ impl Case<'_> {
         .unwrap_or_else(|| self.own(Code::CertVersion, "or one above it is not X.509 version 3"))
     }
 
+    /// The names that are asked for are none that every CA above may issue for.
+    fn name_constraint(&self) -> Finding {
+        let (code, ladder) = (Code::NameConstraint, self.ladder());
+        let limits = ladder.iter().skip(1).filter_map(|(ca, subject)| {
+            let limits = ca.limits();
+            let may = match (limits.permitted.as_slice(), limits.excluded.as_slice()) {
+                ([], []) => return None,
+                ([], excluded) => format!("may not issue for {}", list(excluded)),
+                (permitted, []) => format!("may issue only for {}", list(permitted)),
+                (permitted, excluded) => format!("may issue only for {}, not for {}", list(permitted), list(excluded)),
+            };
+            Some(format!("{} `{}` above it {may}", kind(*subject), ca.name()))
+        });
+        let limits: Vec<_> = limits.collect();
+        match self.own_facts() {
+            Some(facts) if !limits.is_empty() => {
+                let names = list(&facts.presented_names());
+                self.own(code, &format!("is valid for {names}, but {}", limits.join(", and ")))
+            }
+            _ => self.own(code, "was issued for a name that a CA above it may not issue for (a name constraint)"),
+        }
+    }
+
+    fn path_length(&self) -> Finding {
+        let (code, ladder) = (Code::PathLength, self.ladder());
+        let limit = ladder.iter().enumerate().skip(2).find_map(|(place, (ca, subject))| {
+            let (most, below) = (ca.limits().path_length?, place - 1);
+            (below > usize::try_from(most).ok()?).then(|| {
+                let (kind, name, s) = (kind(*subject), ca.name(), if most == 1 { "" } else { "s" });
+                format!("stands too deep: {kind} `{name}` above it allows {most} CA{s} below itself (path length), and there are {below}")
+            })
+        });
+        let limit = limit.unwrap_or_else(|| "was issued by a CA that may not have further CAs below it".into());
+        match ladder.get(1) {
+            Some((low, subject)) => {
+                let sentence = format!("{} `{}` {limit}", kind(*subject), low.name());
+                Finding { code, subject: *subject, sentence }
+            }
+            None => self.own(code, &limit),
+        }
+    }
+
+    /// One that cannot be read by us, or by webpki, or else one with constraints that cannot be.
     fn malformed(&self, error: &Error) -> Finding {
-        let unreadable = self.presented.iter().position(|certificate| certificate.facts.is_err());
-        let place = unreadable.unwrap_or(0);
-        let subject = Subject::Presented(place);
-        let why = match self.presented.get(place).map(|certificate| &certificate.facts) {
-            Some(Err(why)) => why.clone(),
-            _ => error.to_string(),
+        let unreadable = |certificate: &Certificate| certificate.facts.is_err();
+        let refused = |certificate: &Certificate| match EndEntityCert::try_from(&certificate.der) {
+            Ok(_) | Err(Error::UnsupportedCertVersion | Error::UnsupportedCriticalExtension) => false,
+            Err(_) => true,
         };
-        let sentence = format!("{} cannot be read: {why}", kind(subject));
-        Finding { code: Code::MalformedCertificate, subject, sentence }
+        let ladder = self.ladder();
+        let constrains = || ladder.iter().find(|(ca, _)| ca.limits().constrains_names).map(|(_, subject)| *subject);
+        let constraints = matches!(error, Error::InvalidNetworkMaskConstraint | Error::MalformedNameConstraint);
+        let place = |is: &dyn Fn(&Certificate) -> bool| self.presented.iter().position(is).map(Subject::Presented);
+        let found = place(&unreadable).or_else(|| place(&refused));
+        let subject = found.or_else(|| constrains().filter(|_| constraints)).unwrap_or(Subject::Presented(0));
+        let certificate = match subject {
+            Subject::Anchor(place) => self.trust.anchors.certificates().get(place),
+            Subject::Presented(place) => self.presented.get(place),
+            Subject::Handshake => None,
+        };
+        match certificate.map(|certificate| (certificate, &certificate.facts)) {
+            Some((certificate, Err(why))) => judge::unreadable(certificate, subject, why),
+            Some((certificate, Ok(_))) => {
+                let sentence =
+                    format!("{} `{}` cannot be taken: {}", kind(subject), certificate.name(), malformation(error));
+                Finding { code: Code::MalformedCertificate, subject, sentence }
+            }
+            None => self.own(Code::MalformedCertificate, &format!("cannot be taken: {}", malformation(error))),
+        }
     }
 
     fn own(&self, code: Code, what: &str) -> Finding {
         let name = self.presented.first().map_or_else(String::new, Certificate::name);
         Finding { code, subject: Subject::Presented(0), sentence: format!("the certificate `{name}` {what}") }
-    }
-
-    fn issuer(&self, code: Code, what: &str) -> Finding {
-        let place = self.way_up().get(1).copied().unwrap_or(0);
-        let subject = Subject::Presented(place);
-        let sentence = format!("{} `{}` {what}", kind(subject), self.presented[place].name());
-        Finding { code, subject, sentence }
     }
 
     fn first(&self, check: impl Fn(&Certificate, Subject, OffsetDateTime) -> Option<Finding>) -> Option<Finding> {
@@ -415,6 +466,26 @@ fn signature(certificate: &Certificate, subject: Subject) -> Option<Finding> {
 /// A CA may have issued a certificate under its own name.
 fn is_self_signed(certificate: &Certificate) -> bool {
     certificate.facts.as_ref().is_ok_and(Facts::self_issued) && certificate.signed_by(certificate)
+}
+
+/// What is wrong with a certificate or list that cannot be read, in words.
+pub fn malformation(error: &Error) -> String {
+    let words = match error {
+        Error::BadDer => "it is not well-formed DER",
+        Error::BadDerTime => "a time in it is not well-formed",
+        Error::ExtensionValueInvalid => "an extension is malformed, or stands there twice",
+        Error::InvalidNetworkMaskConstraint => "a name constraint has a network mask that is none",
+        Error::InvalidSerialNumber => "a serial number in it is not well-formed",
+        Error::MalformedDnsIdentifier => "a DNS name in it is malformed",
+        Error::MalformedExtensions => "its extensions are malformed",
+        Error::MalformedNameConstraint => "a name constraint is malformed",
+        Error::SignatureAlgorithmMismatch => "it names two signature algorithms that differ",
+        Error::TrailingData(_) => "there are bytes behind the end of a part",
+        Error::UnsupportedNameType => "it has a name of a kind that is not understood",
+        // Anything newer: the library's words.
+        error => return error.to_string(),
+    };
+    words.to_owned()
 }
 
 fn is_rsa(certificate: &Certificate) -> bool {
@@ -471,11 +542,6 @@ mod tests {
                 Error::UnsupportedCriticalExtension,
                 Code::CriticalExtension,
                 "or one above it has a critical extension that is not understood",
-            ),
-            (
-                Error::SignatureAlgorithmMismatch,
-                Code::UnsupportedSignature,
-                "or one above it is signed in a way that is not taken",
             ),
         ] {
             let verdict = case.explain(&error, None).verdict;

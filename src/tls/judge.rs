@@ -458,7 +458,7 @@ pub fn critical(certificate: &Certificate, subject: Subject) -> Option<Finding> 
 }
 
 /// The clerk cannot read what the judge could: too odd to be trusted.
-fn unreadable(certificate: &Certificate, subject: Subject, error: &str) -> Finding {
+pub fn unreadable(certificate: &Certificate, subject: Subject, error: &str) -> Finding {
     let sentence = format!("{} (sha256 {}) cannot be read: {error}", kind(subject), certificate.sha256);
     Finding { code: Code::MalformedCertificate, subject, sentence }
 }

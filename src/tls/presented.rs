@@ -136,6 +136,66 @@ impl Certificate {
         };
         own.verify_signature(Some(issuer.public_key())).is_ok()
     }
+
+    /// What it lets the authorities and servers below it be. For words only: webpki reads this itself.
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        let Ok((_, own)) = X509Certificate::from_der(&self.der) else { return limits };
+        let names = |trees: &Option<Vec<GeneralSubtree<'_>>>| {
+            trees.iter().flatten().map(|tree| constraint(&tree.base)).collect::<Vec<_>>()
+        };
+        for extension in own.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::BasicConstraints(constraints) => limits.path_length = constraints.path_len_constraint,
+                ParsedExtension::NameConstraints(constraints) => {
+                    limits.permitted = names(&constraints.permitted_subtrees);
+                    limits.excluded = names(&constraints.excluded_subtrees);
+                }
+                _ => {}
+            }
+            limits.constrains_names |= extension.oid == NAME_CONSTRAINTS;
+        }
+        limits
+    }
+}
+
+/// What an authority's certificate lets stand below it (RFC 5280 sections 4.2.1.9 and 4.2.1.10).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// How many authorities.
+    pub path_length: Option<u32>,
+    /// Whether there is a nameConstraints extension, readable or not.
+    pub constrains_names: bool,
+    /// Only these names, of each kind that occurs.
+    pub permitted: Vec<String>,
+    /// None of these names.
+    pub excluded: Vec<String>,
+}
+
+/// The base of a name constraint with its kind, as [`Facts::presented_names`] has names.
+fn constraint(base: &GeneralName<'_>) -> String {
+    match base {
+        GeneralName::DNSName(name) => format!("dns:{}", escape(name)),
+        GeneralName::IPAddress(octets) => match octets.split_at(octets.len() / 2) {
+            (base, mask) if ip(base).is_some() => {
+                let shown = |octets| ip(octets).map(|ip| ip.to_string()).unwrap_or_default();
+                format!("ip:{}/{}", shown(base), shown(mask))
+            }
+            _ => "ip:(malformed)".into(),
+        },
+        other => other_name(other),
+    }
+}
+
+/// A name that is neither a DNS name nor an address.
+fn other_name(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::DirectoryName(name) => format!("directory:{}", escape(&name.to_string())),
+        GeneralName::Invalid(..) => "(malformed)".into(),
+        GeneralName::RFC822Name(mail) => format!("email:{}", escape(mail)),
+        GeneralName::URI(uri) => format!("uri:{}", escape(uri)),
+        other => escape(&other.to_string()),
+    }
 }
 
 impl Facts {
@@ -224,9 +284,7 @@ impl Facts {
                 Some(ip) => self.ip_addresses.push(ip),
                 None => self.other_names.push(format!("ip:(of {} octets)", octets.len())),
             },
-            GeneralName::URI(uri) => self.other_names.push(format!("uri:{}", escape(uri))),
-            GeneralName::RFC822Name(mail) => self.other_names.push(format!("email:{}", escape(mail))),
-            other => self.other_names.push(escape(&other.to_string())),
+            other => self.other_names.push(other_name(other)),
         }
     }
 
@@ -249,6 +307,8 @@ pub const SERVER_AUTH: &str = "serverAuth";
 /// The extensions that webpki 0.103 processes, or knows to be harmless; any other critical one refuses.
 const JUDGE_KNOWS: [Oid<'static>; 5] =
     [oid!(2.5.29.15), oid!(2.5.29.17), oid!(2.5.29.19), oid!(2.5.29.30), oid!(2.5.29.37)];
+
+const NAME_CONSTRAINTS: Oid<'static> = oid!(2.5.29.30);
 
 /// keyUsage, subjectAltName, basicConstraints, extendedKeyUsage.
 const CHECKS_NEED: [Oid<'static>; 4] = [oid!(2.5.29.15), oid!(2.5.29.17), oid!(2.5.29.19), oid!(2.5.29.37)];
