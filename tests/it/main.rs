@@ -21,5 +21,6 @@ mod messages;
 mod reload;
 mod replicator33;
 mod report_only;
+mod taxonomy;
 mod tls_attacks;
 mod verification;

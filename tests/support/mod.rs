@@ -6,6 +6,7 @@ pub mod gallery;
 pub mod glance15;
 pub mod hostile;
 pub mod image_server;
+pub mod openssl;
 pub mod origin;
 pub mod proxy;
 pub mod replicator;
