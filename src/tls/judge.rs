@@ -113,7 +113,7 @@ pub fn judge(case: &Case<'_>, algorithms: Algorithms<'_>) -> Result<Accepted, Bo
                 return Err(case.refuse(finding));
             }
             if !exact {
-                pardoned(case, &end_entity, &failure, algorithms)?;
+                pardoned(case, &end_entity, failure, algorithms)?;
             }
             alone(Proof::Exact, own)
         }
@@ -130,29 +130,38 @@ pub fn judge(case: &Case<'_>, algorithms: Algorithms<'_>) -> Result<Accepted, Bo
 /// The signature algorithms that are taken.
 pub type Algorithms<'a> = &'a [&'static dyn SignatureVerificationAlgorithm];
 
-/// webpki looks at dates first, and no further: what it would have said on a day within them.
+/// webpki looks at dates first, and no further: what it would have said at a moment within them. Such a moment is
+/// looked for among those at which a certificate of the chain begins or ends.
 fn pardoned(
     case: &Case<'_>,
     end_entity: &EndEntityCert<'_>,
-    failure: &VerificationFailure,
+    mut failure: Box<VerificationFailure>,
     algorithms: Algorithms<'_>,
 ) -> Result<(), Box<VerificationFailure>> {
-    let Subject::Presented(place) = failure.verdict.subject else { return Ok(()) };
-    let Some(Ok(facts)) = case.presented.get(place).map(|certificate| &certificate.facts) else { return Ok(()) };
-    let then = match failure.code() {
-        Code::Expired => facts.not_after,
-        Code::NotYetValid => facts.not_before,
-        _ => return Ok(()),
-    };
-    match path(case, end_entity, then, algorithms) {
-        Ok(_) => Ok(()),
-        Err((error, objection)) => {
-            let failure = case.explain(&error, objection);
-            let another = !matches!(failure.code(), Code::Expired | Code::NotYetValid);
-            if another && case.pardons(failure.code()) { Ok(()) } else { Err(failure) }
+    let dated = |code| matches!(code, Code::Expired | Code::NotYetValid);
+    if !dated(failure.code()) {
+        return Ok(());
+    }
+    let chain = case.presented.iter().take(MOST_DATES).filter_map(|certificate| certificate.facts.as_ref().ok());
+    let moments = chain.clone().map(|facts| facts.not_after).chain(chain.map(|facts| facts.not_before));
+    let mut refusal = None;
+    for moment in moments {
+        let Err((error, objection)) = path(case, end_entity, moment, algorithms) else { return Ok(()) };
+        let failure = case.explain(&error, objection);
+        match failure.code() {
+            code if dated(code) => {}
+            code if case.pardons(code) => return Ok(()),
+            _ => refusal = refusal.or(Some(failure)),
         }
     }
+    Err(refusal.unwrap_or_else(|| {
+        failure.verdict.sentence.push_str("; and there is no moment at which its whole chain was valid");
+        failure
+    }))
 }
+
+/// A hostile server may send many certificates; each of these may cost two searches for a path.
+const MOST_DATES: usize = 8;
 
 /// Believed without anybody above it.
 fn alone(proof: Proof, own: &Certificate) -> Accepted {
