@@ -81,7 +81,7 @@ pub fn hint(case: &Case<'_>, verdict: &Finding) -> String {
 pub fn for_handshake(code: Code) -> &'static str {
     match code {
         Code::NotTls => "check the port: what answers there does not speak TLS",
-        Code::TlsVersion => "let the server speak TLS 1.2 or 1.3",
+        Code::TlsVersion => "let the server speak TLS 1.3, or TLS 1.2 where `min_tls` (--min-tls) allows it",
         Code::HandshakeRefused => "see the server's log; often no common cipher suite, or an unknown server name",
         Code::ClosedInHandshake => "see the server's log; a server that wants another port or name may close like this",
         Code::HandshakeTimeout => "see whether the server is overloaded, or something swallows its packets",
