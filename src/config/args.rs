@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::Error};
 use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
 use crate::{
@@ -500,21 +500,23 @@ impl UpstreamOptions {
 /// A list, or a single value for a list of one.
 fn one_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "expected a text, or a list of texts")]
     enum Said<T> {
         More(Vec<T>),
         One(T),
     }
-    Ok(match Said::deserialize(deserializer)? {
-        Said::More(all) => all,
-        Said::One(one) => vec![one],
-    })
+    match Said::deserialize(deserializer)? {
+        // Whoever wrote it meant something by it: an empty list of pins is not the wish for none.
+        Said::More(all) if all.is_empty() => Err(Error::custom("the list is empty; leave the key out")),
+        Said::More(all) => Ok(all),
+        Said::One(one) => Ok(vec![one]),
+    }
 }
 
 /// A day as TOML has it, or as text.
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "expected a day, as in `2027-01-31`")]
     enum Said {
         Date(toml::value::Datetime),
         Text(String),

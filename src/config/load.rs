@@ -40,8 +40,10 @@ pub fn file(files: &mut Files, path: &Path) -> Result<Options, ConfigError> {
 /// # Errors
 /// The problems, at least one.
 pub fn parse(text: &str) -> Result<Options, Vec<String>> {
-    let complain =
-        |error: toml::de::Error| vec![format!("{}: {}", line(text, error.span().unwrap_or_default()), error.message())];
+    let complain = |error: toml::de::Error| {
+        let line = line(text, error.span().unwrap_or_default());
+        vec![format!("{line}: {}{}", key(text, line), error.message())]
+    };
     let table = DeTable::parse(text).map_err(complain)?;
     let problems = unknown_keys(text, table.get_ref());
     if !problems.is_empty() {
@@ -87,6 +89,14 @@ fn check(text: &str, key: &str, span: Range<usize>, known: &[&str], problems: &m
     problems.push(format!("{}: unknown key `{key}`{hint}", line(text, span)));
 }
 
+/// The key on a line, to be put before what is wrong with its value; nothing where there is none.
+fn key(text: &str, line: usize) -> String {
+    let key = text.lines().nth(line - 1).and_then(|line| Some(line.split_once('=')?.0.trim()));
+    let is_key =
+        |key: &&str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    key.filter(is_key).map(|key| format!("{key}: ")).unwrap_or_default()
+}
+
 fn line(text: &str, span: Range<usize>) -> usize {
     1 + text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count()
 }
@@ -98,8 +108,7 @@ fn line(text: &str, span: Range<usize>) -> usize {
 pub fn bundle(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
     let mut found = Vec::new();
     for path in paths {
-        let complain = |error: io::Error| format!("{what} `{}`: {error}", path.display());
-        let Some(entries) = files.list(path).map_err(complain)? else {
+        let Some(entries) = files.list(path).map_err(|error| unread(what, path, &error))? else {
             found.push(named(files, what, path)?);
             continue;
         };
@@ -123,14 +132,31 @@ pub fn each(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Name
 /// # Errors
 /// A sentence that names the path.
 pub fn named(files: &mut Files, what: &str, path: &Path) -> Result<Named, String> {
-    let bytes = files.read(path).map_err(|error| format!("{what} `{}`: {error}", path.display()))?;
+    let bytes = files.read(path).map_err(|error| unread(what, path, &error))?;
     Ok((path.display().to_string(), bytes))
 }
 
+fn unread(what: &str, path: &Path, error: &io::Error) -> String {
+    let hint = match (error.kind(), std::env::current_dir()) {
+        (io::ErrorKind::NotFound, Ok(here)) if path.is_relative() => {
+            format!("\nhint: it was looked for in `{}`; give the whole path", here.display())
+        }
+        (io::ErrorKind::PermissionDenied, _) => "\nhint: let the user that this runs as read it".into(),
+        _ => String::new(),
+    };
+    format!("{what} `{}`: {error}{hint}", path.display())
+}
+
 fn is_certificate_name(path: &Path) -> bool {
-    path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| {
-        ["pem", "crt", "cer"].contains(&extension) || extension.bytes().all(|b| b.is_ascii_digit())
-    })
+    let Some((stem, extension)) = path.file_name().and_then(|name| name.to_str()?.rsplit_once('.')) else {
+        return false;
+    };
+    // `5ed36f99.0`, as `openssl rehash` makes it; a `ca.pem.1` that somebody put aside is none.
+    let hashed = || {
+        let digits = !extension.is_empty() && extension.bytes().all(|b| b.is_ascii_digit());
+        digits && stem.len() == 8 && stem.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    ["pem", "crt", "cer"].contains(&extension) || hashed()
 }
 
 #[cfg(test)]
@@ -157,6 +183,6 @@ mod tests {
     #[test]
     fn wrong_values_name_their_line() {
         let problems = parse("threads = 1\nconnect_timeout = \"soon\"\n").unwrap_err();
-        assert!(problems[0].starts_with("2: "), "{problems:?}");
+        assert!(problems[0].starts_with("2: connect_timeout: "), "{problems:?}");
     }
 }

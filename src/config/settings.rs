@@ -29,14 +29,14 @@ use crate::{
     server::connection::ClientLimits,
     tls::{
         client::{TlsClient, TlsSettings},
-        client_identity::ClientIdentity,
+        client_identity::{ClientIdentity, IdentityError},
         crl::{CrlPolicy, CrlRule, Crls, Leniency},
         failure::Subject,
         fingerprint::Fingerprint,
         identity::ReferenceId,
         judge::{self, Terms, Trust},
         report_only::ReportOnly,
-        trust::TrustAnchors,
+        trust::{TrustAnchors, TrustError},
     },
 };
 
@@ -368,9 +368,9 @@ impl<'a> Build<'a> {
         let client = match (&options.client_cert, &options.client_key) {
             (None, None) => {
                 let of = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-                self.client_identity("OS_CERT", of("OS_CERT").as_deref(), of("OS_KEY").as_deref())
+                self.client_identity(["OS_CERT", "OS_KEY"], of("OS_CERT").as_deref(), of("OS_KEY").as_deref())
             }
-            (cert, key) => self.client_identity("--client-cert", cert.as_deref(), key.as_deref()),
+            (cert, key) => self.client_identity(["--client-cert", "--client-key"], cert.as_deref(), key.as_deref()),
         };
         let anchors = self.default_anchors(variable);
         let anchors = Arc::new(self.take(anchors)?);
@@ -412,17 +412,29 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// A key may stand in the certificate's file.
-    fn client_identity(&mut self, what: &str, cert: Option<&Path>, key: Option<&Path>) -> Option<Arc<ClientIdentity>> {
+    /// A key may stand in the certificate's file. `what` names both.
+    fn client_identity(
+        &mut self,
+        what: [&str; 2],
+        cert: Option<&Path>,
+        key: Option<&Path>,
+    ) -> Option<Arc<ClientIdentity>> {
+        let [what, of_key] = what;
         let Some(cert) = cert else {
-            if key.is_some() {
-                self.problems.push(format!("{what}: there is a key, but no certificate"));
+            if let Some(key) = key {
+                let key = key.display();
+                let hint = "a key alone proves nothing; name its certificate, too";
+                self.problems.push(format!("{of_key} `{key}`: there is a key, but no certificate\nhint: {hint}"));
             }
             return None;
         };
+        let (of_key, key_file) = key.map_or((what, cert), |key| (of_key, key));
         let read = load::named(self.files, what, cert).and_then(|(name, chain)| {
-            let (_, key) = load::named(self.files, &format!("the key of {what}"), key.unwrap_or(cert))?;
-            ClientIdentity::from_pem(&chain, &key).map_err(|why| format!("{what} `{name}`: {why}"))
+            let (key_name, key) = load::named(self.files, of_key, key_file)?;
+            ClientIdentity::from_pem(&chain, &key).map_err(|error| match error {
+                IdentityError::Certificate(why) => format!("{what} `{name}`: {why}"),
+                IdentityError::Key(why) => format!("{of_key} `{key_name}`: {why}"),
+            })
         });
         let identity = self.take(read)?;
         if let Some(finding) = judge::validity(&identity.certificate, Subject::Presented(0), self.clock.now()) {
@@ -495,7 +507,9 @@ impl<'a> Build<'a> {
         let verify_name = verify_name.and_then(|name| self.take(name));
         let sni = said.sni.as_ref().map(|name| match reference(name) {
             Ok(ReferenceId::Dns(name)) => Ok(name.as_ref().to_owned()),
-            Ok(ReferenceId::Ip(_)) => Err(named("sni", &"an address is never sent as a name")),
+            Ok(ReferenceId::Ip(ip)) => {
+                Err(named("sni", &format!("`{ip}`: an address is never sent as a name\nhint: leave `sni` out")))
+            }
             Err(error) => Err(named("sni", &error)),
         });
         let sni = sni.and_then(|sni| self.take(sni));
@@ -510,7 +524,8 @@ impl<'a> Build<'a> {
         let mut anchors = None;
         if !said.ca_bundle.is_empty() || said.system_roots == Some(true) {
             let system = (said.system_roots == Some(true)).then(|| key("system_roots"));
-            let source = if said.ca_bundle.is_empty() { String::new() } else { key("ca_bundle") };
+            let paths: Vec<_> = said.ca_bundle.iter().map(|path| format!("`{}`", path.display())).collect();
+            let source = if paths.is_empty() { String::new() } else { key(&format!("ca_bundle {}", paths.join(", "))) };
             let read = load::bundle(self.files, &key("ca_bundle"), &said.ca_bundle)
                 .and_then(|files| self.anchors(source, &files, system.as_deref()));
             let read = Arc::new(self.take(read)?);
@@ -537,11 +552,11 @@ impl<'a> Build<'a> {
         }
         if terms.identity.is_some() && !terms.pins.is_empty() {
             self.problems
-                .push(format!("{what}: `identity` names the certificate itself; `pins` beside it say no more"));
+                .push(format!("{what}: `identity` names the certificate itself; `pins` beside it say no more\nhint: leave one of the two out"));
         }
         if said.client_cert.is_some() || said.client_key.is_some() {
             let (cert, key_file) = (said.client_cert.as_deref(), said.client_key.as_deref());
-            own.client = self.client_identity(&key("client_cert"), cert, key_file);
+            own.client = self.client_identity([&key("client_cert"), &key("client_key")], cert, key_file);
             changed = true;
         }
         own.min_version = said.min_tls.unwrap_or(own.min_version);
@@ -553,9 +568,18 @@ impl<'a> Build<'a> {
 
     fn report_only(&mut self, what: &str, said: &UpstreamOptions) -> Option<ReportOnly> {
         let Some(day) = &said.report_only_until else {
-            if said.disable_https_verification == Some(true) || !said.report_only.is_empty() {
+            let said = match said {
+                UpstreamOptions { disable_https_verification: Some(true), .. } => {
+                    Some("disable_https_verification `true`: verification is not switched off")
+                }
+                UpstreamOptions { report_only, .. } if !report_only.is_empty() => {
+                    Some("report_only: it says for what, and nothing says until when")
+                }
+                _ => None,
+            };
+            if let Some(said) = said {
                 self.problems.push(format!(
-                    "{what}: verification is not switched off\nhint: for a migration, say `report_only_until = DAY` (at most 90 days ahead): refusals are recorded and traffic passes until then; to trust one odd certificate for good, say `identity`"
+                    "{what}: {said}\nhint: for a migration, say `report_only_until = DAY` (at most 90 days ahead): refusals are recorded and traffic passes until then; to trust one odd certificate for good, say `identity`"
                 ));
             }
             return None;
@@ -732,10 +756,19 @@ pub fn identity(files: &mut Files, what: &str, named: &str) -> Result<Fingerprin
         return named.parse().map_err(|why| format!("{what} `{named}`: {why}"));
     }
     let file = load::named(files, what, Path::new(named))?;
-    let set = TrustAnchors::from_pem(what, &[file], Vec::new()).map_err(|error| error.to_string())?;
+    let what = format!("{what} `{named}`");
+    let set = TrustAnchors::from_pem(&what, &[file], Vec::new()).map_err(|error| match error {
+        TrustError::Empty { .. } => format!(
+            "{what}: no certificate in it\nhint: name a PEM file with the one certificate, or `sha256:` and its fingerprint"
+        ),
+        error => error.to_string(),
+    })?;
     match set.certificates() {
         [one] => Ok(Fingerprint::of(&one.der)),
-        more => Err(format!("{what} `{named}`: it names one certificate, and the file has {}", more.len())),
+        more => Err(format!(
+            "{what}: it names one certificate, and the file has {}\nhint: leave the server's own in it alone; its CAs do not count",
+            more.len()
+        )),
     }
 }
 

@@ -47,16 +47,27 @@ pub struct TlsSettings {
 
 /// A version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub enum TlsVersion {
     /// RFC 5246.
     #[default]
     #[value(name = "1.2")]
-    #[serde(rename = "1.2")]
     Tls12,
     /// RFC 8446.
     #[value(name = "1.3")]
-    #[serde(rename = "1.3")]
     Tls13,
+}
+
+impl TryFrom<String> for TlsVersion {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "1.2" => Ok(Self::Tls12),
+            "1.3" => Ok(Self::Tls13),
+            _ => Err(format!("`{text}` is not spoken here; write `\"1.2\"` or `\"1.3\"`")),
+        }
+    }
 }
 
 impl TlsVersion {

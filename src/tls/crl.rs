@@ -199,13 +199,14 @@ impl Crls {
                 if list.this_update > now {
                     let from = rfc3339(list.this_update);
                     all.warnings.push(format!(
-                        "{name}: the list of `{}` begins in the future ({from}) and does not count before",
+                        "`{name}`: the list of `{}` begins in the future ({from}) and does not count before",
                         list.issuer_name
                     ));
                 } else if list.next_update.is_some_and(|next| next < now) {
-                    all.warnings.push(format!("{name}: the list of `{}` is out of date", list.issuer_name));
+                    all.warnings.push(format!("`{name}`: the list of `{}` is out of date", list.issuer_name));
                 } else if all.lists.iter().any(|other| other.replaces(&list, now)) {
-                    all.warnings.push(format!("{name}: there is a newer list of `{}`, which counts", list.issuer_name));
+                    all.warnings
+                        .push(format!("`{name}`: there is a newer list of `{}`, which counts", list.issuer_name));
                 }
                 all.lists.push(list);
             }
@@ -353,11 +354,11 @@ fn expired(rung: Rung<'_>, issuer: &Facts, until: OffsetDateTime, now: OffsetDat
 impl List {
     fn read(name: &str, der: &[u8]) -> Result<Self, CrlError> {
         let (_, parsed) = CertificateRevocationList::from_der(der).map_err(|error| {
-            CrlError::Unreadable(format!("{name}: not a revocation list: {}", escape(&error.to_string())))
+            CrlError::Unreadable(format!("`{name}`: not a revocation list: {}{KIND}", escape(&error.to_string())))
         })?;
         let cannot_be_used = |why: String| {
             let issuer = escape(&parsed.issuer().to_string());
-            CrlError::Unusable(format!("{name}: the revocation list of `{issuer}` cannot be used: {why}"))
+            CrlError::Unusable(format!("`{name}`: the revocation list of `{issuer}` cannot be used: {why}"))
         };
         let searched = OwnedCertRevocationList::from_der(der).map_err(|error| cannot_be_used(unusable(&error)))?;
         let (mut authority_key, mut scope) = (None, Some(Scope::default()));
@@ -553,6 +554,9 @@ fn point_name(name: &GeneralName<'_>) -> PointName {
     }
 }
 
+/// What a file should be that is none.
+const KIND: &str = "\nhint: it should hold X509 CRL blocks (PEM), or one list as DER";
+
 fn sections(name: &str, bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
     if !bytes.windows(11).any(|window| window == b"-----BEGIN ") {
         return Ok(vec![bytes.to_vec().into()]);
@@ -562,11 +566,11 @@ fn sections(name: &str, bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer
         match section {
             Ok((SectionKind::Crl, der)) => found.push(der.into()),
             Ok(_) => {}
-            Err(error) => return Err(format!("{name}: not PEM: {}", not_pem(&error))),
+            Err(error) => return Err(format!("`{name}`: not PEM: {}", not_pem(&error))),
         }
     }
     if found.is_empty() {
-        return Err(format!("{name}: no X509 CRL block in it"));
+        return Err(format!("`{name}`: no X509 CRL block in it{KIND}"));
     }
     Ok(found)
 }
