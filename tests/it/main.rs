@@ -23,4 +23,5 @@ mod replicator33;
 mod report_only;
 mod taxonomy;
 mod tls_attacks;
+mod upstream_settings;
 mod verification;

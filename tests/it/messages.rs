@@ -9,36 +9,26 @@ use certs_dev::{Bundle, Case};
 
 use crate::support::{
     gallery::{self, Front},
-    origin::exchange,
+    origin::{Seen, exchange},
     proxy::without_ambient,
 };
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_reads_as_what_why_and_what_to_do() {
-    let front = Front::start(Case::WrongName).await;
+/// The text log of a proxy with these flags that is asked once, and what the client was told.
+pub async fn read_log(flags: &[String]) -> (String, Seen) {
     let mut command = Command::new("timeout");
     without_ambient(&mut command);
     let mut child = command
-        .args([
-            "60",
-            env!("CARGO_BIN_EXE_vouchsafe"),
-            "run",
-            "--log-format",
-            "text",
-            "--threads",
-            "1",
-            "--ca-bundle",
-            &gallery::bundle(Bundle::Root),
-        ])
-        .args(front.route())
+        .args(["60", env!("CARGO_BIN_EXE_vouchsafe"), "run", "--log-format", "text", "--threads", "1"])
+        .args(flags)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut address = None;
+    let (mut address, mut text) = (None, String::new());
     loop {
         let mut line = String::new();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it was ready");
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended before it was ready:\n{text}");
+        text.push_str(&line);
         if let Some((_, rest)) = line.split_once("listening address=") {
             address = rest.split(' ').next().map(|text| text.parse().unwrap());
         }
@@ -46,13 +36,21 @@ async fn a_refusal_reads_as_what_why_and_what_to_do() {
             break;
         }
     }
-    let seen = exchange(address.unwrap(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let (_, id) = seen.text().split_once("(event ").map(|(a, b)| (a.to_owned(), b[..16].to_owned())).unwrap();
+    let seen = exchange(address.unwrap(), b"GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(status.success());
-    let mut text = String::new();
     stderr.read_to_string(&mut text).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    (text, seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reads_as_what_why_and_what_to_do() {
+    let front = Front::start(Case::WrongName).await;
+    let mut flags = vec!["--ca-bundle".to_owned(), gallery::bundle(Bundle::Root)];
+    flags.extend(front.route());
+    let (text, seen) = read_log(&flags).await;
+    let (_, id) = seen.text().split_once("(event ").map(|(a, b)| (a.to_owned(), b[..16].to_owned())).unwrap();
     let upstream = front.authority();
     let expected = format!(
         "WARN refused code=name_mismatch upstream={upstream} reference=dns:wrong-name.gallery.test \

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
@@ -100,7 +100,7 @@ impl Lab {
 
     /// A sound certificate for an authority, still to be signed.
     pub fn authority(&self, common_name: &str) -> Wish<'_> {
-        let wish = Wish::new(self, common_name).days(-2, 1000).ext("basicConstraints", "critical,CA:TRUE");
+        let wish = Wish::new(self, common_name).days(-100, 1000).ext("basicConstraints", "critical,CA:TRUE");
         wish.ext("keyUsage", "critical,keyCertSign,cRLSign")
     }
 
@@ -376,6 +376,13 @@ struct Said {
     more: Condvar,
 }
 
+impl Said {
+    /// The lines, also after a test has failed while it held them.
+    fn lock(&self) -> MutexGuard<'_, (Vec<String>, usize)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Process {
     fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -386,10 +393,10 @@ impl Process {
             let said = said.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                    said.lines.lock().unwrap().0.push(String::from_utf8_lossy(&line).into_owned());
+                    said.lock().0.push(String::from_utf8_lossy(&line).into_owned());
                     said.more.notify_all();
                 }
-                said.lines.lock().unwrap().1 += 1;
+                said.lock().1 += 1;
                 said.more.notify_all();
             });
         }
@@ -399,7 +406,7 @@ impl Process {
     /// Waits for a line that fits; None where it ends before.
     pub fn wait_for<T>(&self, what: &str, fits: impl Fn(&str) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + PATIENCE;
-        let mut guard = self.said.lines.lock().unwrap();
+        let mut guard = self.said.lock();
         loop {
             if let Some(found) = guard.0.iter().find_map(|line| fits(line)) {
                 return Some(found);
@@ -413,9 +420,25 @@ impl Process {
         }
     }
 
+    /// The server names that clients sent, where `s_server` runs with `-tlsextdebug`: it dumps the extension, whose
+    /// first five octets are lengths and a type.
+    pub fn names(&self) -> Vec<String> {
+        let said = self.said.lock().0.clone();
+        let mut names = Vec::new();
+        for (place, line) in said.iter().enumerate() {
+            if line.starts_with("TLS client extension \"server name\"") {
+                let dump = said[place + 1..].iter().map_while(|line| line.split_once(" - "));
+                let octets = dump.flat_map(|(_, dump)| dump[..47].split([' ', '-']));
+                let octets = octets.filter_map(|octet| u8::from_str_radix(octet, 16).ok()).skip(5);
+                names.push(octets.map(char::from).collect());
+            }
+        }
+        names
+    }
+
     /// All that it said so far.
     pub fn said(&self) -> String {
-        self.said.lines.lock().unwrap().0.join("\n")
+        self.said.lock().0.join("\n")
     }
 }
 
