@@ -203,7 +203,9 @@ fn path(
         .map_err(|error| {
             let is_readable = case.presented.iter().all(|certificate| certificate.facts.is_ok());
             let error = match error {
-                webpki::Error::UnknownIssuer if is_cut => webpki::Error::MaximumPathBuildCallsExceeded,
+                webpki::Error::InvalidSignatureForPublicKey | webpki::Error::UnknownIssuer if is_cut => {
+                    webpki::Error::MaximumPathBuildCallsExceeded
+                }
                 webpki::Error::UnknownIssuer if !is_readable => webpki::Error::BadDer,
                 error => error,
             };

@@ -205,7 +205,7 @@ fn a_scope_that_cannot_be_read_is_not_taken_for_all() {
     let length = u8::try_from(HERE.len()).unwrap();
     let odd = root.altered(&list, &[0x86, length, b'h'], &[0x86, length + 1, b'h']);
     let refused = Crls::load(&[("odd".into(), odd.0)], NOW);
-    assert!(matches!(&refused, Err(CrlError::Unusable(why)) if why.starts_with("odd: ")), "{refused:?}");
+    assert!(matches!(&refused, Err(CrlError::Unusable(why)) if why.starts_with("`odd`: ")), "{refused:?}");
 }
 
 /// An authority of these tests.
