@@ -369,7 +369,7 @@ impl Case<'_> {
     fn path_length(&self) -> Finding {
         let (code, ladder) = (Code::PathLength, self.ladder());
         let limit = ladder.iter().enumerate().skip(2).find_map(|(place, (ca, subject))| {
-            let (most, below) = (ca.limits().path_length?, place - 1);
+            let (most, below) = (ca.facts.as_ref().ok()?.path_length?, place - 1);
             (below > usize::try_from(most).ok()?).then(|| {
                 let (kind, name, s) = (kind(*subject), ca.name(), if most == 1 { "" } else { "s" });
                 format!("stands too deep: {kind} `{name}` above it allows {most} CA{s} below itself (path length), and there are {below}")

@@ -3,7 +3,8 @@
 //!
 //! Beyond webpki 0.103 (measured on x509-limbo, BoringSSL's and NIST's corpora):
 //! - an issuer whose keyUsage lacks keyCertSign may not issue (RFC 5280 section 4.2.1.3);
-//! - the trust anchor is looked at too: validity, CA-ness, keyUsage, critical extensions;
+//! - the trust anchor is looked at too: validity, CA-ness, keyUsage, critical extensions (its path
+//!   length is not, as RFC 5280 section 6.1.1 has it and BoringSSL's tests);
 //! - keys are RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519;
 //! - revocation lists are asked for each certificate of the path ([`super::crl`]);
 //! - **pins**: where there are any, one of the path's keys must be among them, in addition to all else;
@@ -108,12 +109,13 @@ pub fn judge(case: &Case<'_>, algorithms: Algorithms<'_>) -> Result<Accepted, Bo
             if !(version_3 && exact || case.pardons(failure.code())) {
                 return Err(failure);
             }
-            let finding = unbelievable(case, own).or_else(|| unfit(own)).or_else(|| unpinned(case, &[own]));
-            if let Some(finding) = finding {
+            if let Some(finding) = unbelievable(case, own).or_else(|| unfit(own)) {
                 return Err(case.refuse(finding));
             }
-            if !exact {
-                pardoned(case, &end_entity, failure, algorithms)?;
+            if exact {
+                unpinned(case, &[own]).map_or(Ok(()), |finding| Err(case.refuse(finding)))?;
+            } else {
+                pardoned(case, own, &end_entity, failure, algorithms)?;
             }
             alone(Proof::Exact, own)
         }
@@ -134,13 +136,16 @@ pub type Algorithms<'a> = &'a [&'static dyn SignatureVerificationAlgorithm];
 /// looked for among those at which a certificate of the chain begins or ends.
 fn pardoned(
     case: &Case<'_>,
+    own: &Certificate,
     end_entity: &EndEntityCert<'_>,
     mut failure: Box<VerificationFailure>,
     algorithms: Algorithms<'_>,
 ) -> Result<(), Box<VerificationFailure>> {
     let dated = |code| matches!(code, Code::Expired | Code::NotYetValid);
+    // Without a path no key but the server's own is known to be of the chain.
+    let without_path = || unpinned(case, &[own]).map_or(Ok(()), |finding| Err(case.refuse(finding)));
     if !dated(failure.code()) {
-        return Ok(());
+        return without_path();
     }
     let chain = case.presented.iter().take(MOST_DATES).filter_map(|certificate| certificate.facts.as_ref().ok());
     let moments = chain.clone().map(|facts| facts.not_after).chain(chain.map(|facts| facts.not_before));
@@ -150,7 +155,7 @@ fn pardoned(
         let failure = case.explain(&error, objection);
         match failure.code() {
             code if dated(code) => {}
-            code if case.pardons(code) => return Ok(()),
+            code if case.pardons(code) => return without_path(),
             _ => refusal = refusal.or(Some(failure)),
         }
     }

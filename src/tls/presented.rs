@@ -73,6 +73,8 @@ pub struct Facts {
     pub signature_algorithm: String,
     /// The CA flag; None without basicConstraints.
     pub is_ca: Option<bool>,
+    /// How many authorities may stand below it, those of its own name not counted; None where that is not limited.
+    pub path_length: Option<u32>,
     /// keyUsage, where present: whether keyCertSign is in it.
     pub may_sign_certificates: Option<bool>,
     /// keyUsage, where present: whether cRLSign is in it.
@@ -145,13 +147,9 @@ impl Certificate {
             trees.iter().flatten().map(|tree| constraint(&tree.base)).collect::<Vec<_>>()
         };
         for extension in own.extensions() {
-            match extension.parsed_extension() {
-                ParsedExtension::BasicConstraints(constraints) => limits.path_length = constraints.path_len_constraint,
-                ParsedExtension::NameConstraints(constraints) => {
-                    limits.permitted = names(&constraints.permitted_subtrees);
-                    limits.excluded = names(&constraints.excluded_subtrees);
-                }
-                _ => {}
+            if let ParsedExtension::NameConstraints(constraints) = extension.parsed_extension() {
+                limits.permitted = names(&constraints.permitted_subtrees);
+                limits.excluded = names(&constraints.excluded_subtrees);
             }
             limits.constrains_names |= extension.oid == NAME_CONSTRAINTS;
         }
@@ -159,11 +157,9 @@ impl Certificate {
     }
 }
 
-/// What an authority's certificate lets stand below it (RFC 5280 sections 4.2.1.9 and 4.2.1.10).
+/// Which names an authority's certificate lets stand below it (RFC 5280 section 4.2.1.10).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// How many authorities.
-    pub path_length: Option<u32>,
     /// Whether there is a nameConstraints extension, readable or not.
     pub constrains_names: bool,
     /// Only these names, of each kind that occurs.
@@ -224,6 +220,7 @@ impl Facts {
             spki: cert.public_key().raw.to_vec(),
             signature_algorithm: dotted(&cert.signature_algorithm.algorithm),
             is_ca: None,
+            path_length: None,
             may_sign_certificates: None,
             may_sign_crls: None,
             purposes: None,
@@ -240,7 +237,10 @@ impl Facts {
                     facts.has_san = true;
                     san.general_names.iter().for_each(|name| facts.add_name(name));
                 }
-                ParsedExtension::BasicConstraints(constraints) => facts.is_ca = Some(constraints.ca),
+                ParsedExtension::BasicConstraints(constraints) => {
+                    facts.is_ca = Some(constraints.ca);
+                    facts.path_length = constraints.path_len_constraint;
+                }
                 ParsedExtension::KeyUsage(usage) => {
                     facts.may_sign_certificates = Some(usage.key_cert_sign());
                     facts.may_sign_crls = Some(usage.crl_sign());
