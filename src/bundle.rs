@@ -140,7 +140,7 @@ impl Flaw {
 pub fn bundle(args: &BundleArgs, clock: Clock) -> Result<Lint, ConfigError> {
     let mut problems = Vec::new();
     let at = moment(args.at.as_deref(), clock).map_err(|why| problems.push(why));
-    let files = load::bundle(&mut Files::default(), "PATH", &args.paths).map_err(|why| problems.push(why));
+    let files = load::bundle(&mut Files::waiting(), "PATH", &args.paths).map_err(|why| problems.push(why));
     ConfigError::unless_empty(problems)?;
     Ok(lint(&files.unwrap_or_default(), at.unwrap_or(clock.now())))
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, BufWriter, Write},
+    sync::mpsc,
     thread,
 };
 
@@ -12,7 +13,6 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -219,11 +219,10 @@ async fn pin_all(args: PinArgs) -> Result<(), CliError> {
 }
 
 async fn serve(args: RunArgs) -> Result<(), CliError> {
-    let mut reloader = Reloader::start(args).map_err(CliError::Config)?;
+    let reloader = Reloader::start(args).map_err(CliError::Config)?;
     let settings = reloader.started();
     logging::start(settings.log.format, settings.log.level, settings.log.access);
-    let mut look = interval(settings.look);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let look = settings.look;
     let app = App::bind(settings.clone()).map_err(CliError::App)?;
     let (stop, told) = watch::channel(Stop::No);
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
@@ -232,6 +231,9 @@ async fn serve(args: RunArgs) -> Result<(), CliError> {
     let mut rotate = signal(SignalKind::user_defined1()).map_err(CliError::System)?;
     let audit = app.audit();
     let running = app.run(told, reloader.newer());
+    let (reload, asked) = mpsc::channel();
+    let watch = move || reloader.watch(look, &asked);
+    thread::Builder::new().name("reload".into()).spawn(watch).map_err(CliError::System)?;
     tokio::pin!(running);
     loop {
         tokio::select! {
@@ -244,11 +246,8 @@ async fn serve(args: RunArgs) -> Result<(), CliError> {
             }
             _ = hangup.recv() => {
                 audit.reopen();
-                reloader.reload("SIGHUP");
-                continue;
-            }
-            _ = look.tick() => {
-                reloader.look();
+                // It ends with the process.
+                let _ = reload.send(());
                 continue;
             }
         }

@@ -47,7 +47,8 @@ pub fn unix(at: OffsetDateTime) -> UnixTime {
 
 /// A moment as RFC 3339 in UTC, to the second.
 pub fn rfc3339(at: OffsetDateTime) -> String {
-    let at = at.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(at);
+    let utc = at.checked_to_offset(time::UtcOffset::UTC).unwrap_or(at);
+    let at = utc.replace_nanosecond(0).unwrap_or(utc);
     at.format(&Rfc3339).unwrap_or_else(|_| at.unix_timestamp().to_string())
 }
 

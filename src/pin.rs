@@ -41,7 +41,7 @@ pub async fn pin(args: PinArgs, warn: impl Fn(&str), mut tell: impl FnMut(&Pins)
     let (paths, urls): (Vec<_>, Vec<_>) = args.of.into_iter().partition(|of| is_file(of));
     let (mut found, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
-        match load::named(&mut Files::default(), "FILE", Path::new(&path))
+        match load::named(&mut Files::waiting(), "FILE", Path::new(&path))
             .and_then(|(name, bytes)| chain("FILE", &name, &bytes))
         {
             Ok(certificates) => found.push(Pins::of_file(path, certificates)),

@@ -1,6 +1,13 @@
 //! Reloading: settings made anew when files change or SIGHUP asks for it, whole or not at all.
 
-use std::{ffi::OsString, sync::Arc};
+use std::{
+    ffi::OsString,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
+};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -31,7 +38,7 @@ impl Reloader {
     /// # Errors
     /// [`ConfigError`].
     pub fn start(args: RunArgs) -> Result<Self, ConfigError> {
-        let mut files = Files::default();
+        let mut files = Files::waiting();
         let started = Settings::of(args.clone(), variable, &mut files)?;
         let (newer, _) = watch::channel(None);
         Ok(Self { args, tried: files.clone(), seen: files, started, number: 1, failed: 0, newer })
@@ -47,8 +54,20 @@ impl Reloader {
         self.newer.subscribe()
     }
 
+    /// Looks so often, and reloads where that is asked for, until nobody could ask any more. For a thread of its own:
+    /// a file may be on a disk that does not answer.
+    pub fn watch(mut self, look: Duration, asked: &mpsc::Receiver<()>) {
+        loop {
+            match asked.recv_timeout(look) {
+                Ok(()) => self.reload("SIGHUP"),
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
     /// Reloads where files changed, and stand still since the last look: one that is being written is not whole.
-    pub fn look(&mut self) {
+    fn look(&mut self) {
         let now = self.seen.look_again();
         let settled = now.same_as(&self.seen);
         self.seen = now;
@@ -58,7 +77,7 @@ impl Reloader {
     }
 
     /// Makes the settings anew. What cannot be used is said and counted, and the old settings stay.
-    pub fn reload(&mut self, why: &'static str) {
+    fn reload(&mut self, why: &'static str) {
         let mut files = Files::default();
         let made = Settings::of(self.args.clone(), variable, &mut files);
         self.tried = files.clone();

@@ -72,7 +72,7 @@ impl Question {
         fn take<T>(problems: &mut Vec<String>, result: Result<T, String>) -> Option<T> {
             result.map_err(|problem| problems.push(problem)).ok()
         }
-        let mut files = Files::default();
+        let mut files = Files::waiting();
         let at = take(problems, moment(args.at.as_deref(), clock));
         let now = at.unwrap_or(clock.now());
         let anchors = load::bundle(&mut files, "--ca-bundle", &args.ca_bundle).and_then(|files| {

@@ -129,7 +129,10 @@ impl Refused<'_> {
         put("http.request.method", self.method.into());
         put("url.path", escape(self.path).into());
         // A server that refuses us behind its own verified handshake may have been sent the request.
-        let sent = if self.refused.occasion == Occasion::After { Value::Null } else { 0.into() };
+        let sent = match self.refused.occasion {
+            Occasion::After | Occasion::Bypassed => Value::Null,
+            Occasion::Handshake | Occasion::Remembered => 0.into(),
+        };
         put("vouchsafe.request_bytes_sent", sent);
         event
     }

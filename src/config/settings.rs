@@ -142,7 +142,7 @@ impl Outward {
     /// # Errors
     /// [`ConfigError`] with every problem found.
     pub fn of(args: RunArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let mut files = Files::default();
+        let mut files = Files::waiting();
         let said = Said::of(args, &variable, &mut files)?;
         let mut build = Build::new(&said, &mut files);
         let routes = build.routes(&variable);

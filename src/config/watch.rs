@@ -17,6 +17,8 @@ use crate::{clock::Clock, tls::fingerprint::Fingerprint};
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     clock: Clock,
+    /// Whether a pipe may be read, once.
+    waits: bool,
     seen: BTreeMap<PathBuf, Seen>,
 }
 
@@ -38,11 +40,25 @@ enum Content {
 type Stamp = (u64, u64, u64, i128, i128);
 
 impl Files {
+    /// At start, when a pipe may be waited for; it is not looked at again.
+    pub fn waiting() -> Self {
+        Self { waits: true, ..Self::default() }
+    }
+
     /// The bytes of a file.
     ///
     /// # Errors
     /// The system's.
     pub fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+        let is_pipe = fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
+        if is_pipe && self.waits {
+            return fs::read(path);
+        }
+        if is_pipe {
+            let kind = io::ErrorKind::InvalidInput;
+            self.seen.insert(path.to_owned(), Seen { content: Content::Nothing(kind), stamp: None });
+            return Err(io::Error::new(kind, "a pipe or a device is read at start only"));
+        }
         let stamp = stamp(path, self.clock);
         let bytes = fs::read(path);
         let content = match &bytes {
@@ -70,7 +86,7 @@ impl Files {
 
     /// What is there now, for the same paths.
     pub fn look_again(&self) -> Self {
-        let mut now = Self { clock: self.clock, seen: BTreeMap::new() };
+        let mut now = Self { clock: self.clock, waits: false, seen: BTreeMap::new() };
         for (path, seen) in &self.seen {
             let stands_still = seen.stamp.is_some() && stamp(path, self.clock) == seen.stamp;
             if stands_still {

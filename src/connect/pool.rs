@@ -115,6 +115,8 @@ impl<B> Link<B> {
 pub struct Slot<B> {
     /// The upstream.
     pub upstream: Upstream,
+    /// The generation of the settings that it is of.
+    pub generation: u64,
     idle: RefCell<Vec<(Link<B>, Instant)>>,
     limits: PoolLimits,
     successor: RefCell<Successor<B>>,
@@ -152,8 +154,8 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// A slot without connections.
-    pub fn new(upstream: Upstream, limits: PoolLimits) -> Self {
-        Self { upstream, idle: RefCell::default(), limits, successor: RefCell::new(Successor::Itself) }
+    pub fn new(upstream: Upstream, limits: PoolLimits, generation: u64) -> Self {
+        Self { upstream, generation, idle: RefCell::default(), limits, successor: RefCell::new(Successor::Itself) }
     }
 
     /// The connection used last that still stands.

@@ -92,6 +92,13 @@ impl Access {
         }
     }
 
+    /// An audit event has this id, where there is one.
+    pub fn recorded_as(&mut self, id: Option<String>) {
+        if let (Some(record), Some(id)) = (&mut self.record, id) {
+            record.id = id;
+        }
+    }
+
     /// CONNECT was accepted.
     pub fn answered_connect(&mut self) {
         if let Some(record) = &mut self.record {

@@ -114,7 +114,7 @@ pub fn connect_words(error: &ConnectError) -> Words {
             let code = failed.failure.code();
             let kind = if code.is_verdict() { Refusal } else { Mishap };
             let proxy_status = match code {
-                Code::HandshakeRefused | Code::ClientCertRequired => "tls_alert_received",
+                Code::ClientCertRefused | Code::ClientCertRequired | Code::HandshakeRefused => "tls_alert_received",
                 Code::HandshakeTimeout => "connection_timeout",
                 code if code.is_verdict() => "tls_certificate_error",
                 _ => "tls_protocol_error",

@@ -13,7 +13,6 @@ use crate::{
         refused_late,
     },
     message::{fields, target::Target},
-    route::{table::RouteError, upstream::Upstream},
 };
 
 use super::{
@@ -28,7 +27,7 @@ impl Proxy {
     /// Passes a request to an upstream and its answer back.
     pub(super) async fn exchange(
         &self,
-        slot: &Rc<Slot<Upload>>,
+        chosen: &mut Rc<Slot<Upload>>,
         target: Target,
         way: &Way<'_>,
         request: Request<Incoming>,
@@ -36,15 +35,17 @@ impl Proxy {
     ) -> Result<Response<ResponseBody>, Failure> {
         let (mut head, body) = request.into_parts();
         let settings = &way.generation.settings;
-        undress(settings, &mut head, slot, &target)?;
+        undress(settings, &mut head, chosen, &target)?;
         let upload = Upload::new(body, settings.request_body, way.exchange.clone());
         let progress = upload.progress();
-        let Sent { answer, link, slot, reused } = self.send(slot, head, upload, &progress, way).await?;
+        let Sent { answer, link, reused, bypassed } =
+            self.send(chosen, head, upload, &progress, (way, &target)).await?;
         let (mut head, body) = answer.into_parts();
         dress(settings, &mut head)?;
         access.answered(head.status, &head.headers, link.peer(), reused);
+        access.recorded_as(bypassed);
         let access = std::mem::replace(access, Access::none());
-        let lease = (link, slot);
+        let lease = (link, chosen.clone());
         let limit = settings.response_body;
         let (client, exchange) = (way.client.clone(), way.exchange.clone());
         let download = Download::new(body, limit, client, lease, progress, access, exchange);
@@ -55,34 +56,37 @@ impl Proxy {
     /// turned out dead before it said a word (RFC 9112 section 9.3.1: idempotent, or none of it sent).
     async fn send(
         &self,
-        slot: &Rc<Slot<Upload>>,
+        slot: &mut Rc<Slot<Upload>>,
         head: Parts,
         upload: Upload,
         progress: &Rc<Progress>,
-        way: &Way<'_>,
+        (way, target): (&Way<'_>, &Target),
     ) -> Result<Sent, Failure> {
         let settings = &way.generation.settings;
         let repeatable = upload.is_empty() && idempotent(&head.method);
         let mut request = Request::from_parts(head, upload);
-        let mut slot = slot.clone();
+        let mut bypassed = None;
         let mut kept = slot.take().await;
         loop {
             let reused = kept.is_some();
             let link = match kept.take() {
                 Some(link) => link,
-                None => self.open(&slot, way).await?,
+                None => self.open(slot, way, &mut bypassed).await?,
             };
             // The settings may have changed meanwhile; what they would refuse is not sent on.
             let Some((now, mut link)) = slot.in_force(link) else {
-                slot = slot.now().ok_or_else(|| gone(&slot.upstream))?;
+                *slot = match slot.now() {
+                    Some(now) => now,
+                    None => self.slot(way.entry, target, &self.generation())?,
+                };
                 continue;
             };
-            slot = now;
+            *slot = now;
             let spare = (reused && repeatable).then(|| copy_head(&request));
             request.body_mut().carried_by(link.wire().clone());
             let read_before = link.wire().read.get();
             let failed = match wait(&mut link, request, progress, settings).await {
-                Ok(answer) => return Ok(Sent { answer, link, slot, reused }),
+                Ok(answer) => return Ok(Sent { answer, link, reused, bypassed }),
                 Err(Ended::Timeout) => {
                     if !progress.done.get() {
                         link.wire().abort.set(true);
@@ -120,10 +124,17 @@ impl Proxy {
         }
     }
 
-    async fn open(&self, slot: &Slot<Upload>, way: &Way<'_>) -> Result<Link<Upload>, Failure> {
+    /// A new connection; where its peer was refused and that is only to be reported, with the event's id.
+    async fn open(
+        &self,
+        slot: &Slot<Upload>,
+        way: &Way<'_>,
+        bypassed: &mut Option<String>,
+    ) -> Result<Link<Upload>, Failure> {
         let stream = self.connector.connect(&slot.upstream).await.map_err(Failure::Connect)?;
         if let Some(refused) = stream.bypassed() {
-            self.record_handshake(&refused, &slot.upstream, way, &self.ids.next());
+            let id = bypassed.insert(self.ids.next());
+            self.record_handshake(&refused, slot, way, id);
         }
         Link::open(stream, way.generation.settings.response_limits)
             .await
@@ -135,9 +146,9 @@ impl Proxy {
 struct Sent {
     answer: Response<Incoming>,
     link: Link<Upload>,
-    /// Where the connection belongs.
-    slot: Rc<Slot<Upload>>,
     reused: bool,
+    /// The event's id, where the peer was refused and that was only reported.
+    bypassed: Option<String>,
 }
 
 /// Makes the client's request head one for the upstream.
@@ -177,11 +188,6 @@ async fn wait(
             }
         }
     }
-}
-
-/// The upstream went out of the settings while a request for it was on its way.
-fn gone(upstream: &Upstream) -> Failure {
-    Failure::Route(RouteError::Denied { host: upstream.host.clone(), port: upstream.port })
 }
 
 /// What hyper says, and what lies under it: a broken TLS rule, or the system's word.

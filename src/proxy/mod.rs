@@ -241,16 +241,15 @@ impl Proxy {
         if target.form == Form::Authority {
             return Self::open_tunnel(way, &target, access);
         }
-        let slot = self.slot(way, &target)?;
-        *chosen = Some(slot.clone());
+        let slot = chosen.insert(self.slot(way.entry, &target, &way.generation)?);
         access.upstream(|| slot.upstream.authority());
-        self.exchange(&slot, target, way, request, access).await
+        self.exchange(slot, target, way, request, access).await
     }
 
     /// CONNECT: plain HTTP inside is served like by-Host requests. That it is plain is seen only after
     /// the answer; to port 443 nobody speaks plain HTTP, so there the answer can still say why not.
     fn open_tunnel(way: &Way<'_>, target: &Target, access: &mut Access) -> Result<Response<ResponseBody>, Failure> {
-        if !matches!(way.service(), Some(Service::Forward)) {
+        if !matches!(way.generation.services.get(way.entry.place), Some(Service::Forward)) {
             return Err(Failure::ConnectRefused("CONNECT has no meaning on a fixed route"));
         }
         if way.entry.tunnel.is_some() {
@@ -265,16 +264,16 @@ impl Proxy {
         Ok(Response::new(ResponseBody::Own(Own::new(String::new(), access, way.exchange.clone()))))
     }
 
-    fn slot(&self, way: &Way<'_>, target: &Target) -> Result<Rc<Slot<Upload>>, Failure> {
-        let upstream = match way.service().ok_or(Failure::NoDestination)? {
+    fn slot(&self, entry: &Entry, target: &Target, generation: &Generation) -> Result<Rc<Slot<Upload>>, Failure> {
+        let upstream = match generation.services.get(entry.place).ok_or(Failure::NoDestination)? {
             Service::Fixed(upstream) => Cow::Borrowed(upstream.as_ref()),
             Service::Forward => {
-                let authority = target.authority.as_ref().or(way.entry.tunnel.as_ref());
+                let authority = target.authority.as_ref().or(entry.tunnel.as_ref());
                 let authority = authority.ok_or(Failure::NoDestination)?;
-                Cow::Owned(way.generation.routes.select(authority, target.https).map_err(Failure::Route)?)
+                Cow::Owned(generation.routes.select(authority, target.https).map_err(Failure::Route)?)
             }
         };
-        Ok(self.slot_of(upstream, &way.generation))
+        Ok(self.slot_of(upstream, generation))
     }
 
     fn slot_of(&self, upstream: Cow<'_, Upstream>, generation: &Generation) -> Rc<Slot<Upload>> {
@@ -284,9 +283,10 @@ impl Proxy {
         }
         let upstream = upstream.into_owned();
         if slots.len() >= MOST_SLOTS {
-            slots.retain(|_, slot| !slot.is_empty());
+            // One that is in use has to be there when the settings change.
+            slots.retain(|_, slot| !slot.is_empty() || Rc::strong_count(slot) > 1);
         }
-        let slot = Rc::new(Slot::new(upstream.clone(), generation.settings.pool));
+        let slot = Rc::new(Slot::new(upstream.clone(), generation.settings.pool, generation.number));
         slots.insert(upstream, slot.clone());
         slot
     }
@@ -328,7 +328,7 @@ impl Proxy {
     fn record(&self, failure: &Failure, slot: Option<&Slot<Upload>>, way: &Way<'_>, id: &str) {
         match (failure, slot) {
             (Failure::Connect(ConnectError::Handshake(refused)), Some(slot)) => {
-                self.record_handshake(refused, &slot.upstream, way, id);
+                self.record_handshake(refused, slot, way, id);
             }
             (failure, slot) => {
                 let upstream = slot.map(|slot| slot.upstream.authority());
@@ -347,17 +347,17 @@ impl Proxy {
         }
     }
 
-    fn record_handshake(&self, refused: &HandshakeFailure, upstream: &Upstream, way: &Way<'_>, id: &str) {
+    fn record_handshake(&self, refused: &HandshakeFailure, slot: &Slot<Upload>, way: &Way<'_>, id: &str) {
         self.audit.record(&event::Refused {
             id,
             time: self.clock.now(),
-            upstream,
+            upstream: &slot.upstream,
             refused,
             client: way.client.address(),
             listener: &way.entry.name,
             method: way.asked.method.as_str(),
             path: way.asked.path,
-            generation: way.generation.number,
+            generation: slot.generation,
         });
     }
 
@@ -394,12 +394,6 @@ struct Way<'a> {
     asked: Asked<'a>,
     /// The settings that the request began with.
     generation: Rc<Generation>,
-}
-
-impl Way<'_> {
-    fn service(&self) -> Option<&Service> {
-        self.generation.services.get(self.entry.place)
-    }
 }
 
 /// What the client asked, for the record: no query, no field.

@@ -196,10 +196,8 @@ impl TlsClient {
             return None;
         }
         let presented: Vec<_> = before.chain.iter().map(Certificate::read).collect();
-        match self.judge(&presented, reference) {
-            Ok(accepted) => Some(Standing::Believed(accepted)),
-            Err((_, standing)) => standing,
-        }
+        // One that is only to be reported is made anew, so that it is reported.
+        self.judge(&presented, reference).ok().map(Standing::Believed)
     }
 
     /// By which settings.

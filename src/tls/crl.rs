@@ -137,8 +137,9 @@ struct List {
     scope: Scope,
     this_update: OffsetDateTime,
     next_update: Option<OffsetDateTime>,
-    /// The key that is known to have signed it, as subjectPublicKeyInfo: large lists take long to hash.
+    /// The keys that are known to have signed it, and not to, as subjectPublicKeyInfo: large lists take long to hash.
     signed_by: OnceLock<Vec<u8>>,
+    not_signed_by: OnceLock<Vec<u8>>,
 }
 
 impl fmt::Debug for List {
@@ -168,7 +169,7 @@ enum Covered {
 #[derive(Debug, PartialEq, Eq)]
 enum PointName {
     Directory(Vec<u8>),
-    /// Equal to nothing, itself included.
+    /// What it is is not known, so it is never taken for another's.
     Other,
     Uri(String),
 }
@@ -181,6 +182,8 @@ pub type Step<'a> = (&'a Certificate, Subject);
 struct Rung<'a> {
     child: Step<'a>,
     issuer: Step<'a>,
+    /// The issuer and all above it.
+    above: &'a [Step<'a>],
 }
 
 impl Crls {
@@ -247,9 +250,9 @@ impl Crls {
         if self.is_empty() {
             return Ok(until);
         }
-        for rung in path.windows(2) {
-            let rung = Rung { child: rung[0], issuer: rung[1] };
-            match self.ask_one(case, path, rung, algorithms) {
+        for (place, rung) in path.windows(2).enumerate() {
+            let rung = Rung { child: rung[0], issuer: rung[1], above: &path[place + 1..] };
+            match self.ask_one(case, rung, algorithms) {
                 Ok(answer) => until = [until, answer].into_iter().flatten().min(),
                 Err(finding) if case.pardons(finding.code) => {}
                 Err(finding) => return Err(finding),
@@ -261,41 +264,40 @@ impl Crls {
     fn ask_one(
         &self,
         case: &Case<'_>,
-        path: &[Step<'_>],
         rung: Rung<'_>,
         algorithms: Algorithms<'_>,
     ) -> Result<Option<OffsetDateTime>, Finding> {
         let (Ok(child), Ok(issuer)) = (&rung.child.0.facts, &rung.issuer.0.facts) else { return Ok(None) };
         let (now, policy) = (case.now, case.trust.terms.crl_policy);
         let named = self.lists.iter().filter(|list| list.issuer == issuer.subject_der && list.this_update <= now);
-        let mut signed = Vec::new();
-        let mut unsigned = None;
-        let mut signers = None;
+        // Each with who signed it: of another key's list nothing follows for this one's.
+        let mut signed: Vec<(&List, &Facts)> = Vec::new();
+        let (mut unsigned, mut others) = (false, None);
         for list in named {
-            let own = list.is_signed_by(issuer, algorithms);
-            if own && issuer.may_sign_crls == Some(false) {
-                return Err(invalid(rung, issuer, "is not for it to sign: its keyUsage lacks cRLSign"));
-            }
-            let mut of_another = || {
-                let others = signers.get_or_insert_with(|| other_signers(case, path, issuer, algorithms));
-                others.iter().any(|other| list.is_signed_by(other, algorithms))
+            let mut another = || {
+                let others = others.get_or_insert_with(|| other_signers(case, rung, issuer, algorithms));
+                others.iter().copied().find(|other| list.is_signed_by(other, algorithms))
             };
-            if own || of_another() {
-                signed.push(list);
-            } else if !list.is_of_other_key(issuer) {
-                unsigned = Some("does not bear its signature");
+            match list.is_signed_by(issuer, algorithms).then_some(issuer).or_else(&mut another) {
+                Some(signer) => signed.push((list, signer)),
+                None => unsigned |= !list.is_of_other_key(issuer),
             }
         }
-        if let Some(what) = unsigned.filter(|_| signed.is_empty()) {
-            return Err(invalid(rung, issuer, what));
-        }
-        let counts = |list: &&&List| !signed.iter().any(|other| other.replaces(list, now));
+        let counts = |(list, by): &&(&List, &Facts)| {
+            !signed.iter().any(|(other, its)| its.spki == by.spki && other.replaces(list, now))
+        };
         let newest: Vec<_> = signed.iter().filter(counts).copied().collect();
-        if let Some(finding) = newest.iter().find_map(|list| list.revoked(rung, child, issuer)) {
+        if let Some(finding) = newest.iter().find_map(|(list, _)| list.revoked(rung, child, issuer)) {
             return Err(finding);
         }
-        let covering = newest.into_iter().filter(|list| list.scope.covers(rung.child.0, child));
-        let until = covering.filter_map(|list| list.next_update).max();
+        if newest.iter().any(|(_, signer)| signer.may_sign_crls == Some(false)) {
+            return Err(invalid(rung, issuer, "is not for it to sign: its keyUsage lacks cRLSign"));
+        }
+        if unsigned && signed.is_empty() {
+            return Err(invalid(rung, issuer, "does not bear its signature"));
+        }
+        let covering = newest.into_iter().filter(|(list, _)| list.scope.covers(rung.child.0, child));
+        let until = covering.filter_map(|(list, _)| list.next_update).max();
         match (until, policy) {
             (None, CrlPolicy { unknown: Leniency::Refuse, .. }) => Err(unknown(rung, child, issuer)),
             (Some(until), CrlPolicy { expired: Leniency::Refuse, .. }) if until < now => {
@@ -307,30 +309,32 @@ impl Crls {
     }
 }
 
-/// Other keys under the issuer's name that may sign its lists: their certificates were presented or stand in the
-/// bundle, are valid and on no list, and were signed by one of the path.
-fn other_signers<'a>(case: &Case<'a>, path: &[Step<'_>], issuer: &Facts, algorithms: Algorithms<'_>) -> Vec<&'a Facts> {
-    let known = case.presented.iter().chain(case.trust.anchors.certificates());
-    let namesakes = known.filter(|other| {
-        let facts = other.facts.as_ref();
-        facts.is_ok_and(|facts| facts.subject_der == issuer.subject_der && facts.spki != issuer.spki)
-    });
-    // A hostile server may send many; each costs a signature.
-    let of_path = namesakes.take(MOST_SIGNERS).filter(|other| {
-        let Ok(facts) = &other.facts else { return false };
-        let valid = facts.not_before <= case.now && case.now <= facts.not_after;
-        let mut above = path.iter().filter_map(|(above, _)| above.facts.as_ref().ok());
-        valid
+/// Other keys under the issuer's name that may sign its lists: their certificates stand in the bundle or were
+/// presented, are valid and on no list, and were signed by the issuer or one above it. Never by one below: who was
+/// revoked could make its own.
+fn other_signers<'a>(case: &Case<'a>, rung: Rung<'_>, issuer: &Facts, algorithms: Algorithms<'_>) -> Vec<&'a Facts> {
+    let above = || rung.above.iter().filter_map(|(above, _)| above.facts.as_ref().ok());
+    let may_be = |facts: &&Facts| {
+        facts.subject_der == issuer.subject_der
+            && facts.spki != issuer.spki
+            && (facts.not_before..=facts.not_after).contains(&case.now)
             && facts.may_sign_crls != Some(false)
             && !case.trust.crls.names(facts)
-            && above.any(|above| {
-                above.subject_der == facts.issuer_der && certificate_signature_holds(&other.der, above, algorithms)
-            })
+            && above().any(|above| above.subject_der == facts.issuer_der)
+    };
+    let readable = |certificate: &'a Certificate| Some((certificate, certificate.facts.as_ref().ok()?));
+    let of_bundle = case.trust.anchors.certificates().iter().filter_map(readable);
+    // A hostile server may send many; each costs a signature.
+    let sent = case.presented.iter().filter_map(readable).filter(|(_, facts)| may_be(facts)).take(MOST_SIGNERS);
+    let known = of_bundle.filter(|(_, facts)| may_be(facts)).chain(sent);
+    let attested = known.filter(|(other, facts)| {
+        let mut issuers = above().filter(|above| above.subject_der == facts.issuer_der);
+        issuers.any(|above| certificate_signature_holds(&other.der, above, algorithms))
     });
-    of_path.filter_map(|other| other.facts.as_ref().ok()).collect()
+    attested.map(|(_, facts)| facts).collect()
 }
 
-/// So many certificates under an issuer's name are looked at.
+/// So many presented certificates under an issuer's name are looked at.
 const MOST_SIGNERS: usize = 8;
 
 fn invalid(rung: Rung<'_>, issuer: &Facts, what: &str) -> Finding {
@@ -382,6 +386,7 @@ impl List {
             this_update: parsed.last_update().to_datetime(),
             next_update: parsed.next_update().map(|next| next.to_datetime()),
             signed_by: OnceLock::new(),
+            not_signed_by: OnceLock::new(),
             der: der.to_vec(),
             searched: searched.into(),
         })
@@ -394,7 +399,7 @@ impl List {
             _ => true,
         };
         let newer = self.this_update > other.this_update && self.this_update <= now;
-        newer && same_key && self.issuer == other.issuer && self.scope == other.scope
+        newer && same_key && self.issuer == other.issuer && self.scope.is(&other.scope)
     }
 
     /// Says of itself that another key of that name signed it.
@@ -403,14 +408,14 @@ impl List {
     }
 
     fn is_signed_by(&self, issuer: &Facts, algorithms: Algorithms<'_>) -> bool {
-        if self.signed_by.get().is_some_and(|known| *known == issuer.spki) {
-            return true;
+        for (known, answer) in [(&self.signed_by, true), (&self.not_signed_by, false)] {
+            if known.get().is_some_and(|known| *known == issuer.spki) {
+                return answer;
+            }
         }
         let good = list_signature_holds(&self.der, issuer, algorithms);
-        if good {
-            // Where two keys signed it, the first is remembered and the other asked anew.
-            let _ = self.signed_by.set(issuer.spki.clone());
-        }
+        // Of several keys the first is remembered, and the others asked anew.
+        let _ = if good { &self.signed_by } else { &self.not_signed_by }.set(issuer.spki.clone());
         good
     }
 
@@ -511,6 +516,11 @@ impl Scope {
             _ => Covered::All,
         };
         Some(Self { kind, names: point_names(point.distribution_point.as_ref()?) })
+    }
+
+    /// Whether this covers the same as another, for sure.
+    fn is(&self, other: &Self) -> bool {
+        self == other && !self.names.contains(&PointName::Other)
     }
 
     fn covers(&self, child: &Certificate, facts: &Facts) -> bool {

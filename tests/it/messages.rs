@@ -18,7 +18,7 @@ pub async fn read_log(flags: &[String]) -> (String, Seen) {
     let mut command = Command::new("timeout");
     without_ambient(&mut command);
     let mut child = command
-        .args(["60", env!("CARGO_BIN_EXE_vouchsafe"), "run", "--log-format", "text", "--threads", "1"])
+        .args(["--foreground", "60", env!("CARGO_BIN_EXE_vouchsafe"), "run", "--log-format", "text", "--threads", "1"])
         .args(flags)
         .stderr(Stdio::piped())
         .spawn()

@@ -345,3 +345,82 @@ async fn a_storm_of_requests_is_none_of_handshakes_and_each_is_answered_and_reco
     assert_eq!(front.counters.connections(), (STORM - remembered) as u64);
     assert!(events.iter().all(|event| event["error.code"] == "expired" && event["vouchsafe.chain_length"] == 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_meets_a_reload_goes_by_the_new_settings_whatever_they_are() {
+    use tokio::net::TcpListener;
+    // A relay that holds back the connection until it may go on, so that the reload falls into the handshake.
+    let world = World::new("World").await;
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, to) = (relay.local_addr().unwrap(), world.origin.address);
+    let (go, mut wait) = tokio::sync::mpsc::unbounded_channel::<()>();
+    let (came, mut arrived) = tokio::sync::mpsc::unbounded_channel::<()>();
+    tokio::spawn(async move {
+        while let Ok((mut inward, _)) = relay.accept().await {
+            came.send(()).unwrap();
+            let Some(()) = wait.recv().await else { return };
+            let mut outward = TcpStream::connect(to).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut inward, &mut outward).await;
+        }
+    });
+    let files = Files::new();
+    let bundle = files.put("bundle.pem", &world.pem());
+    let name = format!("{}:{}", Case::Good.name(), address.port());
+    let other = Authority::root("Other", time::OffsetDateTime::now_utc()).unwrap();
+    let config = |allow: &str, to: &str| {
+        format!(
+            "ca_bundle = \"{bundle}\"\nforward = \"127.0.0.1:0\"\nallow = [{allow}]\nconnect_to = \"{name}={to}:{}\"\n",
+            address.port()
+        )
+    };
+    let proxy = Proxy::start(&["--config", &files.put("vouchsafe.toml", &config("\"*\"", "127.0.0.1"))]);
+    let request = format!("GET http://{name}/ HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+    let ask = || {
+        let (address, request) = (proxy.addr(0), request.clone());
+        tokio::spawn(async move { exchange(address, request.as_bytes()).await })
+    };
+    // It is elsewhere now; a request that is rightly allowed is not lost.
+    let asked = ask();
+    arrived.recv().await.unwrap();
+    files.put("vouchsafe.toml", &config("\"*\"", "localhost"));
+    generation(&proxy, 2);
+    go.send(()).unwrap();
+    go.send(()).unwrap();
+    assert_eq!(asked.await.unwrap().status(), 200);
+    // Nothing allows it any more.
+    let seen = world.origin.requests().len();
+    files.put("vouchsafe.toml", &config("\"elsewhere.test\"", "127.0.0.1"));
+    generation(&proxy, 3);
+    assert_eq!(ask().await.unwrap().status(), 403);
+    // Nobody trusts it any more: the event is of the settings that refused.
+    files.put("vouchsafe.toml", &config("\"*\"", "127.0.0.1"));
+    generation(&proxy, 4);
+    while arrived.try_recv().is_ok() {}
+    let asked = ask();
+    arrived.recv().await.unwrap();
+    files.put("bundle.pem", &other.certificate_pem());
+    generation(&proxy, 5);
+    go.send(()).unwrap();
+    go.send(()).unwrap();
+    assert_eq!(asked.await.unwrap().status(), 403);
+    let event = proxy.audit().pop().unwrap();
+    assert_eq!((&event["error.code"], &event["vouchsafe.generation"]), (&"incomplete_chain".into(), &5.into()));
+    assert_eq!(world.origin.requests().len(), seen);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_never_answers_holds_up_neither_requests_nor_the_end() {
+    let world = World::new("World").await;
+    let files = Files::new();
+    let mut flags = vec!["--ca-bundle".to_owned(), files.put("bundle.pem", &world.pem())];
+    flags.extend(world.origin.route());
+    let mut proxy = Proxy::start(&flags);
+    let pipe = files.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::rename(&pipe, files.path("bundle.pem")).unwrap();
+    let said = proxy.wait_for_log("a failed reload", |event| event["failed_reloads"] == 1);
+    assert!(said["message"].as_str().unwrap().contains("a pipe or a device is read at start only"), "{said}");
+    assert_eq!(status(&proxy, 0).await, 200);
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+}

@@ -208,6 +208,66 @@ fn a_scope_that_cannot_be_read_is_not_taken_for_all() {
     assert!(matches!(&refused, Err(CrlError::Unusable(why)) if why.starts_with("`odd`: ")), "{refused:?}");
 }
 
+#[test]
+fn another_keys_newer_list_hides_no_revocation() {
+    let root = Ca::root("Root");
+    let (issuer, sibling) = (root.below("Issuer", None), root.below("Issuer", None));
+    let named = issuer.unsaid(&issuer.list(&Draft { from: -9, naming: &[SERIAL], ..Draft::default() }));
+    let newer = sibling.unsaid(&sibling.list(&Draft { from: -2, ..Draft::default() }));
+    let lists = [root.list(&Draft::default()), named, newer];
+    for policy in [STRICT, CrlPolicy::default()] {
+        let asked = || Question::of(&issuer).anchor(&root).sent(&issuer).lists(&lists).policy(policy);
+        assert_eq!(asked().answer(), "revoked");
+        assert_eq!(asked().sent(&sibling).answer(), "revoked", "the sibling is sent");
+        assert_eq!(asked().anchor(&sibling).answer(), "revoked", "the sibling is in the bundle");
+    }
+}
+
+#[test]
+fn a_crowd_of_namesakes_hides_no_signer_in_the_bundle() {
+    let root = Ca::root("Root");
+    let (issuer, signer) = (root.below("Issuer", None), root.below("Issuer", None));
+    let lists = [root.list(&Draft::default()), signer.list(&Draft { naming: &[SERIAL], ..Draft::default() })];
+    for policy in [STRICT, CrlPolicy::default()] {
+        let mut asked = Question::of(&issuer).anchor(&root).anchor(&signer).sent(&issuer).lists(&lists).policy(policy);
+        let crowd: Vec<_> = (0..9).map(|_| Ca::root("Issuer")).collect();
+        for one in &crowd {
+            asked = asked.sent(one);
+        }
+        assert_eq!(asked.answer(), "revoked");
+    }
+}
+
+#[test]
+fn who_was_revoked_cannot_make_a_signer_of_lists() {
+    let root = Ca::root("Root");
+    let issuer = root.below("Issuer", None);
+    // An intermediate that makes a namesake of the root, and a list by it that has nobody.
+    let minted = issuer.below("Root", None);
+    let serial = issuer.serial();
+    let true_list = root.list(&Draft { naming: &[serial], ..Draft::default() });
+    let forged = minted.unsaid(&minted.list(&Draft { from: -1, ..Draft::default() }));
+    let of_issuer = issuer.list(&Draft::default());
+    for (lists, expected) in
+        [(vec![forged.clone(), of_issuer.clone()], "crl_invalid"), (vec![true_list, forged, of_issuer], "revoked")]
+    {
+        let answer =
+            Question::of(&issuer).anchor(&root).sent(&issuer).sent(&minted).lists(&lists).policy(STRICT).answer();
+        assert_eq!(answer, expected);
+    }
+}
+
+#[test]
+fn a_list_that_is_not_for_its_issuer_to_sign_still_revokes() {
+    let root = Ca::root("Root");
+    let able = root.below("Issuer", None);
+    let unable = able.reissued(&root, &[KeyUsagePurpose::KeyCertSign]);
+    for (naming, expected) in [(&[][..], "crl_invalid"), (&[SERIAL][..], "revoked")] {
+        let lists = [root.list(&Draft::default()), able.list(&Draft { naming, ..Draft::default() })];
+        assert_eq!(Question::of(&unable).anchor(&root).sent(&unable).lists(&lists).answer(), expected);
+    }
+}
+
 /// An authority of these tests.
 struct Ca(CertifiedIssuer<'static, KeyPair>);
 
