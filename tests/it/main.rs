@@ -11,6 +11,7 @@ mod audit_summary;
 mod bundle_pin;
 mod check;
 mod corpora;
+mod docs;
 mod faults;
 mod forward_listener;
 mod forwarding;
