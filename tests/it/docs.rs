@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
 use vouchsafe::tls::failure::Code;
 
 const FAILURES: &str = include_str!("../../docs/failures.md");
+const AUDIT_LOG: &str = include_str!("../../docs/audit-log.md");
 
 /// The headings of the second level below a heading of the first.
 fn entries<'a>(text: &'a str, part: &str) -> Vec<&'a str> {
@@ -47,4 +49,41 @@ fn every_entry_says_what_it_means_what_is_seen_how_it_comes_about_and_what_to_do
             assert!(entry.contains(part), "`{}` lacks {part}", entry.lines().next().unwrap());
         }
     }
+}
+
+fn properties(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                if key == "properties" {
+                    found.extend(value.as_object().unwrap().keys().cloned());
+                }
+                properties(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| properties(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_property_of_the_schema_is_described() {
+    let schema = serde_json::from_str(include_str!("../../docs/audit-event.schema.json")).unwrap();
+    let mut all = BTreeSet::new();
+    properties(&schema, &mut all);
+    assert!(all.len() > 50);
+    let missing: Vec<_> = all.iter().filter(|name| !AUDIT_LOG.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn every_example_of_an_event_is_what_the_schema_says() {
+    let examples = AUDIT_LOG.split("\n```json\n{\n").skip(1).map(|rest| rest.split("\n```\n").next().unwrap());
+    let mut actions = BTreeSet::new();
+    for example in examples {
+        let event: Value = serde_json::from_str(&format!("{{\n{example}")).unwrap();
+        crate::support::schema::check(&event);
+        actions.insert((event["event.action"].to_string(), event["vouchsafe.occasion"].to_string()));
+    }
+    assert!(actions.len() >= 5, "{actions:?}");
 }
