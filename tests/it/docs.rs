@@ -2,8 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use clap::{Args as _, Command};
 use serde_json::Value;
-use vouchsafe::tls::failure::Code;
+use vouchsafe::{
+    config::{
+        args::{RunArgs, UpstreamOptions},
+        load,
+    },
+    tls::failure::Code,
+};
 
 const FAILURES: &str = include_str!("../../docs/failures.md");
 const AUDIT_LOG: &str = include_str!("../../docs/audit-log.md");
@@ -78,12 +85,53 @@ fn every_property_of_the_schema_is_described() {
 
 #[test]
 fn every_example_of_an_event_is_what_the_schema_says() {
-    let examples = AUDIT_LOG.split("\n```json\n{\n").skip(1).map(|rest| rest.split("\n```\n").next().unwrap());
+    let examples = blocks(AUDIT_LOG, "json").into_iter().filter(|example| example.starts_with("{\n"));
     let mut actions = BTreeSet::new();
     for example in examples {
-        let event: Value = serde_json::from_str(&format!("{{\n{example}")).unwrap();
+        let event: Value = serde_json::from_str(example).unwrap();
         crate::support::schema::check(&event);
         actions.insert((event["event.action"].to_string(), event["vouchsafe.occasion"].to_string()));
     }
     assert!(actions.len() >= 5, "{actions:?}");
+}
+
+#[test]
+fn every_flag_and_key_is_in_the_reference_with_its_default() {
+    let text = include_str!("../../docs/configuration.md");
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    let row = |key: &str| {
+        let row = rows.iter().find(|row| row.starts_with(&format!("| `{key}`")));
+        *row.unwrap_or_else(|| panic!("configuration.md has no row for `{key}`"))
+    };
+    for arg in RunArgs::augment_args(Command::new("")).get_arguments() {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let row = row(arg.get_id().as_str());
+        if let Some((_, default)) = help.split_once("[default: ") {
+            let default = default.trim_end_matches(']');
+            assert!(row.contains(default), "the default is {default}: {row}");
+        }
+    }
+    let keys: BTreeSet<_> = UpstreamOptions::KEYS.into_iter().collect();
+    let section = text.split_once("\n## Single upstreams").unwrap().1.split("\n## ").next().unwrap();
+    for key in keys {
+        assert!(section.lines().any(|line| line.starts_with(&format!("| `{key}`"))), "there is no row for `{key}`");
+    }
+}
+
+/// The blocks of a language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let open = format!("\n```{language}\n");
+    text.split(open.as_str()).skip(1).map(|rest| rest.split("\n```\n").next().unwrap_or_default()).collect()
+}
+
+#[test]
+fn every_piece_of_a_configuration_can_be_read() {
+    let pages = [FAILURES, include_str!("../../docs/configuration.md")];
+    let pieces: Vec<_> = pages.into_iter().flat_map(|text| blocks(text, "toml")).collect();
+    assert!(pieces.len() > 8, "{}", pieces.len());
+    for piece in pieces {
+        if let Err(problems) = load::parse(piece) {
+            panic!("{problems:?}\n{piece}");
+        }
+    }
 }
