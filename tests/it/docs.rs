@@ -1,6 +1,6 @@
-//! The documentation has an entry for everything that an operator can meet.
+//! The documentation has an entry for everything that an operator can meet, and its links lead somewhere.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use clap::{Args as _, Command};
 use serde_json::Value;
@@ -134,4 +134,42 @@ fn every_piece_of_a_configuration_can_be_read() {
             panic!("{problems:?}\n{piece}");
         }
     }
+}
+
+/// As GitHub makes them: lower case, spaces to hyphens, without punctuation.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings =
+        text.lines().filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches('#').trim()));
+    let ids = text.split("<a id=\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()));
+    headings.chain(ids).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.chain(["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+    let mut links = 0;
+    for page in pages.filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, wanted) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            assert!(target.exists(), "{}: {link}", page.display());
+            if !wanted.is_empty() {
+                let there = anchors(&fs::read_to_string(&target).unwrap());
+                assert!(there.contains(wanted), "{}: {link}", page.display());
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 50, "{links}");
 }
