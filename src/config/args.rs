@@ -29,6 +29,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Says what audit logs hold: which upstreams were refused, why, how often, and when.
+    ///
+    /// Ends with 0, or 1 where a file could not be read to its end, or 2 where the question is wrong.
     Audit(AuditArgs),
     /// Looks over files with the authorities to believe: what is in them, and what is wrong with it.
     ///
@@ -47,8 +49,13 @@ pub enum Command {
     /// trusted, 1 where any is not, 2 where the question is wrong.
     Pin(Box<PinArgs>),
     /// Runs the proxy until SIGTERM.
+    ///
+    /// Bundles, lists, client certificates and the configuration file are read again when they change, and at
+    /// SIGHUP; docs/configuration.md says what of them takes a restart.
     Run(Box<RunArgs>),
     /// Judges a chain from a file, as the proxy would judge a server's.
+    ///
+    /// Ends with 0 where the chain is accepted, 1 where it is refused, 2 where the question is wrong.
     Verify(VerifyArgs),
 }
 
@@ -142,8 +149,6 @@ pub struct RunArgs {
 }
 
 /// `vouchsafe verify`
-///
-/// Ends with 0 where the chain is accepted, 1 where it is refused, 2 where the question is wrong.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// The authorities to believe: PEM files, or directories of them.
@@ -158,15 +163,17 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
 
-    /// Revocation lists, PEM or DER.
+    /// Revocation lists, PEM or DER; each CA of a chain has its own. May be repeated.
     #[arg(long, value_name = "FILE")]
     pub crl: Vec<PathBuf>,
 
-    /// As with `run`; but lists that were named have to answer [default: unknown=refuse,expired=refuse]
+    /// What to do where the lists do not say that a certificate is good: `unknown=refuse|tolerate` where no list
+    /// covers it, `expired=refuse|tolerate` where the list is out of date. Without lists nothing is asked
+    /// [default: unknown=refuse,expired=refuse]
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     pub crl_policy: Vec<String>,
 
-    /// A public key that has to be on the chain, or one of several.
+    /// A public key that has to be on the chain: `sha256:HEX` or `sha256//BASE64`. Where it is repeated, one of them.
     #[arg(long, value_name = "FINGERPRINT")]
     pub pin: Vec<String>,
 
@@ -281,7 +288,8 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_ALLOW_NONLOCAL_LISTEN", num_args = 0..=1, default_missing_value = "true", help_heading = "Ways in")]
     pub allow_nonlocal_listen: Option<bool>,
 
-    /// The authorities to believe: PEM files, or directories of them.
+    /// The authorities to believe: PEM files, or directories of them [default: the first that is set of OS_CACERT,
+    /// REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, SSL_CERT_DIR]
     #[arg(long, value_name = "PATH", env = "VOUCHSAFE_CA_BUNDLE", value_delimiter = ',', help_heading = "Trust")]
     #[serde(deserialize_with = "one_or_more")]
     pub ca_bundle: Vec<PathBuf>,
@@ -290,7 +298,7 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_SYSTEM_ROOTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Trust")]
     pub system_roots: Option<bool>,
 
-    /// Revocation lists, PEM or DER.
+    /// Revocation lists, PEM or DER; each CA of a chain has its own.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CRL", value_delimiter = ',', help_heading = "Trust")]
     #[serde(deserialize_with = "one_or_more")]
     pub crl: Vec<PathBuf>,
@@ -309,7 +317,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CLIENT_CERT", help_heading = "Trust")]
     pub client_cert: Option<PathBuf>,
 
-    /// Its key, PEM, not encrypted [default: OS_KEY; else the certificate's file]
+    /// Its key, PEM, not encrypted [default: the certificate's file; beside OS_CERT first OS_KEY]
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CLIENT_KEY", help_heading = "Trust")]
     pub client_key: Option<PathBuf>,
 
@@ -337,7 +345,7 @@ pub struct Options {
     #[arg(long, value_name = "POLICY", env = "VOUCHSAFE_ANSWER", help_heading = "Answers")]
     pub answer: Option<AnswerPolicy>,
 
-    /// How much a client is told of it [default: class]
+    /// How much a client is told of a failure [default: class]
     #[arg(long, value_name = "DETAIL", env = "VOUCHSAFE_DETAIL", help_heading = "Answers")]
     pub detail: Option<Detail>,
 
@@ -405,7 +413,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_POOL_IDLE_TIMEOUT", help_heading = "Limits")]
     pub pool_idle_timeout: Option<Span>,
 
-    /// How many are kept for each upstream and thread [default: 256]
+    /// How many connections are kept for each upstream and thread [default: 256]
     #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_POOL_SIZE", help_heading = "Limits")]
     pub pool_size: Option<usize>,
 
