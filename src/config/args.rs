@@ -294,7 +294,7 @@ pub struct Options {
     #[serde(deserialize_with = "one_or_more")]
     pub ca_bundle: Vec<PathBuf>,
 
-    /// Believe the system's authorities, too.
+    /// Believe the system's authorities, too: those of SSL_CERT_FILE and SSL_CERT_DIR, where one of them is set.
     #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_SYSTEM_ROOTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Trust")]
     pub system_roots: Option<bool>,
 
@@ -503,6 +503,20 @@ impl UpstreamOptions {
         "report_only",
         "disable_https_verification",
     ];
+
+    /// Whether it says whom to believe or how to speak: what counts as a whole, of one section.
+    pub fn is_about_tls(&self) -> bool {
+        let lists = [&self.crl_policy, &self.pins, &self.report_only];
+        let paths = [&self.ca_bundle, &self.crl];
+        lists.iter().any(|list| !list.is_empty())
+            || paths.iter().any(|paths| !paths.is_empty())
+            || self.system_roots.is_some()
+            || self.identity.is_some()
+            || self.client_cert.is_some()
+            || self.client_key.is_some()
+            || self.min_tls.is_some()
+            || self.report_only_until.is_some()
+    }
 }
 
 /// A list, or a single value for a list of one.

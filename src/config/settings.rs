@@ -356,6 +356,7 @@ impl<'a> Build<'a> {
         for (place, said) in self.options.upstream.iter().enumerate() {
             upstreams.extend(self.upstream(place + 1, said, default.as_ref()));
         }
+        self.tls_of_one_section();
         Some(Routes { policy, ports, tls: tls?, upstreams })
     }
 
@@ -516,6 +517,26 @@ impl<'a> Build<'a> {
         let own = self.own_tls(&what, said, default);
         let tls = own.and_then(|own| self.client(own));
         Some(UpstreamSettings { of: of?, connect_to, verify_name, sni, tls })
+    }
+
+    /// What sections say of TLS counts as a whole: of two for one server, the later's pins would go unasked.
+    fn tls_of_one_section(&mut self) {
+        let sections = self.options.upstream.iter().enumerate();
+        let about_tls = sections.filter(|(_, said)| said.is_about_tls());
+        let places: Vec<_> =
+            about_tls.filter_map(|(at, said)| Some((at, said.of.parse::<Authority>().ok()?))).collect();
+        for (n, (place, of)) in places.iter().enumerate() {
+            let meets = |other: &Authority| {
+                other.host == of.host && (other.port == of.port || other.port.is_none() || of.port.is_none())
+            };
+            for (before, other) in places[..n].iter().filter(|(_, other)| meets(other)) {
+                self.problems.push(format!(
+                    "[[upstream]] {} (`{other}`) and {} (`{of}`): both have settings of TLS, and those of one alone would count\nhint: put them in one section; with a port in every `of`, each port may have its own",
+                    before + 1,
+                    place + 1
+                ));
+            }
+        }
     }
 
     /// The default settings with what an upstream has of its own; None where it has nothing.

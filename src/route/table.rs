@@ -36,7 +36,8 @@ pub struct Routes {
     pub ports: HashMap<u16, u16>,
     /// Whom to believe and how to speak, where an upstream has nothing of its own.
     pub tls: TlsHandle,
-    /// Settings for single upstreams; the first that fits each question answers it.
+    /// Settings for single upstreams; the first that fits each question answers it. What is said of TLS is one
+    /// question, so the configuration has it once for each upstream.
     pub upstreams: Vec<UpstreamSettings>,
 }
 

@@ -892,6 +892,36 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
 }
 
 #[test]
+fn what_is_said_of_tls_stands_in_one_section() {
+    let lab = &Lab::new();
+    let root = &lab.root("Lab Root");
+    let pins = format!("pins = 'sha256:{}'", root.sha256());
+    let identity = format!("identity = '{}'", text(&root.cert));
+    let until = format!("report_only_until = {}", day(9));
+    let bundle = format!("ca_bundle = '{}'", text(&root.cert));
+    let (min, sni) = ("min_tls = '1.2'", "sni = 'b.lab.test'");
+    for (first, said_first, second, said_second, meet) in [
+        ("a.lab.test", min, "a.lab.test:9292", &*pins, true),
+        ("a.lab.test:9292", &pins, "a.lab.test", min, true),
+        ("a.lab.test", min, "a.lab.test", &identity, true),
+        ("a.lab.test:9292", &until, "A.lab.test:9292", &pins, true),
+        ("192.0.2.1", &bundle, "192.0.2.1:443", "system_roots = true", true),
+        ("a.lab.test", sni, "a.lab.test:9292", &pins, false),
+        ("a.lab.test:9292", &pins, "a.lab.test:9293", min, false),
+        ("a.lab.test", &pins, "b.lab.test", min, false),
+    ] {
+        let config =
+            format!("[[upstream]]\nof = '{first}'\n{said_first}\n[[upstream]]\nof = '{second}'\n{said_second}\n");
+        let config = text(&lab.write("two.toml", config));
+        // Without a listener, so that it never starts.
+        let said = life::refused(&["run", "--config", &config, "--ca-bundle", &text(&root.cert)]);
+        let names =
+            [format!("[[upstream]] 1 (`{first}`) and 2 (`{}`): ", second.to_lowercase()), "in one section".into()];
+        assert!(names.iter().all(|part| said.contains(part) == meet), "{first} {second}: {said}");
+    }
+}
+
+#[test]
 fn a_client_certificate_that_cannot_be_used_is_refused_without_a_word_of_its_key() {
     let lab = &Lab::new();
     let root = &lab.root("Lab Root");
