@@ -2,13 +2,15 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
+    env,
+    ffi::{OsStr, OsString},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use rustls_native_certs::{CertificateResult, load_certs_from_paths, load_native_certs};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -451,10 +453,11 @@ impl<'a> Build<'a> {
                 let set =
                     BUNDLE_VARIABLES.iter().find_map(|name| Some((*name, variable(name).filter(|v| !v.is_empty())?)));
                 match set {
-                    // The environment's bundle is for whoever named nothing; system roots were named.
+                    // The environment's bundle is for whoever named nothing; system roots were named. Where these
+                    // are, SSL_CERT_FILE and SSL_CERT_DIR may still say: see `system_roots`.
                     Some((name, value)) if !system => {
                         let paths: Vec<_> = match name {
-                            "SSL_CERT_DIR" => std::env::split_paths(&value).collect(),
+                            "SSL_CERT_DIR" => env::split_paths(&value).collect(),
                             _ => vec![PathBuf::from(&value)],
                         };
                         (format!("{name} `{}`", value.display()), load::bundle(self.files, name, &paths)?)
@@ -481,9 +484,10 @@ impl<'a> Build<'a> {
         let (source, more) = match system {
             None => (source, Vec::new()),
             Some(asked) => {
-                let system = rustls_native_certs::load_native_certs();
+                let (by, system) = system_roots();
                 self.warnings.extend(system.errors.iter().map(|error| format!("{asked}: {error}")));
-                let source = if source.is_empty() { asked.to_owned() } else { format!("{source} and {asked}") };
+                let asked = if by.is_empty() { asked.to_owned() } else { format!("{asked} ({})", by.join(", ")) };
+                let source = if source.is_empty() { asked } else { format!("{source} and {asked}") };
                 (source, system.certs)
             }
         };
@@ -791,6 +795,37 @@ pub fn identity(files: &mut Files, what: &str, named: &str) -> Result<Fingerprin
             more.len()
         )),
     }
+}
+
+/// The system's authorities, and the variables that say where they are.
+///
+/// rustls-native-certs reads SSL_CERT_FILE and SSL_CERT_DIR of the process before it looks where systems have them.
+/// An empty SSL_CERT_FILE it would take for a path; here it counts as not set.
+fn system_roots() -> (Vec<String>, CertificateResult) {
+    let set = |name: &str| env::var_os(name).filter(|value| paths(value).next().is_some());
+    let shown = |name: &&str| Some(format!("{name} `{}`", set(name)?.display()));
+    let by: Vec<_> = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().filter_map(shown).collect();
+    if env::var_os("SSL_CERT_FILE").is_none() || set("SSL_CERT_FILE").is_some() {
+        return (by, load_native_certs());
+    }
+    let (file, directories) = match set("SSL_CERT_DIR") {
+        Some(directories) => (None, paths(&directories).collect()),
+        None => {
+            let found = openssl_probe::probe();
+            (found.cert_file, found.cert_dir)
+        }
+    };
+    let mut all = load_certs_from_paths(file.as_deref(), None);
+    for directory in directories {
+        let more = load_certs_from_paths(None, Some(&directory));
+        all.certs.extend(more.certs);
+        all.errors.extend(more.errors);
+    }
+    (by, all)
+}
+
+fn paths(value: &OsStr) -> impl Iterator<Item = PathBuf> {
+    env::split_paths(value).filter(|path| !path.as_os_str().is_empty())
 }
 
 fn connect_to(text: &str) -> Result<UpstreamSettings, String> {

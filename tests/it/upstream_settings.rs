@@ -525,6 +525,26 @@ async fn the_systems_roots_are_believed_where_it_is_said() {
         let proxy = Proxy::start_with(&[route, "--system-roots", said, "--connect-to", &of(server)], variables);
         assert_eq!(exchange(proxy.addr(0), ASK).await.status(), status, "{said} {variables:?}");
     }
+    // The source names the variable that stands for the system; one that is empty stands for nothing.
+    let route = "--route=127.0.0.1:0=https://a.lab.test:9292";
+    let cases: [(Pairs<'_>, String); 3] = [
+        (&[system_is], format!("--system-roots (SSL_CERT_FILE `{file}`)")),
+        (
+            &[("SSL_CERT_FILE", ""), ("SSL_CERT_DIR", &directory)],
+            format!("--system-roots (SSL_CERT_DIR `{directory}`)"),
+        ),
+        (&[("SSL_CERT_FILE", "")], format!("--ca-bundle `{our_root}` and --system-roots")),
+    ];
+    for (variables, source) in cases {
+        let mut flags = vec![route, "--system-roots", "true"];
+        if source.starts_with("--ca-bundle") {
+            flags.extend(["--ca-bundle", &our_root]);
+        }
+        let proxy = Proxy::start_with(&flags, variables);
+        let said = proxy.wait_for_log("bundle", |event| event["message"] == "bundle");
+        assert_eq!(said["source"], *source, "{said}");
+        assert!(!proxy.raw_log().contains("\"level\":\"WARN\""), "{}", proxy.raw_log());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
