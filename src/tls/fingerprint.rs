@@ -22,6 +22,17 @@ impl Fingerprint {
         format!("sha256//{}", BASE64.encode(&self.0))
     }
 
+    /// Whether the text means a fingerprint, well written or not, and no file.
+    pub fn is_meant(text: &str) -> bool {
+        Self::rest(text).is_some_and(|rest| rest.starts_with([':', '/']))
+    }
+
+    /// What stands behind the prefix.
+    fn rest(text: &str) -> Option<&str> {
+        let (prefix, rest) = text.split_at_checked("sha256".len())?;
+        prefix.eq_ignore_ascii_case("sha256").then_some(rest)
+    }
+
     /// Lower-case hex.
     pub fn hex(&self) -> String {
         HEXLOWER.encode(&self.0)
@@ -43,15 +54,18 @@ impl fmt::Debug for Fingerprint {
 impl FromStr for Fingerprint {
     type Err = &'static str;
 
-    /// Reads `sha256:HEX`, with colons between octets as OpenSSL prints them or without, and `sha256//BASE64`.
+    /// Reads `sha256:HEX`, with colons between octets as OpenSSL prints them or without, and `sha256//BASE64`; the
+    /// prefix in upper case, too.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str =
             "write `sha256:` and 64 hex digits, or `sha256//` and Base64; `vouchsafe pin` prints both";
-        let bytes = if let Some(digits) = text.strip_prefix("sha256//") {
-            BASE64.decode(digits.as_bytes())
-        } else {
-            let digits = text.strip_prefix("sha256:").ok_or(EXPECTED)?.replace(':', "");
-            HEXLOWER_PERMISSIVE.decode(digits.as_bytes())
+        let rest = Self::rest(text).ok_or(EXPECTED)?;
+        let bytes = match rest.strip_prefix("//") {
+            Some(digits) => BASE64.decode(digits.as_bytes()),
+            None => {
+                let digits = rest.strip_prefix(':').ok_or(EXPECTED)?.replace(':', "");
+                HEXLOWER_PERMISSIVE.decode(digits.as_bytes())
+            }
         };
         bytes.ok().and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or(EXPECTED)
     }
@@ -67,10 +81,11 @@ mod tests {
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(of.to_string(), format!("sha256:{hex}"));
         let colons: Vec<_> = hex.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap()).collect();
-        for text in [of.to_string(), of.base64(), format!("sha256:{}", colons.join(":").to_uppercase())] {
+        let upper = of.base64().replace("sha256", "SHA256");
+        for text in [of.to_string(), of.base64(), upper, format!("SHA256:{}", colons.join(":").to_uppercase())] {
             assert_eq!(text.parse(), Ok(of), "{text}");
         }
-        for text in ["", hex, "sha256:", "sha256:00", "sha256//AAAA", "md5:00", "sha256:zz"] {
+        for text in ["", hex, "sha256:", "sha256:00", "sha256//AAAA", "md5:00", "sha256:zz", "SHA256", "sha25\u{e9}"] {
             assert!(text.parse::<Fingerprint>().is_err(), "{text}");
         }
     }

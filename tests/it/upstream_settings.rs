@@ -854,6 +854,7 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
         ("pins = ['abc']", in_section("pins `abc`"), write, ""),
         ("pins = []", in_line("pins"), "the list is empty", "leave the key out"),
         ("identity = 'sha256:zz'", in_section("identity `sha256:zz`"), write, ""),
+        ("identity = 'SHA256:zz'", in_section("identity `SHA256:zz`"), write, ""),
         ("identity = '/no/such.pem'", in_section("identity `/no/such.pem`"), "No such file", ""),
         (
             &format!("identity = '{two}'"),
