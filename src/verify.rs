@@ -13,7 +13,7 @@ use crate::{
         args::VerifyArgs,
         error::ConfigError,
         load,
-        settings::{identity, moment, reference},
+        settings::{identity, moment, no_list, reference},
         watch::Files,
     },
     tls::{
@@ -92,9 +92,16 @@ impl Question {
             crl_policy: CrlPolicy { unknown: Leniency::Refuse, expired: Leniency::Refuse },
             ..Terms::default()
         };
+        let mut said = false;
         for rule in &args.crl_policy {
             let rule = rule.parse::<CrlRule>().map_err(|why| format!("--crl-policy `{rule}`: {why}"));
-            terms.crl_policy = take(problems, rule).map_or(terms.crl_policy, |rule| terms.crl_policy.with(rule));
+            let Some(rule) = take(problems, rule) else { continue };
+            terms.crl_policy = terms.crl_policy.with(rule);
+            said |= matches!(rule, CrlRule::Unknown(_));
+        }
+        // The default means nothing without lists; who says it means something.
+        if said && terms.crl_policy.unknown == Leniency::Refuse && args.crl.is_empty() {
+            problems.push(no_list("--crl-policy"));
         }
         for pin in &args.pin {
             terms

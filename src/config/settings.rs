@@ -409,9 +409,7 @@ impl<'a> Build<'a> {
 
     fn lists_for(&mut self, what: &str, policy: CrlPolicy, crls: &Crls) {
         if crls.is_empty() && policy.unknown == Leniency::Refuse {
-            self.problems.push(format!(
-                "{what} `unknown=refuse`: there is no revocation list to answer\nhint: give the CAs' lists with --crl"
-            ));
+            self.problems.push(no_list(what));
         }
     }
 
@@ -777,7 +775,7 @@ fn routed(text: &str) -> Result<(&str, Authority), String> {
 /// # Errors
 /// A sentence.
 pub fn identity(files: &mut Files, what: &str, named: &str) -> Result<Fingerprint, String> {
-    if named.starts_with("sha256:") || named.starts_with("sha256/") {
+    if Fingerprint::is_meant(named) {
         return named.parse().map_err(|why| format!("{what} `{named}`: {why}"));
     }
     let file = load::named(files, what, Path::new(named))?;
@@ -795,6 +793,11 @@ pub fn identity(files: &mut Files, what: &str, named: &str) -> Result<Fingerprin
             more.len()
         )),
     }
+}
+
+/// What is wrong with `unknown=refuse` where there are no lists. `what` said so.
+pub fn no_list(what: &str) -> String {
+    format!("{what} `unknown=refuse`: there is no revocation list to answer\nhint: give the CAs' lists with --crl")
 }
 
 /// The system's authorities, and the variables that say where they are.

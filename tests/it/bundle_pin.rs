@@ -270,3 +270,25 @@ fn pin_needs_something_to_read_and_servers_need_a_bundle() {
         assert!(said.code == Some(2) && said.err.contains(says), "{said:?}");
     }
 }
+
+#[test]
+fn to_refuse_the_unknown_takes_a_list_to_know_by() {
+    let directory = crate::support::dir();
+    let chain = write(directory.path(), "chain.pem", &GALLERY.identity(Case::Good).unwrap().chain_pem());
+    let bundle = gallery::bundle(Bundle::Root);
+    for (rule, code) in [
+        ("unknown=refuse", 2),
+        ("expired=refuse,unknown=refuse", 2),
+        ("unknown=tolerate,unknown=refuse", 2),
+        ("unknown=refuse,unknown=tolerate", 0),
+        ("unknown=tolerate", 0),
+        ("expired=refuse", 0),
+    ] {
+        let flags = ["verify", "--ca-bundle", &bundle, "--name", "good.gallery.test", "--crl-policy", rule, &chain];
+        let said = vouchsafe(&flags);
+        assert_eq!(said.code, Some(code), "{rule}: {said:?}");
+        let sentence =
+            "--crl-policy `unknown=refuse`: there is no revocation list to answer\nhint: give the CAs' lists";
+        assert_eq!(said.err.contains(sentence), code == 2, "{rule}: {said:?}");
+    }
+}
