@@ -1,11 +1,14 @@
 //! Evidence: the chains of refused servers, a PEM file for each distinct one.
 
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use data_encoding::BASE64;
+use tempfile::NamedTempFile;
 
 use crate::tls::{fingerprint::Fingerprint, presented::Certificate};
 
@@ -14,6 +17,26 @@ use crate::tls::{fingerprint::Fingerprint, presented::Certificate};
 pub struct Chains {
     directory: PathBuf,
     count: usize,
+}
+
+/// A chain, ready to be kept.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    name: String,
+    text: String,
+}
+
+impl Chain {
+    /// What is kept of a chain; nothing of an empty one.
+    pub fn of(presented: &[Certificate]) -> Option<Self> {
+        let text = || presented.iter().map(pem).collect();
+        (!presented.is_empty()).then(|| Self { name: name(presented), text: text() })
+    }
+
+    /// How many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.text.len()
+    }
 }
 
 /// Chains beyond this many are not kept.
@@ -26,12 +49,13 @@ pub fn name(presented: &[Certificate]) -> String {
 }
 
 impl Chains {
-    /// Keeps chains in a directory, which is made if it is not there.
+    /// Keeps chains in a directory, which is made if it is not there; whether it can be written shows here.
     ///
     /// # Errors
     /// The system's.
     pub fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
+        partial(directory)?.close()?;
         let count = fs::read_dir(directory)?.count();
         Ok(Self { directory: directory.to_owned(), count })
     }
@@ -40,24 +64,27 @@ impl Chains {
     ///
     /// # Errors
     /// The system's.
-    pub fn save(&mut self, presented: &[Certificate]) -> io::Result<bool> {
-        let name = name(presented);
-        let path = self.directory.join(format!("{name}.pem"));
+    pub fn save(&mut self, chain: &Chain) -> io::Result<bool> {
+        let path = self.directory.join(format!("{}.pem", chain.name));
         if path.exists() {
             return Ok(true);
         }
         if self.count >= MOST {
             return Ok(false);
         }
-        let text: String = presented.iter().map(pem).collect();
         // Whole or not at all: somebody may be reading the directory.
-        let partial = self.directory.join(format!(".{name}.partial"));
-        fs::write(&partial, text).and_then(|()| fs::rename(&partial, &path)).inspect_err(|_| {
-            let _ = fs::remove_file(&partial);
-        })?;
+        let mut file = partial(&self.directory)?;
+        file.write_all(chain.text.as_bytes())?;
+        file.persist(&path)?;
         self.count += 1;
         Ok(true)
     }
+}
+
+/// A new file under a name that nobody can have laid a link at; it goes where it is not persisted.
+fn partial(directory: &Path) -> io::Result<NamedTempFile> {
+    let mode = Permissions::from_mode(0o640);
+    tempfile::Builder::new().prefix(".").suffix(".partial").permissions(mode).tempfile_in(directory)
 }
 
 fn pem(certificate: &Certificate) -> String {
@@ -69,4 +96,32 @@ fn pem(certificate: &Certificate) -> String {
         certificate.sha256,
         lines.join("\n")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls_pki_types::CertificateDer;
+
+    use super::*;
+
+    #[test]
+    fn a_chain_is_kept_whole_and_readable_by_its_group() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut chains = Chains::open(directory.path()).unwrap();
+        assert_eq!(chains.count, 0, "the test of the directory leaves nothing");
+        let chain = Chain::of(&[Certificate::read(&CertificateDer::from(vec![1, 2, 3]))]).unwrap();
+        assert!(chains.save(&chain).unwrap() && chains.save(&chain).unwrap());
+        let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(Result::unwrap).collect();
+        assert_eq!(files.len(), 1);
+        assert_eq!(fs::read_to_string(files[0].path()).unwrap(), chain.text);
+        // Less what the umask takes.
+        assert_eq!(files[0].metadata().unwrap().permissions().mode() & 0o777 & !0o640, 0);
+        assert!(Chain::of(&[]).is_none());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_shows_at_start() {
+        // No file can be made there, whoever asks.
+        assert!(Chains::open(Path::new("/proc/self/fd")).is_err());
+    }
 }

@@ -9,7 +9,7 @@ use std::{fmt::Write as _, net::SocketAddr};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
-use super::chains;
+use super::{chains, fold::Kind};
 use crate::{
     clock::rfc3339,
     route::upstream::Upstream,
@@ -56,14 +56,17 @@ impl Refused<'_> {
     }
 
     /// What repeats of it have in common.
-    pub fn kind(&self) -> String {
+    pub fn kind(&self) -> Kind {
         let own = self.refused.presented.first().map_or("", |own| own.sha256.as_str());
         let (code, upstream) = (self.refused.failure.code(), self.upstream);
         let (listener, client) = (self.listener, self.client.ip());
-        format!("{} {code} {upstream} {} {own} {listener} {client}", self.action(), self.refused.address)
+        Kind {
+            common: format!("{} {code} {upstream} {listener} {client}", self.action()),
+            own: format!("{} {own}", self.refused.address),
+        }
     }
 
-    /// The event, key by key.
+    /// The event, key by key; as a line it is shorter than 64 KiB, whatever the server sent.
     pub fn json(&self) -> Map<String, Value> {
         let failure = &self.refused.failure;
         let verdict = &failure.verdict;
@@ -126,7 +129,7 @@ impl Refused<'_> {
         put("client.ip", self.client.ip().to_string().into());
         put("client.port", self.client.port().into());
         put("vouchsafe.listener", self.listener.into());
-        put("http.request.method", self.method.into());
+        put("http.request.method", escape(self.method).into());
         put("url.path", escape(self.path).into());
         // A server that refuses us behind its own verified handshake may have been sent the request.
         let sent = match self.refused.occasion {
@@ -134,6 +137,7 @@ impl Refused<'_> {
             Occasion::Handshake | Occasion::Remembered => 0.into(),
         };
         put("vouchsafe.request_bytes_sent", sent);
+        fit(&mut event, MOST_LINE);
         event
     }
 
@@ -164,9 +168,39 @@ impl Refused<'_> {
 /// A hostile chain may be long; its length is recorded, its tail is not.
 const MOST: usize = 16;
 
+/// An event is no longer than this as a line; ids of repeats come on top.
+const MOST_LINE: usize = 60 << 10;
+
+/// Names of the server's own certificate, and of each other: how many, and how long together.
+const OWN_NAMES: (usize, usize) = (64, 8 << 10);
+const OTHER_NAMES: (usize, usize) = (8, 1 << 10);
+
+/// Shortens what the server had in its hands from behind, until the line is short enough.
+fn fit(event: &mut Map<String, Value>, most: usize) {
+    let mut over = serde_json::to_vec(event).map_or(0, |line| line.len()).saturating_sub(most);
+    for (key, least) in [("vouchsafe.chain", 1), ("vouchsafe.findings", 0)] {
+        let Some(Value::Array(list)) = event.get_mut(key) else { continue };
+        while over > 0 && list.len() > least {
+            over = over.saturating_sub(list.pop().map_or(0, |last| last.to_string().len()));
+        }
+    }
+}
+
+/// As many as may stand in an event.
+fn bounded(names: Vec<String>, (count, mut room): (usize, usize)) -> Vec<String> {
+    let fits = |name: &String| -> bool {
+        // As JSON: the quotes, the comma, and what is escaped once more.
+        let length = name.len() + 3 + name.matches(['"', '\\']).count();
+        let fits = length <= room;
+        room = room.saturating_sub(length);
+        fits
+    };
+    names.into_iter().take(count).take_while(fits).collect()
+}
+
 fn names(presented: &[Certificate]) -> Vec<String> {
     let facts = presented.first().and_then(|own| own.facts.as_ref().ok());
-    facts.map(|facts| facts.presented_names().into_iter().take(64).collect()).unwrap_or_default()
+    facts.map(|facts| bounded(facts.presented_names(), OWN_NAMES)).unwrap_or_default()
 }
 
 fn finding(finding: &Finding) -> Value {
@@ -202,7 +236,7 @@ fn certificate((index, certificate): (usize, &Certificate)) -> Value {
             "serial": facts.serial,
             "not_before": rfc3339(facts.not_before),
             "not_after": rfc3339(facts.not_after),
-            "names": facts.presented_names().into_iter().take(64).collect::<Vec<_>>(),
+            "names": bounded(facts.presented_names(), if index == 0 { OWN_NAMES } else { OTHER_NAMES }),
             "key": facts.key.describe(),
             "ca": facts.is_ca,
             "sha256": certificate.sha256,
@@ -213,5 +247,32 @@ fn certificate((index, certificate): (usize, &Certificate)) -> Value {
             "length": certificate.der.len(),
             "sha256": certificate.sha256,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bounded_in_number_and_length() {
+        let names = |length: usize| vec!["\"".repeat(length); 100];
+        assert_eq!(bounded(names(1), OWN_NAMES).len(), 64);
+        assert_eq!(bounded(names(1), OTHER_NAMES).len(), 8);
+        let long = bounded(names(300), OWN_NAMES);
+        assert!(json!(long).to_string().len() <= OWN_NAMES.1 && long.len() == 13, "{}", long.len());
+        assert_eq!(bounded(names(300), OTHER_NAMES).len(), 1);
+    }
+
+    #[test]
+    fn a_long_event_is_shortened_from_behind() {
+        let text = "x".repeat(1000);
+        let event = json!({ "a": text, "vouchsafe.chain": vec![&text; 16], "vouchsafe.findings": vec![&text; 16] });
+        for (most, chain, findings) in [(60_000, 16, 16), (20_000, 2, 16), (10_000, 1, 7), (100, 1, 0)] {
+            let mut event = event.as_object().cloned().unwrap();
+            fit(&mut event, most);
+            let count = |key: &str| event[key].as_array().unwrap().len();
+            assert_eq!((count("vouchsafe.chain"), count("vouchsafe.findings")), (chain, findings), "{most}");
+        }
     }
 }

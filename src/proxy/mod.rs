@@ -291,10 +291,8 @@ impl Proxy {
         slot
     }
 
-    /// Closes idle connections whose time is over, and writes refusals that were counted; called every few
-    /// seconds.
+    /// Closes idle connections whose time is over; called every few seconds.
     pub fn sweep(&self) {
-        self.audit.tick();
         for slot in self.slots.borrow().values() {
             slot.sweep();
         }
