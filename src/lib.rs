@@ -40,15 +40,15 @@
 //! | [`audit`] | what is remembered about refusals, and summed up | `clock`, `route::upstream`, `tls` |
 //! | [`proxy`] | the way of one request, and all its ends | `audit`, `clock`, `connect`, `message`, `route`, `tls` |
 //! | [`server`] | the doors inward: listeners and client connections | `message::authority`, `proxy` |
-//! | [`config`] | what was said, made into what is true | the settings of all rooms above |
-//! | [`app`] | the wiring, and the life of the process | all rooms above, but `logging`, `message` and `tls` |
+//! | [`config`] | what was said, made into what is true | `clock`, `tls`, and the settings of all other rooms above |
+//! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `proxy`, `server` |
 //! | [`reload`] | newer settings while it runs | `config`, `proxy` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging`, `server` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`check`] | `vouchsafe check`: servers met as the proxy meets them | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
-//! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `config`, `logging`, `server`, and those of the sub-commands |
+//! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `logging`, `pin`, `reload`, `server::Stop`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.
