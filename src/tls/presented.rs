@@ -11,7 +11,9 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::{
     certificate::X509Certificate,
+    error::X509Error,
     extensions::{GeneralName, GeneralSubtree, ParsedExtension},
+    nom::Err,
     oid_registry::{
         Oid,
         asn1_rs::{Tag, oid},
@@ -30,7 +32,7 @@ pub struct Certificate {
     pub der: CertificateDer<'static>,
     /// SHA-256 over the bytes, lower-case hex.
     pub sha256: String,
-    /// What it says; the error is the parser's.
+    /// What it says; the error is where the parser stopped, in words.
     pub facts: Result<Facts, String>,
 }
 
@@ -194,9 +196,19 @@ fn other_name(name: &GeneralName<'_>) -> String {
     }
 }
 
+/// Why a certificate cannot be read, for people: the parser's own words are for its programmers.
+fn unread(error: &Err<X509Error>) -> String {
+    let why = match error {
+        Err::Incomplete(_) => "it or a part of it ends too early".into(),
+        Err::Error(X509Error::Der(_) | X509Error::NomError(_)) => "it is not well-formed DER".into(),
+        Err::Error(error) | Err::Failure(error) => escape(&error.to_string()),
+    };
+    format!("it is not X.509: {why}")
+}
+
 impl Facts {
     fn read(der: &[u8]) -> Result<Self, String> {
-        let (rest, cert) = X509Certificate::from_der(der).map_err(|e| escape(&e.to_string()))?;
+        let (rest, cert) = X509Certificate::from_der(der).map_err(|error| unread(&error))?;
         if !rest.is_empty() {
             return Err(format!("{} bytes behind its end", rest.len()));
         }
@@ -380,6 +392,19 @@ pub fn escape_within(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_told_without_the_parsers_forms() {
+        for (der, why) in [
+            (&b""[..], "it is not X.509: it or a part of it ends too early"),
+            (&[0x30, 0x82, 1, 0], "it is not X.509: it is not well-formed DER"),
+            (b"junk", "it is not X.509: it is not well-formed DER"),
+            (&[0x30, 0], "it is not X.509: it or a part of it ends too early"),
+        ] {
+            let said = Certificate::read(&CertificateDer::from(der)).facts.unwrap_err();
+            assert_eq!(said, why, "{der:?}");
+        }
+    }
 
     #[test]
     fn texts_of_the_network_cannot_move_a_terminal() {
