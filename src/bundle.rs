@@ -29,7 +29,7 @@ use crate::{
         failure::{Code, Finding, Subject},
         judge,
         presented::{Certificate, Facts, escape},
-        trust::is_usable,
+        trust::{is_der, is_usable, remedy},
     },
 };
 
@@ -193,9 +193,7 @@ impl File {
             file.flaws.push(not_pem("it cannot be read as PEM".into()));
         }
         if blocks.is_empty() && cut.is_none() && !bytes.is_empty() {
-            // An ASN.1 SEQUENCE with a length of more than one octet.
-            let der = bytes.starts_with(&[0x30, 0x82]) || bytes.starts_with(&[0x30, 0x81]);
-            file.flaws.push(match der {
+            file.flaws.push(match is_der(bytes) {
                 true => Flaw::new(
                     Level::Error,
                     "not_pem",
@@ -224,12 +222,7 @@ fn foreign(label: &str, count: usize) -> Flaw {
         );
     }
     let what = if count == 1 { "is a block".into() } else { format!("are {count} blocks") };
-    let fix = match label {
-        "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => "write it as a plain one: `openssl x509 -in FILE -out FILE.pem`",
-        "X509 CRL" => "give it with --crl; here it does not count",
-        _ => "take it out; only CERTIFICATE blocks count here",
-    };
-    Flaw::new(Level::Warning, "other_block", format!("there {what} of another kind in it: {label}"), fix)
+    Flaw::new(Level::Warning, "other_block", format!("there {what} of another kind in it: {label}"), remedy(label))
 }
 
 struct Block<'a> {

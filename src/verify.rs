@@ -24,7 +24,7 @@ use crate::{
         identity::ReferenceId,
         judge::{Accepted, Terms, Trust, judge},
         presented::Certificate,
-        trust::{TrustAnchors, not_pem},
+        trust::{TrustAnchors, converted, is_der, not_pem},
     },
 };
 
@@ -135,6 +135,9 @@ pub fn chain(what: &str, name: &str, bytes: &[u8]) -> Result<Vec<Certificate>, S
         .map(|der| der.map(|der| Certificate::read(&der)))
         .collect::<Result<_, _>>()
         .map_err(|error| format!("{what} `{name}`: not PEM: {}", not_pem(&error)))?;
+    if chain.is_empty() && is_der(bytes) {
+        return Err(format!("{what} `{name}`: it is DER, not PEM\nhint: convert it: {}", converted(name)));
+    }
     if chain.is_empty() {
         return Err(format!(
             "{what} `{name}`: no certificate in it\nhint: it should hold CERTIFICATE blocks (PEM), the server's own first"

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{Args as _, Command};
+use memchr::memmem;
 use toml::de::{DeTable, DeValue};
 
 use super::{
@@ -132,7 +133,12 @@ pub fn each(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Name
 /// # Errors
 /// A sentence that names the path.
 pub fn named(files: &mut Files, what: &str, path: &Path) -> Result<Named, String> {
-    let bytes = files.read(path).map_err(|error| unread(what, path, &error))?;
+    let mut bytes = files.read(path).map_err(|error| unread(what, path, &error))?;
+    // Some editors begin a file with a byte order mark, and `cat` takes it into the middle; the line behind it
+    // would not be seen to begin a block.
+    while let Some(at) = memmem::find(&bytes, "\u{feff}-----BEGIN ".as_bytes()) {
+        bytes.drain(at..at + '\u{feff}'.len_utf8());
+    }
     Ok((path.display().to_string(), bytes))
 }
 

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::{presented::Certificate, trust::not_pem};
+use super::{
+    presented::Certificate,
+    trust::{converted, is_der, not_pem},
+};
 
 /// A certificate with its chain and its key. The key is never shown.
 pub struct ClientIdentity {
@@ -29,6 +32,10 @@ impl ClientIdentity {
     /// # Errors
     /// [`IdentityError`]; it never repeats what is in the key's file.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
+        if is_der(chain) {
+            let hint = format!("convert it: {}", converted("FILE"));
+            return Err(IdentityError::Certificate(format!("it is DER, not PEM\nhint: {hint}")));
+        }
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<_, _>>()
             .map_err(|error| IdentityError::Certificate(format!("it is not PEM: {}", not_pem(&error))))?;

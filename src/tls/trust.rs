@@ -23,7 +23,8 @@ pub struct TrustAnchors {
     pub source: String,
     /// SHA-256 over the certificates' bytes in their order, lower-case hex.
     pub sha256: String,
-    /// Certificates that were passed over, each with the reason; they are not trusted.
+    /// What was passed over, each with the reason: certificates, and blocks and files that may hold one. They are
+    /// not trusted.
     pub skipped: Vec<String>,
 }
 
@@ -39,12 +40,20 @@ impl TrustAnchors {
         more: Vec<CertificateDer<'static>>,
     ) -> Result<Self, TrustError> {
         let mut ders = Vec::new();
-        let mut other = Vec::new();
+        let (mut other, mut odd, mut binary) = (Vec::new(), Vec::new(), None);
         for (name, bytes) in files {
+            if is_der(bytes) {
+                odd.push(format!("`{name}` is DER, not PEM, and not trusted; convert it: {}", converted(name)));
+                binary = binary.or(Some(name));
+            }
+            for label in unknown_labels(bytes) {
+                odd.push(format!("`{name}`: a block `{label}` is not trusted; {}", remedy(&label)));
+                other.push(label);
+            }
             for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
                 match section {
                     Ok((SectionKind::Certificate, der)) => ders.push(CertificateDer::from(der)),
-                    Ok((kind, _)) => other.push(kind_name(kind)),
+                    Ok((kind, _)) => other.push(kind_name(kind).to_owned()),
                     Err(error) => {
                         let why = not_pem(&error);
                         return Err(TrustError::Pem { source: source.into(), file: name.clone(), why });
@@ -53,10 +62,13 @@ impl TrustAnchors {
             }
         }
         ders.extend(more);
-        Self::from_der(source, ders).map_err(|error| match error {
-            TrustError::Empty { source, .. } => TrustError::Empty { source, other },
-            error => error,
-        })
+        let mut set = Self::from_der(source, ders).map_err(|error| match (error, binary) {
+            (TrustError::Empty { source, .. }, Some(file)) => TrustError::Der { source, file: file.clone() },
+            (TrustError::Empty { source, .. }, None) => TrustError::Empty { source, other },
+            (error, _) => error,
+        })?;
+        set.skipped.extend(odd);
+        Ok(set)
     }
 
     /// Makes a set of certificates.
@@ -136,6 +148,44 @@ pub(crate) fn not_pem(error: &pem::Error) -> &'static str {
     }
 }
 
+/// Whether a file that should be PEM is DER: an ASN.1 SEQUENCE with a length of more than one octet.
+pub fn is_der(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x30, 0x82]) || bytes.starts_with(&[0x30, 0x81])
+}
+
+/// What makes PEM of a DER file, to be pasted.
+pub(crate) fn converted(file: &str) -> String {
+    format!("`openssl x509 -inform DER -in {file} -out {file}.pem`")
+}
+
+/// What to do about a block of another label, as a fix.
+pub fn remedy(label: &str) -> &'static str {
+    match label {
+        "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => "write it as a plain one: `openssl x509 -in FILE -out FILE.pem`",
+        "X509 CRL" => "give it with --crl; here it does not count",
+        _ => "take it out; only CERTIFICATE blocks count here",
+    }
+}
+
+/// The labels of blocks that the PEM reader passes over, as it does not know their kind.
+fn unknown_labels(bytes: &[u8]) -> Vec<String> {
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    let labels = lines.filter_map(|line| line.strip_prefix(b"-----BEGIN ")?.strip_suffix(b"-----"));
+    let unknown = labels.filter(|label| SectionKind::try_from(*label).is_err());
+    // A text that is none may be a key on one line.
+    let is_label = |label: &[u8]| {
+        label.len() <= 40
+            && label.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b' ')
+    };
+    unknown
+        .map(
+            |label| {
+                if is_label(label) { String::from_utf8_lossy(label).into_owned() } else { "of another kind".into() }
+            },
+        )
+        .collect()
+}
+
 /// Whether a certificate can be an anchor at all; one that cannot is passed over.
 pub fn is_usable(der: &CertificateDer<'_>) -> bool {
     webpki::anchor_from_trusted_cert(der).is_ok()
@@ -162,7 +212,14 @@ pub enum TrustError {
         /// What the operator called it.
         source: String,
         /// Kinds of PEM blocks found instead.
-        other: Vec<&'static str>,
+        other: Vec<String>,
+    },
+    /// Nothing that is PEM, and a file that looks like DER.
+    Der {
+        /// What the operator called it.
+        source: String,
+        /// The file.
+        file: String,
     },
     /// Not PEM.
     Pem {
@@ -189,13 +246,20 @@ impl fmt::Display for TrustError {
                 f,
                 "{source}: no certificate in it\nhint: it should hold the CERTIFICATE blocks (PEM) of the authorities to trust"
             ),
-            Self::Empty { source, other } => write!(
-                f,
-                "{source}: no certificate in it (found {} PEM block{}: {})\nhint: it should hold the CERTIFICATE blocks of the authorities to trust",
-                other.len(),
-                if other.len() == 1 { "" } else { "s" },
-                Vec::from_iter(BTreeSet::from_iter(other.iter().copied())).join(", ")
-            ),
+            Self::Empty { source, other } => {
+                let openssls = other.iter().find(|label| label.ends_with(" CERTIFICATE"));
+                write!(
+                    f,
+                    "{source}: no certificate in it (found {} PEM block{}: {})\nhint: it should hold the CERTIFICATE blocks of the authorities to trust{}",
+                    other.len(),
+                    if other.len() == 1 { "" } else { "s" },
+                    Vec::from_iter(BTreeSet::from_iter(other.iter().map(String::as_str))).join(", "),
+                    openssls.map_or_else(String::new, |label| format!("; {}", remedy(label)))
+                )
+            }
+            Self::Der { source, file } => {
+                write!(f, "{source}: `{file}` is DER, not PEM\nhint: convert it: {}", converted(file))
+            }
             Self::Pem { source, file, why } => write!(f, "{source}: `{file}` is not PEM: {why}"),
             Self::Unreadable { source, found } => {
                 write!(f, "{source}: none of its {found} certificates can be read")
@@ -233,7 +297,29 @@ mod tests {
 
     #[test]
     fn kinds_of_other_blocks_are_named_once() {
-        let error = TrustError::Empty { source: "ca.pem".into(), other: vec!["X509 CRL", "PRIVATE KEY", "X509 CRL"] };
+        let other = ["X509 CRL", "PRIVATE KEY", "X509 CRL"].map(str::to_owned).to_vec();
+        let error = TrustError::Empty { source: "ca.pem".into(), other };
         assert!(error.to_string().contains("(found 3 PEM blocks: PRIVATE KEY, X509 CRL)"), "{error}");
+    }
+
+    #[test]
+    fn blocks_and_files_that_are_passed_over_are_named_with_a_remedy() {
+        let now = time::OffsetDateTime::now_utc();
+        let good = certs_dev::Authority::root("Good", now).unwrap();
+        let block = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        for (file, said) in [
+            (block("TRUSTED CERTIFICATE").into_bytes(), "a block `TRUSTED CERTIFICATE` is not trusted; write it as"),
+            (block("DH PARAMETERS").into_bytes(), "a block `DH PARAMETERS` is not trusted; take it out"),
+            (block("MIIsecret").into_bytes(), "a block `of another kind` is not trusted"),
+            (
+                vec![0x30, 0x82, 1, 0],
+                "DER, not PEM, and not trusted; convert it: `openssl x509 -inform DER -in odd.crt",
+            ),
+        ] {
+            let files = [("good.pem".to_owned(), good.certificate_pem().into_bytes()), ("odd.crt".to_owned(), file)];
+            let set = TrustAnchors::from_pem("--ca-bundle", &files, Vec::new()).unwrap();
+            assert_eq!((set.certificates().len(), set.skipped.len()), (1, 1), "{:?}", set.skipped);
+            assert!(set.skipped[0].starts_with("`odd.crt`") && set.skipped[0].contains(said), "{:?}", set.skipped);
+        }
     }
 }

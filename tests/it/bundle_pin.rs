@@ -292,3 +292,27 @@ fn to_refuse_the_unknown_takes_a_list_to_know_by() {
         assert_eq!(said.err.contains(sentence), code == 2, "{rule}: {said:?}");
     }
 }
+
+#[test]
+fn files_as_some_editors_and_systems_write_them_are_read_or_named() {
+    let directory = crate::support::dir();
+    let identity = GALLERY.identity(Case::Good).unwrap();
+    let chain = write(directory.path(), "chain.pem", &identity.chain_pem());
+    let root = std::fs::read_to_string(gallery::bundle(Bundle::Root)).unwrap();
+    let verify =
+        |bundle: &str, chain: &str| vouchsafe(&["verify", "--ca-bundle", bundle, "--name", "good.gallery.test", chain]);
+    // A byte order mark, at the start and where files were put together.
+    for text in [format!("\u{feff}{root}"), format!("{}\u{feff}{root}", self::root("Other", |_| {}))] {
+        let bundle = write(directory.path(), "marked.pem", &text);
+        let said = verify(&bundle, &chain);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert_eq!(vouchsafe(&["bundle", &bundle]).code, Some(0));
+    }
+    let der = directory.path().join("chain.der");
+    std::fs::write(&der, identity.end_entity().unwrap()).unwrap();
+    let der = der.display().to_string();
+    let hint = format!("is DER, not PEM\nhint: convert it: `openssl x509 -inform DER -in {der} -out {der}.pem`");
+    for said in [verify(&der, &chain), verify(&gallery::bundle(Bundle::Root), &der), vouchsafe(&["pin", &der])] {
+        assert!(said.code == Some(2) && said.err.contains(&hint), "{said:?}");
+    }
+}

@@ -802,7 +802,26 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
     let in_line = |key: &str| format!("bad.toml:3: {key}: ");
     let in_section = |key: &str| format!("[[upstream]] 1 (`a.lab.test:9292`): {key}");
     let digest = format!("sha256:{}", root.sha256());
+    let der = text(&lab.path("root.der"));
+    lab.openssl(&["x509", "-in", &cert, "-outform", "DER", "-out", &der]);
+    let convert = &*format!("hint: convert it: `openssl x509 -inform DER -in {der} -out {der}.pem`");
+    let trusted = lab.openssl(&["x509", "-in", &cert, "-trustout", "-addtrust", "serverAuth"]);
+    let trusted = text(&lab.write("trusted.pem", trusted));
     for (section, place, why, remedy) in [
+        (&*format!("ca_bundle = '{der}'"), in_section(&format!("ca_bundle `{der}`: ")), "is DER, not PEM", convert),
+        (&format!("identity = '{der}'"), in_section(&format!("identity `{der}`: ")), "is DER, not PEM", convert),
+        (
+            &format!("client_cert = '{der}'\nclient_key = '{key}'"),
+            in_section(&format!("client_cert `{der}`: ")),
+            "it is DER, not PEM",
+            "hint: convert it: `openssl x509 -inform DER",
+        ),
+        (
+            &format!("ca_bundle = '{trusted}'"),
+            in_section(&format!("ca_bundle `{trusted}`: ")),
+            "no certificate in it (found 1 PEM block: TRUSTED CERTIFICATE)",
+            "write it as a plain one: `openssl x509 -in FILE -out FILE.pem`",
+        ),
         ("connect_to = 'a.lab.test:99999'", in_section("connect_to: `a.lab.test:99999`"), "port", "within 1-65535"),
         ("connect_to = 5", in_line("connect_to"), "integer `5`", "expected a string"),
         ("verify_name = 'a..b'", in_section("verify_name: `a..b`"), "not a DNS name", "labels of 1 to 63 letters"),
