@@ -3,9 +3,9 @@
 //! webpki 0.103 takes the first list that bears an issuer's name, of whatever age and key. So it is given
 //! none, and the question is put here for each certificate of a path that it found, with these rules:
 //! - a list counts for an issuer whose name it bears and whose key signed it, with cRLSign where the issuer
-//!   has a keyUsage; another key under the same name may have signed it where its certificate was issued from
-//!   within the path (section 6.3.3 f), and else the list is another issuer's;
-//! - of lists with the same scope the newest counts that is not from the future;
+//!   has a keyUsage; another key under the same name may have signed it where its certificate was issued by that
+//!   issuer or one above it (section 6.3.3 f), and else the list is another issuer's;
+//! - of lists by one key with the same scope the newest counts that is not from the future;
 //! - a serial number on any list of its issuer is revoked, whatever the scope;
 //! - a list past its nextUpdate, and a certificate that no list covers, are the [`CrlPolicy`]'s to judge.
 //!
