@@ -1,7 +1,7 @@
 //! Where audit events go: to stderr, and to a file if one was named.
 //!
 //! One thread folds and writes; a worker hands it the event and goes on. It waits for the event to be written for a
-//! moment only, so that who reads an answer usually finds its event in the file: [`PATIENCE`], and not at all while
+//! moment only, so that who reads an answer usually finds its event in the file: 100 ms, and not at all while
 //! the writer is known to be behind. What the writer cannot take is lost, and that is said: a disk that hangs, or a
 //! pipe that nobody reads, must not stop a request.
 //!
@@ -189,7 +189,7 @@ impl AuditSink {
         Ok(Self { to, shared, keeps_chains })
     }
 
-    /// Records a refusal, or counts it where it repeats another. Never waits longer than [`PATIENCE`].
+    /// Records a refusal, or counts it where it repeats another. Never waits longer than 100 ms.
     pub fn record(&self, event: &Refused<'_>) {
         let line = Line { json: event.json(), text: event.text() };
         let chain = if self.keeps_chains { Chain::of(&event.refused.presented) } else { None };
@@ -224,7 +224,7 @@ impl AuditSink {
         sent
     }
 
-    /// Writes all that was counted, as far as that takes no longer than [`LAST_WORD`]; what comes later is not
+    /// Writes all that was counted, as far as that takes no longer than two seconds; what comes later is not
     /// counted any more.
     pub fn close(&self) {
         let (done, wait) = sync_channel(1);
