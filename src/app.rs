@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
@@ -26,7 +27,7 @@ use crate::{
     config::settings::{ListenerSettings, Settings},
     connect::Connector,
     proxy::{Entry, Generation, Proxy, Service},
-    server::{Stop, listener::accept},
+    server::{Stop, listener::accept, places::Places},
 };
 
 /// A proxy whose listeners are bound.
@@ -124,11 +125,12 @@ impl App {
     ) -> Result<(), AppError> {
         self.announce();
         let own: Arc<[SocketAddr]> = self.addresses().into();
+        let places = self.places();
         let (tell, told) = watch::channel(Stop::No);
         let (adopted, in_force) = mpsc::unbounded_channel();
         let mut workers = JoinSet::new();
         for number in 0..self.settings.threads {
-            let worker = self.worker(own.clone(), newer.clone(), adopted.clone()).map_err(AppError::System)?;
+            let worker = self.worker(own.clone(), &places, newer.clone(), adopted.clone()).map_err(AppError::System)?;
             let stop = told.clone();
             let (done, over) = oneshot::channel();
             let thread = thread::Builder::new().name(format!("worker-{number}"));
@@ -195,13 +197,30 @@ impl App {
         fs::rename(&partial, path)
     }
 
+    /// Places for clients, each with an upstream connection, as far as the open files go.
+    fn places(&self) -> Vec<Places> {
+        let files = raise_open_files();
+        let carried = files.saturating_sub(OTHER_FILES) / 2;
+        let limits = self.settings.places;
+        if let Some(all) = limits.all.filter(|all| *all > carried) {
+            warn!("--max-connections `{all}`: {files} open files, which is the limit of this process, carry {carried}");
+        }
+        let all = limits.all.unwrap_or_else(|| carried.clamp(1, MOST_CONNECTIONS));
+        Places::of(self.listeners.len(), all, limits)
+    }
+
     fn worker(
         &self,
         own: Arc<[SocketAddr]>,
+        places: &[Places],
         newer: watch::Receiver<Option<Arc<Generation>>>,
         adopted: mpsc::UnboundedSender<Arc<Generation>>,
     ) -> io::Result<Worker> {
-        let listeners = self.listeners.iter().map(|bound| Ok((bound.socket.try_clone()?, bound.settings.name.clone())));
+        let listeners = self
+            .listeners
+            .iter()
+            .zip(places)
+            .map(|(bound, places)| Ok((bound.socket.try_clone()?, bound.settings.name.clone(), places.clone())));
         Ok(Worker {
             runtime: runtime::Builder::new_current_thread().enable_all().build()?,
             listeners: listeners.collect::<io::Result<_>>()?,
@@ -243,7 +262,7 @@ impl ProxyMaker {
 
 struct Worker {
     runtime: runtime::Runtime,
-    listeners: Vec<(TcpListener, String)>,
+    listeners: Vec<(TcpListener, String, Places)>,
     make: ProxyMaker,
     client: crate::server::connection::ClientLimits,
     newer: watch::Receiver<Option<Arc<Generation>>>,
@@ -258,11 +277,11 @@ impl Worker {
         runtime.block_on(local.run_until(async move {
             let proxy = Rc::new(make.make());
             let mut accepting = JoinSet::new();
-            for (place, (socket, name)) in listeners.into_iter().enumerate() {
+            for (place, (socket, name, places)) in listeners.into_iter().enumerate() {
                 let entry = Entry { name: name.into(), place, tunnel: None };
                 match tokio::net::TcpListener::from_std(socket) {
                     Ok(socket) => {
-                        accepting.spawn_local(accept(socket, entry, proxy.clone(), client, stop.clone()));
+                        accepting.spawn_local(accept(socket, entry, proxy.clone(), client, places, stop.clone()));
                     }
                     Err(error) => {
                         tracing::error!(%error, listener = %entry.name, "cannot listen");
@@ -311,6 +330,21 @@ async fn say_in_force(mut adopted: mpsc::UnboundedReceiver<Arc<Generation>>, wor
         }
     }
 }
+
+/// How many files this process may have open, once it has asked for as many as it may have.
+fn raise_open_files() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // Where that is refused, the old limit holds.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let limit = if raised.is_ok() { maximum } else { current };
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Open files beside those for clients and upstreams: listeners, logs, event loops, the resolver.
+const OTHER_FILES: usize = 64;
+
+/// The default, where the open files do not set another.
+const MOST_CONNECTIONS: usize = 10_000;
 
 /// Waits for all workers.
 async fn all(workers: &mut JoinSet<bool>) -> Result<(), AppError> {

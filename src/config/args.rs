@@ -409,6 +409,10 @@ pub struct Options {
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_KEEP_ALIVE_TIMEOUT", help_heading = "Limits")]
     pub keep_alive_timeout: Option<Span>,
 
+    /// Silence both ways, once an upstream has switched to websocket [default: 1h]
+    #[arg(long, value_name = "TIME", env = "VOUCHSAFE_TUNNEL_TIMEOUT", help_heading = "Limits")]
+    pub tunnel_timeout: Option<Span>,
+
     /// How long an upstream connection is kept for the next request [default: 30s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_POOL_IDLE_TIMEOUT", help_heading = "Limits")]
     pub pool_idle_timeout: Option<Span>,
@@ -424,6 +428,30 @@ pub struct Options {
     /// Bytes of a request's or response's head, 8192 to 1048576 [default: 65536]
     #[arg(long, value_name = "BYTES", env = "VOUCHSAFE_MAX_HEAD", help_heading = "Limits")]
     pub max_head: Option<usize>,
+
+    /// Field lines of a request's head, 16 to 10000 [default: 200]
+    #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_MAX_FIELDS", help_heading = "Limits")]
+    pub max_fields: Option<usize>,
+
+    /// Field lines of a response's head, 16 to 10000 [default: 500]
+    #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_MAX_RESPONSE_FIELDS", help_heading = "Limits")]
+    pub max_response_fields: Option<usize>,
+
+    /// Bytes of a request's target, 256 to 65000 [default: 16384]
+    #[arg(long, value_name = "BYTES", env = "VOUCHSAFE_MAX_TARGET", help_heading = "Limits")]
+    pub max_target: Option<usize>,
+
+    /// Clients that may be connected at a time [default: 10000, or what the limit on open files can carry]
+    #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_MAX_CONNECTIONS", help_heading = "Limits")]
+    pub max_connections: Option<usize>,
+
+    /// Clients that may be connected to each listener at a time [default: as many as in all]
+    #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_MAX_LISTENER_CONNECTIONS", help_heading = "Limits")]
+    pub max_listener_connections: Option<usize>,
+
+    /// How long a client waits while there are too many, before it is refused [default: 5s]
+    #[arg(long, value_name = "TIME", env = "VOUCHSAFE_CONNECTION_WAIT", help_heading = "Limits")]
+    pub connection_wait: Option<Span>,
 
     /// Worker threads, each with its own connections [default: one a core, 4 at most]
     #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_THREADS", help_heading = "Limits")]

@@ -28,7 +28,7 @@ use crate::{
         table::{RouteError, Routes, UpstreamSettings},
         upstream::TlsHandle,
     },
-    server::connection::ClientLimits,
+    server::{connection::ClientLimits, places::PlaceLimits},
     tls::{
         client::{TlsClient, TlsSettings},
         client_identity::{ClientIdentity, IdentityError},
@@ -60,6 +60,8 @@ pub struct Settings {
     pub routes: Arc<Routes>,
     /// Limits on clients.
     pub client: ClientLimits,
+    /// How many of them there may be.
+    pub places: PlaceLimits,
     /// Limits on the way out.
     pub connect: ConnectLimits,
     /// Where audit events go, beside stderr.
@@ -194,6 +196,7 @@ impl Settings {
         let listeners = build.listeners(routes.as_ref());
         let connect = build.connect_limits();
         let (proxy, client, threads) = build.limits();
+        let places = build.place_limits();
         let warnings = std::mem::take(&mut build.warnings);
         ConfigError::unless_empty(build.problems)?;
         let routes = Arc::new(routes.ok_or_else(|| ConfigError::one("there is no bundle"))?);
@@ -204,6 +207,7 @@ impl Settings {
             proxy,
             routes,
             client,
+            places,
             connect,
             audit: AuditSettings {
                 file: options.audit_log,
@@ -243,7 +247,11 @@ impl Settings {
             ("--log-format, --log-level or --access-log", self.log != other.log),
             ("--threads", self.threads != other.threads),
             ("--connect-timeout or --tls-timeout", self.connect != other.connect),
-            ("--head-timeout, --keep-alive-timeout or --max-head", self.client != other.client),
+            (
+                "--head-timeout, --keep-alive-timeout, --max-head, --max-fields or --response-body-timeout",
+                self.client != other.client,
+            ),
+            ("--max-connections, --max-listener-connections or --connection-wait", self.places != other.places),
             ("--drain-timeout", self.drain != other.drain),
             ("--ready-file", self.ready_file != other.ready_file),
             ("--reload-interval", self.look != other.look),
@@ -309,6 +317,13 @@ fn layered(said: Options, file: Options) -> Options {
         pool_size: said.pool_size.or(file.pool_size),
         drain_timeout: said.drain_timeout.or(file.drain_timeout),
         max_head: said.max_head.or(file.max_head),
+        max_fields: said.max_fields.or(file.max_fields),
+        max_response_fields: said.max_response_fields.or(file.max_response_fields),
+        max_target: said.max_target.or(file.max_target),
+        max_connections: said.max_connections.or(file.max_connections),
+        max_listener_connections: said.max_listener_connections.or(file.max_listener_connections),
+        connection_wait: said.connection_wait.or(file.connection_wait),
+        tunnel_timeout: said.tunnel_timeout.or(file.tunnel_timeout),
         threads: said.threads.or(file.threads),
         ready_file: said.ready_file.or(file.ready_file),
         upstream: file.upstream,
@@ -709,6 +724,15 @@ impl<'a> Build<'a> {
         if !(8192..=1 << 20).contains(&head) {
             self.problems.push(format!("--max-head `{head}`: not within 8192-1048576"));
         }
+        let fields = [options.max_fields.unwrap_or(200), options.max_response_fields.unwrap_or(500)];
+        for (flag, fields) in ["--max-fields", "--max-response-fields"].into_iter().zip(fields) {
+            if !(16..=10_000).contains(&fields) {
+                self.problems.push(format!("{flag} `{fields}`: not within 16-10000"));
+            }
+        }
+        if let Some(target) = options.max_target.filter(|target| !(256..=65_000).contains(target)) {
+            self.problems.push(format!("--max-target `{target}`: not within 256-65000"));
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = options.threads.unwrap_or(cores.min(4));
         if !(1..=1024).contains(&threads) {
@@ -722,7 +746,9 @@ impl<'a> Build<'a> {
             request_body: span(options.request_body_timeout, 60),
             response_body: span(options.response_body_timeout, 60),
             response: span(options.response_timeout, 60),
-            response_limits: ResponseLimits { head, fields: 500 },
+            tunnel: span(options.tunnel_timeout, 3600),
+            target_bytes: options.max_target.unwrap_or(16 * 1024),
+            response_limits: ResponseLimits { head, fields: fields[1] },
             pool: PoolLimits { idle: span(options.pool_idle_timeout, 30), most: options.pool_size.unwrap_or(256) },
             pseudonym: ids::pseudonym(),
         };
@@ -731,9 +757,20 @@ impl<'a> Build<'a> {
             keep_alive: span(options.keep_alive_timeout, 60),
             stall: span(options.response_body_timeout, 60),
             head_bytes: head,
-            fields: 200,
+            fields: fields[0],
         };
         (proxy, client, threads)
+    }
+
+    fn place_limits(&mut self) -> PlaceLimits {
+        let options = self.options;
+        let (all, listener) = (options.max_connections, options.max_listener_connections);
+        for (flag, most) in [("--max-connections", all), ("--max-listener-connections", listener)] {
+            if let Some(most) = most.filter(|most| !(1..=1_000_000).contains(most)) {
+                self.problems.push(format!("{flag} `{most}`: not within 1-1000000"));
+            }
+        }
+        PlaceLimits { all, listener, wait: span(options.connection_wait, 5) }
     }
 
     fn connect_limits(&self) -> ConnectLimits {

@@ -2,6 +2,7 @@
 
 pub mod dial;
 pub mod error;
+pub mod interim;
 pub mod pool;
 pub mod resolve;
 mod verified;

@@ -2,8 +2,9 @@
 //!
 //! A slot belongs to one worker thread and one whole [`Upstream`]; nothing here is shared or locked.
 
-use std::{cell::RefCell, error::Error, fmt, rc::Rc, time::Duration};
+use std::{cell::RefCell, error::Error, fmt, rc::Rc, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{
@@ -11,16 +12,19 @@ use hyper::{
     client::conn::http1::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::route::upstream::Upstream;
 
-use super::{Peer, Verified, Wire};
+use super::{
+    Peer, Verified, Wire,
+    interim::{Flood, Interim, Interims},
+};
 
 /// Limits on what an upstream may answer.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseLimits {
-    /// Bytes of a response head, and of the buffer that reads.
+    /// Bytes of a response head.
     pub head: usize,
     /// Field lines of a response head.
     pub fields: usize,
@@ -31,7 +35,12 @@ pub struct Link<B> {
     sender: SendRequest<B>,
     peer: Rc<Peer>,
     wire: Rc<Wire>,
+    interims: Arc<Interims>,
+    switched: oneshot::Receiver<Switched>,
 }
+
+/// A connection on which HTTP is over, and what was read behind it.
+type Switched = (Verified, Bytes);
 
 impl<B> fmt::Debug for Link<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,30 +69,44 @@ where
     /// hyper's own; none is known for HTTP/1.
     pub async fn open(stream: Verified, limits: ResponseLimits) -> Result<Self, hyper::Error> {
         let (peer, wire) = (stream.peer(), stream.wire());
-        let (sender, connection) = Builder::new()
+        let (sender, mut connection) = Builder::new()
             .preserve_header_case(true)
             .title_case_headers(true)
             .max_headers(limits.fields)
+            .max_header_size(limits.head)
             .max_buf_size(limits.head)
             .handshake(TokioIo::new(stream))
             .await?;
+        let (switch, switched) = oneshot::channel();
+        let ends = wire.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection ended");
+            match (&mut connection).await {
+                // Not shut down, and yet over: it has switched protocols.
+                Ok(()) if !ends.shut.get() => {
+                    let parts = connection.into_parts();
+                    // Where nobody asked for that, it is closed.
+                    let _ = switch.send((parts.io.into_inner(), parts.read_buf));
+                }
+                Ok(()) => {}
+                Err(error) => tracing::debug!(%error, "an upstream connection ended"),
             }
         });
-        Ok(Self { sender, peer, wire })
+        Ok(Self { sender, peer, wire, interims: Arc::default(), switched })
     }
 
-    /// Sends a request; the response's body streams.
+    /// Sends a request; the response's body streams. What comes before the response is [`Self::interim`]'s.
     ///
     /// # Errors
     /// [`Unanswered`].
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Unanswered<B>> {
-        self.sender
-            .try_send_request(request)
-            .await
-            .map_err(|mut failed| Unanswered { unsent: failed.take_message(), error: failed.into_error() })
+    pub fn send(
+        &mut self,
+        mut request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Unanswered<B>>> + use<B> {
+        self.interims.watch(&mut request);
+        let answer = self.sender.try_send_request(request);
+        async {
+            answer.await.map_err(|mut failed| Unanswered { unsent: failed.take_message(), error: failed.into_error() })
+        }
     }
 
     /// Whether the last exchange is over on the wire. The response's last byte may be here before hyper
@@ -108,6 +131,19 @@ impl<B> Link<B> {
     /// What happened on the wire.
     pub fn wire(&self) -> &Rc<Wire> {
         &self.wire
+    }
+
+    /// The next interim response to what was sent.
+    ///
+    /// # Errors
+    /// [`Flood`].
+    pub async fn interim(&self) -> Result<Interim, Flood> {
+        self.interims.next().await
+    }
+
+    /// The connection itself, behind a response that switches protocols; None where it broke.
+    pub async fn switched(self) -> Option<(Verified, Bytes)> {
+        self.switched.await.ok()
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Wire {
     pub read: Cell<u64>,
     /// To be reset, not closed, when it is dropped: what was sent is not whole.
     pub abort: Cell<bool>,
+    /// HTTP on it is over, in an orderly way.
+    pub shut: Cell<bool>,
 }
 
 /// What is known of a peer that may be spoken to.
@@ -329,6 +331,7 @@ impl AsyncWrite for Verified {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.wire.shut.set(true);
         if this.wire.abort.get() {
             return Poll::Ready(Ok(()));
         }

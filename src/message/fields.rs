@@ -10,8 +10,8 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{
         AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT, HOST,
-        LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
-        WWW_AUTHENTICATE,
+        LOCATION, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+        VIA, WWW_AUTHENTICATE,
     },
 };
 
@@ -30,7 +30,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// A nomination of one of these is ignored: taking it away would change where a message ends, whom it
 /// is for, or what it may do.
-const NEVER_NOMINATED: [HeaderName; 18] = [
+const NEVER_NOMINATED: [HeaderName; 19] = [
     AUTHORIZATION,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
@@ -40,6 +40,7 @@ const NEVER_NOMINATED: [HeaderName; 18] = [
     EXPECT,
     HOST,
     LOCATION,
+    MAX_FORWARDS,
     SET_COOKIE,
     TRANSFER_ENCODING,
     VIA,
@@ -51,22 +52,71 @@ const NEVER_NOMINATED: [HeaderName; 18] = [
     HeaderName::from_static("x-openstack-request-id"),
 ];
 
-/// Removes the hop-by-hop fields of a request; of `TE`, `trailers` goes on (RFC 9110 section 10.1.4).
-pub fn strip_request(fields: &mut HeaderMap) {
-    let trailers = fields.get_all(TE).iter().any(|v| tokens(v).any(|t| t == "trailers"));
+/// Removes the hop-by-hop fields of a request; of `TE`, `trailers` goes on (RFC 9110 section 10.1.4), and of `Upgrade`
+/// `websocket`, where the request may have that.
+pub fn strip_request(fields: &mut HeaderMap, websocket: bool) {
+    let trailers = has_token(fields, &TE, "trailers");
     if !trailers {
+        return strip_but_websocket(fields, websocket);
+    }
+    strip(fields, |name| name == TE || name == CONNECTION || websocket && name == UPGRADE);
+    fields.insert(TE, HeaderValue::from_static("trailers"));
+    if websocket {
+        fields.insert(UPGRADE, WEBSOCKET);
+    }
+    fields.insert(CONNECTION, HeaderValue::from_static(if websocket { "TE, Upgrade" } else { "TE" }));
+}
+
+/// Removes the hop-by-hop fields of a response, but for `Upgrade: websocket` in one that switches to it.
+pub fn strip_response(fields: &mut HeaderMap, websocket: bool) {
+    strip_but_websocket(fields, websocket);
+}
+
+fn strip_but_websocket(fields: &mut HeaderMap, websocket: bool) {
+    if !websocket {
         return strip(fields, |_| false);
     }
-    strip(fields, |name| name == TE);
-    if let Some(te) = fields.get_mut(TE) {
-        *te = HeaderValue::from_static("trailers");
-        fields.insert(CONNECTION, HeaderValue::from_static("TE"));
+    strip(fields, |name| name == CONNECTION || name == UPGRADE);
+    fields.insert(UPGRADE, WEBSOCKET);
+    fields.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+}
+
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
+/// Whether a message wants to go on as websocket, or does (RFC 6455 sections 4.1 and 4.2.2).
+pub fn is_websocket(fields: &HeaderMap) -> bool {
+    fields.contains_key(UPGRADE)
+        && has_token(fields, &UPGRADE, "websocket")
+        && has_token(fields, &CONNECTION, "upgrade")
+}
+
+/// Whether the client waits for a word before it sends its body (RFC 9110 section 10.1.1).
+pub fn expects_continue(fields: &HeaderMap) -> bool {
+    fields.contains_key(EXPECT) && has_token(fields, &EXPECT, "100-continue")
+}
+
+/// How many more hops a request may take (RFC 9110 section 7.6.2); None where it does not say.
+///
+/// # Errors
+/// [`NotANumber`]
+pub fn max_forwards(fields: &HeaderMap) -> Result<Option<u32>, NotANumber> {
+    let mut values = fields.get_all(MAX_FORWARDS).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            digits.and_then(|text| text.parse().ok()).map(Some).ok_or(NotANumber)
+        }
+        (Some(_), Some(_)) => Err(NotANumber),
     }
 }
 
-/// Removes the hop-by-hop fields of a response.
-pub fn strip_response(fields: &mut HeaderMap) {
-    strip(fields, |_| false);
+/// A `Max-Forwards` that says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotANumber;
+
+fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    fields.get_all(name).iter().any(|value| tokens(value).any(|found| found == token))
 }
 
 fn strip(fields: &mut HeaderMap, stays: impl Fn(&HeaderName) -> bool) {
@@ -192,7 +242,7 @@ mod tests {
             ("content-length", "0"),
             ("x-image-meta-disk_format", "raw"),
         ]);
-        strip_request(&mut map);
+        strip_request(&mut map, false);
         assert_eq!(names(&map), ["host", "x-auth-token", "content-length", "x-image-meta-disk_format"]);
     }
 
@@ -204,25 +254,61 @@ mod tests {
             ("content-length", "3"),
             ("x-auth-token", "t"),
         ]);
-        strip_request(&mut map);
+        strip_request(&mut map, false);
         assert_eq!(names(&map), ["host", "content-length", "x-auth-token"]);
     }
 
     #[test]
     fn te_keeps_trailers_only() {
         let mut map = fields(&[("te", "gzip, trailers;q=1"), ("host", "a")]);
-        strip_request(&mut map);
+        strip_request(&mut map, false);
         assert_eq!(map.get("te").unwrap(), "trailers");
         assert_eq!(map.get("connection").unwrap(), "TE");
         let mut map = fields(&[("te", "gzip")]);
-        strip_request(&mut map);
+        strip_request(&mut map, false);
         assert!(map.is_empty());
+    }
+
+    #[test]
+    fn websocket_goes_on_where_it_may_and_nothing_else() {
+        let asked =
+            [("connection", "keep-alive, Upgrade"), ("upgrade", "h2c, WebSocket"), ("te", "trailers"), ("a", "b")];
+        for (websocket, expected) in
+            [(true, &["connection", "upgrade", "te", "a"][..]), (false, &["connection", "te", "a"])]
+        {
+            let mut map = fields(&asked);
+            assert!(is_websocket(&map));
+            strip_request(&mut map, websocket);
+            assert_eq!(names(&map), expected);
+            assert_eq!(map.get("connection").unwrap(), if websocket { "TE, Upgrade" } else { "TE" });
+        }
+        for other in [
+            &[("connection", "upgrade"), ("upgrade", "h2c")][..],
+            &[("connection", "close"), ("upgrade", "websocket")],
+            &[("connection", "upgrade")],
+        ] {
+            assert!(!is_websocket(&fields(other)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn max_forwards_is_one_number() {
+        for (lines, expected) in [
+            (&[][..], Ok(None)),
+            (&[("max-forwards", "0")], Ok(Some(0))),
+            (&[("max-forwards", "17")], Ok(Some(17))),
+            (&[("max-forwards", "")], Err(NotANumber)),
+            (&[("max-forwards", "+1")], Err(NotANumber)),
+            (&[("max-forwards", "1"), ("max-forwards", "1")], Err(NotANumber)),
+        ] {
+            assert_eq!(max_forwards(&fields(lines)), expected, "{lines:?}");
+        }
     }
 
     #[test]
     fn repeated_fields_keep_all_their_lines() {
         let mut map = fields(&[("set-cookie", "a"), ("connection", "x"), ("set-cookie", "b")]);
-        strip_request(&mut map);
+        strip_request(&mut map, false);
         assert_eq!(map.get_all("set-cookie").iter().count(), 2);
     }
 

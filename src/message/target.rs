@@ -41,6 +41,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// The same without any path: what is asked for is the server itself (RFC 9112 section 3.2.4).
+    pub fn without_path(self) -> Self {
+        Self { path: PathAndQuery::from_static("*"), ..self }
+    }
+
     /// The target to send to an origin server: origin-form, or `*`.
     pub fn origin_uri(&self) -> Uri {
         Uri::from(self.path.clone())
@@ -110,6 +115,14 @@ fn host_field<B>(request: &Request<B>) -> Result<Option<Authority>, TargetError>
         return Ok(None);
     }
     text.parse().map(Some).map_err(TargetError::authority)
+}
+
+/// Whether a head begins with `OPTIONS http://host `: a target without a path, which an [`Uri`] does not tell from
+/// one with the path `/`.
+pub fn is_bare_options(head: &[u8]) -> bool {
+    let target = head.strip_prefix(b"OPTIONS http").map(|rest| rest.strip_prefix(b"s").unwrap_or(rest));
+    let Some(authority) = target.and_then(|rest| rest.strip_prefix(b"://")) else { return false };
+    authority.iter().find(|byte| matches!(byte, b' ' | b'/' | b'?' | b'\r')) == Some(&b' ')
 }
 
 /// Why a request's target cannot be read.
@@ -200,6 +213,22 @@ mod tests {
         ] {
             assert!(read(&request(method, target, hosts)).is_err(), "{method} {target} {hosts:?}");
         }
+    }
+
+    #[test]
+    fn a_target_without_a_path_asks_for_the_server_itself() {
+        for (head, expected) in [
+            ("OPTIONS http://a HTTP/1.1\r\n", true),
+            ("OPTIONS https://a:1 HTTP/1.1\r\n", true),
+            ("OPTIONS http://a/ HTTP/1.1\r\n", false),
+            ("OPTIONS http://a?b HTTP/1.1\r\n", false),
+            ("OPTIONS * HTTP/1.1\r\n", false),
+            ("GET http://a HTTP/1.1\r\n", false),
+            ("OPTIONS http://a", false),
+        ] {
+            assert_eq!(is_bare_options(head.as_bytes()), expected, "{head}");
+        }
+        assert_eq!(read(&request("OPTIONS", "http://g:1", &["a"])).unwrap().without_path().origin_uri(), "*");
     }
 
     #[test]

@@ -99,8 +99,8 @@ impl Access {
         }
     }
 
-    /// CONNECT was accepted.
-    pub fn answered_connect(&mut self) {
+    /// We said yes ourselves.
+    pub fn answered_here(&mut self) {
         if let Some(record) = &mut self.record {
             record.status = 200;
         }
@@ -130,6 +130,13 @@ impl Access {
             %error,
             "the upstream's response was cut; the client's connection is reset"
         );
+    }
+
+    /// Nothing went through a tunnel any more.
+    pub fn silent(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.class = Some("tunnel_timeout");
+        }
     }
 
     /// The response did not come to its end; why was said before, unless it is the client that went away.

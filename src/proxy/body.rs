@@ -5,12 +5,12 @@
 //!   connection, so that no tool can take a cut body for a whole one.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     fmt,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -38,12 +38,15 @@ pub enum BodyError {
     Broken(hyper::Error),
     /// Nothing came for this long.
     Stalled(Duration),
+    /// The answer is over, and nobody ever asked for it.
+    Unasked,
 }
 
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broken(error) => error.fmt(f),
+            Self::Unasked => f.write_str("the answer came instead of a word to go on"),
             Self::Stalled(limit) => write!(f, "nothing came for {} s", limit.as_secs_f32()),
         }
     }
@@ -62,6 +65,57 @@ pub struct Progress {
     pub broken: Cell<Option<Broken>>,
     /// When something moved last.
     pub moved: Cell<Instant>,
+    empty: bool,
+    held: RefCell<Hold>,
+    /// What nobody took anything of, to be sent again.
+    unspent: RefCell<Option<(Incoming, Option<Rc<Exchange>>)>>,
+}
+
+/// A body whose client waits for a word (RFC 9110 section 10.1.1) is not touched before that is said: to ask hyper
+/// for it would be to say so.
+#[derive(Debug)]
+enum Hold {
+    No,
+    Yes(Option<Waker>),
+    /// That word will not come any more.
+    ForGood,
+}
+
+impl Progress {
+    /// Whether it waits for a word.
+    pub fn is_held(&self) -> bool {
+        matches!(*self.held.borrow(), Hold::Yes(_))
+    }
+
+    /// The word was said.
+    pub fn release(&self) {
+        self.turn(Hold::No);
+    }
+
+    fn turn(&self, to: Hold) {
+        if self.is_held()
+            && let Hold::Yes(Some(waiting)) = self.held.replace(to)
+        {
+            waiting.wake();
+        }
+    }
+
+    /// Whether it could be sent again: there is none, or it is as it came.
+    pub fn is_unspent(&self) -> bool {
+        self.empty || self.unspent.borrow().is_some()
+    }
+
+    /// Ready when the body may be touched; with whether it ever may.
+    fn poll_release(&self, cx: &Context<'_>) -> Poll<bool> {
+        match &mut *self.held.borrow_mut() {
+            Hold::No => Poll::Ready(true),
+            Hold::ForGood => Poll::Ready(false),
+            Hold::Yes(waiting) => {
+                *waiting = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
 }
 
 /// How a client broke its upload.
@@ -81,22 +135,27 @@ pub struct Upload {
     stall: Stall,
     limit: Duration,
     wire: Option<Rc<Wire>>,
-    /// None for a repeat, whose client has sent everything.
-    _exchange: Option<Rc<Exchange>>,
+    touched: bool,
+    /// None for a repeat without a body: its client has sent everything.
+    exchange: Option<Rc<Exchange>>,
 }
 
 impl Upload {
-    /// Wraps a client's body.
-    pub fn new(inner: Incoming, limit: Duration, exchange: Rc<Exchange>) -> Self {
+    /// Wraps a client's body; `held` is whether the client waits for a word before it sends it.
+    pub fn new(inner: Incoming, held: bool, limit: Duration, exchange: Rc<Exchange>) -> Self {
         let inner = (!inner.is_end_stream()).then_some(inner);
+        let held = if held && inner.is_some() { Hold::Yes(None) } else { Hold::No };
         let progress = Progress {
             bytes: Cell::new(0),
             done: Cell::new(inner.is_none()),
             broken: Cell::new(None),
             moved: Cell::new(Instant::now()),
+            empty: inner.is_none(),
+            held: RefCell::new(held),
+            unspent: RefCell::new(None),
         };
         let (progress, stall) = (Rc::new(progress), Stall::new(limit));
-        Self { inner, progress, stall, limit, wire: None, _exchange: Some(exchange) }
+        Self { inner, progress, stall, limit, wire: None, touched: false, exchange: Some(exchange) }
     }
 
     /// How far it came.
@@ -104,14 +163,10 @@ impl Upload {
         self.progress.clone()
     }
 
-    /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
-        self.inner.is_none()
-    }
-
-    /// An empty body with the same progress, for a repeat.
+    /// The body of a repeat, with the same progress; [`Progress::is_unspent`] says whether there can be one.
     pub fn again(progress: Rc<Progress>, limit: Duration) -> Self {
-        Self { inner: None, progress, stall: Stall::new(limit), limit, wire: None, _exchange: None }
+        let (inner, exchange) = progress.unspent.take().map_or((None, None), |(body, exchange)| (Some(body), exchange));
+        Self { inner, progress, stall: Stall::new(limit), limit, wire: None, touched: false, exchange }
     }
 
     /// Names the connection that carries it, to be aborted if it breaks.
@@ -130,10 +185,16 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         // Dropped on the way: hyper gave up on the connection, or the client went away.
-        if !self.progress.done.get()
-            && let Some(wire) = &self.wire
-        {
+        if self.progress.done.get() {
+            return;
+        }
+        if let Some(wire) = &self.wire {
             wire.abort.set(true);
+        }
+        if !self.touched
+            && let Some(body) = self.inner.take()
+        {
+            *self.progress.unspent.borrow_mut() = Some((body, self.exchange.take()));
         }
     }
 }
@@ -147,8 +208,12 @@ impl Body for Upload {
         let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
         };
+        if !ready!(this.progress.poll_release(cx)) {
+            return Poll::Ready(Some(Err(BodyError::Unasked)));
+        }
         let end = match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                this.touched = true;
                 this.stall.moved();
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                 this.progress.bytes.set(this.progress.bytes.get() + bytes);
@@ -156,6 +221,7 @@ impl Body for Upload {
                 Some(Ok(frame))
             }
             Poll::Ready(Some(Err(error))) => {
+                this.touched = true;
                 this.broke(Broken::Framing);
                 Some(Err(BodyError::Broken(error)))
             }
@@ -268,6 +334,7 @@ impl Body for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
+        self.client.answer_given();
         let uploaded = self.upload.done.get();
         if let Some((link, slot)) = self.lease.take()
             && self.whole
@@ -281,6 +348,7 @@ impl Drop for Download {
             self.client.reset();
         }
         if !uploaded {
+            self.upload.turn(Hold::ForGood);
             // An early answer: the client may still be sending, and must be able to read it.
             self.client.linger();
         }
@@ -303,19 +371,20 @@ pub struct Own {
     text: Full<Bytes>,
     access: Access,
     length: u64,
-    _exchange: Rc<Exchange>,
+    exchange: Rc<Exchange>,
 }
 
 impl Own {
     /// A text, with the access record to be finished when it was sent.
     pub fn new(text: String, access: Access, exchange: Rc<Exchange>) -> Self {
         let length = text.len() as u64;
-        Self { text: Full::from(text), access, length, _exchange: exchange }
+        Self { text: Full::from(text), access, length, exchange }
     }
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
+        self.exchange.client().answer_given();
         self.access.finish(0, self.length, true);
     }
 }

@@ -1,9 +1,18 @@
 //! What a request's way may say to the connection that it came by: end it by a reset, read on before the
-//! end, become a tunnel; and where that connection stands, for its time-outs.
+//! end, say something before the answer, become a tunnel; and where that connection stands, for its time-outs.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    task::{Poll, Waker},
+};
 
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
+
+use super::tunnel::Tunnel;
 
 /// Where a client connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +27,33 @@ pub enum Phase {
     New,
 }
 
+/// What follows an answer that ends HTTP on a connection.
+#[derive(Debug)]
+pub enum After {
+    /// HTTP again, inside CONNECT.
+    Inside,
+    /// Another protocol, to the upstream that agreed to it.
+    Tunnel(Box<Tunnel>),
+}
+
 #[derive(Debug)]
 struct State {
     address: SocketAddr,
+    /// The connection's own; it may be gone while a record of its last request is still written.
+    socket: Weak<TcpStream>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     reset: Cell<bool>,
     linger: Cell<bool>,
-    tunnel: Cell<bool>,
+    after: RefCell<Option<After>>,
+    /// The target was `http://host` without a path, which the URI does not tell from `http://host/`.
+    bare: Cell<bool>,
     /// An answer was handed to hyper and is not all on the wire yet.
     owed: Cell<bool>,
+    /// hyper has an answer whose body may give more.
+    answering: Cell<bool>,
+    /// Who waits for the wire to be free of answers.
+    waits: RefCell<Option<Waker>>,
     /// When the client last stopped reading; None while it reads.
     blocked: Cell<Option<Instant>>,
 }
@@ -38,15 +64,19 @@ pub struct ClientHandle(Rc<State>);
 
 impl ClientHandle {
     /// A connection that was just accepted.
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr, socket: Weak<TcpStream>) -> Self {
         Self(Rc::new(State {
             address,
+            socket,
             phase: Cell::new(Phase::New),
             since: Cell::new(Instant::now()),
             reset: Cell::new(false),
             linger: Cell::new(false),
-            tunnel: Cell::new(false),
+            after: RefCell::new(None),
+            bare: Cell::new(false),
             owed: Cell::new(false),
+            answering: Cell::new(false),
+            waits: RefCell::new(None),
             blocked: Cell::new(None),
         }))
     }
@@ -76,14 +106,24 @@ impl ClientHandle {
         self.0.linger.get()
     }
 
-    /// After this answer the connection is a tunnel.
-    pub fn tunnel(&self) {
-        self.0.tunnel.set(true);
+    /// After this answer the connection is something else.
+    pub fn goes_on(&self, after: After) {
+        *self.0.after.borrow_mut() = Some(after);
     }
 
-    /// Whether it became a tunnel; asked once.
-    pub fn take_tunnel(&self) -> bool {
-        self.0.tunnel.take()
+    /// What it became; asked once.
+    pub fn take_after(&self) -> Option<After> {
+        self.0.after.borrow_mut().take()
+    }
+
+    /// Whether the target that comes next, or came last, has no path at all.
+    pub fn bare_target(&self, bare: bool) {
+        self.0.bare.set(bare);
+    }
+
+    /// Whether the target has no path at all; asked once for each request.
+    pub fn take_bare_target(&self) -> bool {
+        self.0.bare.take()
     }
 
     /// The first bytes of a request came.
@@ -100,16 +140,56 @@ impl ClientHandle {
     /// An answer goes to hyper.
     pub fn answer_owed(&self) {
         self.0.owed.set(true);
+        self.0.answering.set(true);
+    }
+
+    /// hyper has all of the answer.
+    pub fn answer_given(&self) {
+        self.0.answering.set(false);
     }
 
     /// All that hyper had is on the wire.
-    pub fn answer_paid(&self) {
-        self.0.owed.set(false);
+    pub fn flushed(&self) {
+        if self.0.owed.get() && !self.0.answering.get() {
+            self.0.owed.set(false);
+            if let Some(waiting) = self.0.waits.take() {
+                waiting.wake();
+            }
+        }
     }
 
     /// Whether an answer is on its way to the wire.
     pub fn owes_answer(&self) -> bool {
         self.0.owed.get()
+    }
+
+    /// Says something before the answer (RFC 9110 section 15.2), and after all of the answer before. hyper's server
+    /// has no way to do so.
+    ///
+    /// # Errors
+    /// The socket's: the client is gone.
+    pub async fn say_first(&self, mut bytes: &[u8]) -> io::Result<()> {
+        poll_fn(|cx| {
+            if !self.owes_answer() {
+                return Poll::Ready(());
+            }
+            *self.0.waits.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        let Some(socket) = self.0.socket.upgrade() else { return Ok(()) };
+        while !bytes.is_empty() {
+            match socket.try_write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.reads(false);
+                    socket.writable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+            self.reads(true);
+        }
+        Ok(())
     }
 
     /// The client reads, or stopped to.
@@ -140,6 +220,13 @@ impl ClientHandle {
 /// A request and its answer, for as long as either body may still move.
 #[derive(Debug)]
 pub struct Exchange(ClientHandle);
+
+impl Exchange {
+    /// Whose it is.
+    pub fn client(&self) -> &ClientHandle {
+        &self.0
+    }
+}
 
 impl Drop for Exchange {
     fn drop(&mut self) {

@@ -5,7 +5,12 @@ use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
-use crate::{connect::error::ConnectError, message::target::TargetError, route::table::RouteError, tls::failure::Code};
+use crate::{
+    connect::error::ConnectError,
+    message::{fields::NotANumber, target::TargetError},
+    route::table::RouteError,
+    tls::failure::Code,
+};
 
 /// Why a request was not answered by its upstream.
 #[derive(Debug)]
@@ -20,14 +25,22 @@ pub enum Failure {
     Connect(ConnectError),
     /// CONNECT where it has no meaning, or for TLS inside.
     ConnectRefused(&'static str),
+    /// All places for clients are taken.
+    Crowded,
     /// The transfer coding is not one this proxy passes on.
     Framing,
     /// The head cannot be read as HTTP/1, or is larger than it may be.
     Head(String),
     /// The head did not come in time.
     HeadTimeout,
+    /// The head is larger than this many bytes.
+    LargeHead(usize),
+    /// The target is longer than this many bytes.
+    LongTarget(usize),
     /// The message passed here before.
     Loop,
+    /// `Max-Forwards` is no number.
+    MaxForwards(NotANumber),
     /// TRACE.
     Method,
     /// Nobody said where to.
@@ -76,10 +89,18 @@ impl Failure {
             Self::ClientStalled => (Client, StatusCode::REQUEST_TIMEOUT, "http_request_error", "request_timeout"),
             Self::Connect(error) => return connect_words(error),
             Self::ConnectRefused(_) => (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "connect_refused"),
+            Self::Crowded => {
+                (Mishap, StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached", "too_many_connections")
+            }
             Self::Framing => (Client, StatusCode::NOT_IMPLEMENTED, "http_request_error", "transfer_coding"),
             Self::Head(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_head"),
             Self::HeadTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "http_request_error", "head_timeout"),
+            Self::LargeHead(_) => {
+                (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error", "large_head")
+            }
+            Self::LongTarget(_) => (Client, StatusCode::URI_TOO_LONG, "http_request_error", "long_target"),
             Self::Loop => (Refusal, StatusCode::BAD_GATEWAY, "proxy_loop_detected", "loop"),
+            Self::MaxForwards(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "max_forwards"),
             Self::Method => (Client, StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "method"),
             Self::NoDestination => (Client, StatusCode::BAD_REQUEST, "http_request_error", "no_destination"),
             Self::ResponseTimeout(_) => {
@@ -143,10 +164,14 @@ impl fmt::Display for Failure {
             Self::ClientStalled => f.write_str("the request's body stalled"),
             Self::Connect(error) => error.fmt(f),
             Self::ConnectRefused(why) => f.write_str(why),
+            Self::Crowded => f.write_str("too many clients are connected to the proxy"),
             Self::Framing => f.write_str("only `Transfer-Encoding: chunked` is passed on"),
             Self::Head(why) => write!(f, "the request's head cannot be read: {why}"),
             Self::HeadTimeout => f.write_str("the request's head did not come in time"),
+            Self::LargeHead(limit) => write!(f, "the request's head has more than {limit} bytes, or too many fields"),
+            Self::LongTarget(limit) => write!(f, "the request's target is longer than {limit} bytes"),
             Self::Loop => f.write_str("the request passed this proxy before: a loop"),
+            Self::MaxForwards(NotANumber) => f.write_str("`Max-Forwards` is not one number"),
             Self::Method => f.write_str("TRACE is not passed on"),
             Self::NoDestination => {
                 f.write_str("this proxy needs to know the host: send `GET http://host/path` or a Host field")

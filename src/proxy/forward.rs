@@ -2,13 +2,14 @@
 
 use std::{rc::Rc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::EXPECT, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     connect::{
         error::ConnectError,
+        interim::Flood,
         pool::{Link, Slot, Unanswered},
         refused_late,
     },
@@ -18,9 +19,12 @@ use crate::{
 use super::{
     HostPolicy, Proxy, ProxySettings, Way,
     access::Access,
-    body::{Broken, Download, Progress, ResponseBody, Upload},
+    body::{Broken, Download, Own, Progress, ResponseBody, Upload},
+    client::After,
     dress,
     failure::Failure,
+    interim,
+    tunnel::Tunnel,
 };
 
 impl Proxy {
@@ -35,15 +39,22 @@ impl Proxy {
     ) -> Result<Response<ResponseBody>, Failure> {
         let (mut head, body) = request.into_parts();
         let settings = &way.generation.settings;
-        undress(settings, &mut head, chosen, &target)?;
-        let upload = Upload::new(body, settings.request_body, way.exchange.clone());
+        let held = way.takes_interims() && fields::expects_continue(&head.headers);
+        let websocket =
+            way.takes_interims() && !way.has_body && head.method == Method::GET && fields::is_websocket(&head.headers);
+        undress(settings, &mut head, chosen, &target, websocket)?;
+        let upload = Upload::new(body, held, settings.request_body, way.exchange.clone());
         let progress = upload.progress();
         let Sent { answer, link, reused, bypassed } =
             self.send(chosen, head, upload, &progress, (way, &target)).await?;
         let (mut head, body) = answer.into_parts();
-        dress(settings, &mut head)?;
+        dress(settings, &mut head, websocket)?;
         access.answered(head.status, &head.headers, link.peer(), reused);
         access.recorded_as(bypassed);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let body = switch(way, link, access).await?;
+            return Ok(Response::from_parts(head, body));
+        }
         let access = std::mem::replace(access, Access::none());
         let lease = (link, chosen.clone());
         let limit = settings.response_body;
@@ -63,7 +74,7 @@ impl Proxy {
         (way, target): (&Way<'_>, &Target),
     ) -> Result<Sent, Failure> {
         let settings = &way.generation.settings;
-        let repeatable = upload.is_empty() && idempotent(&head.method);
+        let idempotent = idempotent(&head.method);
         let mut request = Request::from_parts(head, upload);
         let mut bypassed = None;
         let mut kept = slot.take().await;
@@ -82,10 +93,10 @@ impl Proxy {
                 continue;
             };
             *slot = now;
-            let spare = (reused && repeatable).then(|| copy_head(&request));
+            let spare = (reused && idempotent).then(|| copy_head(&request));
             request.body_mut().carried_by(link.wire().clone());
             let read_before = link.wire().read.get();
-            let failed = match wait(&mut link, request, progress, settings).await {
+            let failed = match wait(&mut link, request, progress, way).await {
                 Ok(answer) => return Ok(Sent { answer, link, reused, bypassed }),
                 Err(Ended::Timeout) => {
                     if !progress.done.get() {
@@ -93,6 +104,7 @@ impl Proxy {
                     }
                     return Err(Failure::ResponseTimeout(settings.response));
                 }
+                Err(Ended::Flood(flood)) => return Err(Failure::BadResponse(flood.to_string())),
                 Err(Ended::Unanswered(failed)) => failed,
             };
             if let Some(broken) = progress.broken.get() {
@@ -113,7 +125,7 @@ impl Proxy {
                     kept = slot.take().await;
                     unsent
                 }
-                (true, None, Some(spare)) if silent && !failed.error.is_parse() => {
+                (true, None, Some(spare)) if silent && progress.is_unspent() && !failed.error.is_parse() => {
                     Request::from_parts(spare, Upload::again(progress.clone(), settings.request_body))
                 }
                 _ if failed.error.is_parse() => {
@@ -152,9 +164,19 @@ struct Sent {
 }
 
 /// Makes the client's request head one for the upstream.
-fn undress(settings: &ProxySettings, head: &mut Parts, slot: &Slot<Upload>, target: &Target) -> Result<(), Failure> {
+fn undress(
+    settings: &ProxySettings,
+    head: &mut Parts,
+    slot: &Slot<Upload>,
+    target: &Target,
+    websocket: bool,
+) -> Result<(), Failure> {
     let received = head.version;
-    fields::strip_request(&mut head.headers);
+    if received == Version::HTTP_10 {
+        // RFC 9110 section 10.1.1: it has no meaning there, and would have one to the upstream.
+        head.headers.remove(EXPECT);
+    }
+    fields::strip_request(&mut head.headers, websocket);
     let host = match (settings.host, &target.authority) {
         (HostPolicy::Client, Some(authority)) => authority.to_string(),
         _ => slot.upstream.host_field(),
@@ -167,26 +189,66 @@ fn undress(settings: &ProxySettings, head: &mut Parts, slot: &Slot<Upload>, targ
     Ok(())
 }
 
-/// Waits for the head of the response, for as long as the upload moves and then for the limit.
+/// Behind a response that switches protocols the connection is handed on as it is.
+async fn switch(way: &Way<'_>, link: Link<Upload>, access: &mut Access) -> Result<ResponseBody, Failure> {
+    let (upstream, read) =
+        link.switched().await.ok_or_else(|| Failure::UpstreamClosed("it broke while it switched protocols".into()))?;
+    let access = std::mem::replace(access, Access::none());
+    let (limit, client) = (way.generation.settings.tunnel, way.client.clone());
+    way.client.goes_on(After::Tunnel(Box::new(Tunnel { upstream, read, limit, client, access })));
+    Ok(ResponseBody::Own(Own::new(String::new(), Access::none(), way.exchange.clone())))
+}
+
+/// Waits for the head of the response, for as long as the upload moves and then for the limit. What comes before it
+/// is passed on as it comes.
 async fn wait(
     link: &mut Link<Upload>,
     request: Request<Upload>,
     progress: &Progress,
-    settings: &ProxySettings,
+    way: &Way<'_>,
 ) -> Result<Response<Incoming>, Ended> {
+    let settings = &way.generation.settings;
     progress.moved.set(Instant::now());
+    let mut agreed_by = progress.is_held().then(|| Instant::now() + AGREEMENT);
     let answer = link.send(request);
     tokio::pin!(answer);
     loop {
+        let limit = progress.moved.get() + patience(settings, progress);
         tokio::select! {
             biased;
+            came = link.interim() => {
+                let came = came.map_err(Ended::Flood)?;
+                if came.status == StatusCode::CONTINUE {
+                    progress.release();
+                    agreed_by = None;
+                }
+                progress.moved.set(Instant::now());
+                if way.takes_interims() {
+                    say_first(way, &interim::written(came, settings)).await;
+                }
+            }
             end = &mut answer => return end.map_err(|failed| Ended::Unanswered(Box::new(failed))),
-            () = sleep_until(progress.moved.get() + patience(settings, progress)) => {
-                if progress.moved.get().elapsed() >= patience(settings, progress) {
+            () = sleep_until(agreed_by.map_or(limit, |by| by.min(limit))) => {
+                if agreed_by.take_if(|by| by.elapsed() > Duration::ZERO).is_some() {
+                    progress.release();
+                    progress.moved.set(Instant::now());
+                    say_first(way, interim::GO_ON).await;
+                } else if progress.moved.get().elapsed() >= patience(settings, progress) {
                     return Err(Ended::Timeout);
                 }
             }
         }
+    }
+}
+
+/// How long an upstream may take to say whether it wants a body that a client holds back. Many never say so, and
+/// many clients do not wait for longer themselves.
+const AGREEMENT: Duration = Duration::from_secs(1);
+
+/// A client that is gone is found by its connection.
+async fn say_first(way: &Way<'_>, bytes: &[u8]) {
+    if let Err(error) = way.client.say_first(bytes).await {
+        tracing::debug!(%error, client = %way.client.address(), "an interim response did not reach its client");
     }
 }
 
@@ -202,6 +264,7 @@ fn with_causes(error: &hyper::Error) -> String {
 }
 
 enum Ended {
+    Flood(Flood),
     Timeout,
     Unanswered(Box<Unanswered<Upload>>),
 }

@@ -7,12 +7,17 @@ pub mod client;
 pub mod failure;
 mod forward;
 pub(crate) mod ids;
+mod interim;
 pub mod respond;
 mod stall;
+pub mod tunnel;
 
 use std::{borrow::Cow, cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{ALLOW, MAX_FORWARDS},
+};
 use hyper::body::{Body as _, Incoming};
 
 use crate::{
@@ -35,7 +40,7 @@ use crate::{
 use self::{
     access::Access,
     body::{Own, ResponseBody, Upload},
-    client::{ClientHandle, Exchange},
+    client::{After, ClientHandle, Exchange},
     failure::Failure,
     ids::Ids,
     respond::{Answer, AnswerPolicy, Detail},
@@ -91,6 +96,10 @@ pub struct ProxySettings {
     pub response_body: Duration,
     /// From the end of the request to the head of the response.
     pub response: Duration,
+    /// Silence both ways, once an upstream has switched protocols.
+    pub tunnel: Duration,
+    /// Bytes of a request's target.
+    pub target_bytes: usize,
     /// Limits on responses.
     pub response_limits: ResponseLimits,
     /// Limits on idle connections.
@@ -147,6 +156,9 @@ pub struct Entry {
     /// What CONNECT named, inside a tunnel.
     pub tunnel: Option<Authority>,
 }
+
+/// What is passed on, for `Allow`: every method but TRACE, and but CONNECT, which is not passed on but served.
+pub const PASSED_ON: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// More upstreams than this are forgotten and made anew; a client cannot fill memory with names.
 const MOST_SLOTS: usize = 4096;
@@ -213,7 +225,7 @@ impl Proxy {
         let mut access = Access::begin(client, &entry.name, &method, &path, || self.ids.next());
         let mut upstream = None;
         let has_body = !request.body().is_end_stream();
-        let asked = Asked { method: &method, path: &path };
+        let asked = Asked { method: &method, path: &path, version: request.version() };
         let way = Way { entry, client, exchange: &exchange, has_body, asked, generation: self.generation() };
         let served = self.serve(&way, request, &mut upstream, &mut access).await;
         let answer = served.or_else(|failure| self.answer(&failure, upstream.as_deref(), &way, access));
@@ -224,14 +236,17 @@ impl Proxy {
     async fn serve(
         &self,
         way: &Way<'_>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         chosen: &mut Option<Rc<Slot<Upload>>>,
         access: &mut Access,
     ) -> Result<Response<ResponseBody>, Failure> {
+        let bare = way.client.take_bare_target();
+        within_limits(&request, &way.generation.settings)?;
         let target = target::read(&request).map_err(Failure::Target)?;
         if request.method() == Method::TRACE {
             return Err(Failure::Method);
         }
+        let target = if bare && target.form == Form::Absolute { target.without_path() } else { target };
         if !fields::chunked_only(request.headers()) {
             return Err(Failure::Framing);
         }
@@ -243,6 +258,12 @@ impl Proxy {
         }
         let slot = chosen.insert(self.slot(way.entry, &target, &way.generation)?);
         access.upstream(|| slot.upstream.authority());
+        if request.method() == Method::OPTIONS
+            && let Some(left) = fields::max_forwards(request.headers()).map_err(Failure::MaxForwards)?
+        {
+            let Some(left) = left.checked_sub(1) else { return Ok(Self::answer_options(way, access)) };
+            request.headers_mut().insert(MAX_FORWARDS, left.into());
+        }
         self.exchange(slot, target, way, request, access).await
     }
 
@@ -258,10 +279,22 @@ impl Proxy {
         if target.authority.as_ref().and_then(|to| to.port) == Some(443) {
             return Err(Failure::ConnectRefused(TLS_INSIDE));
         }
-        way.client.tunnel();
-        access.answered_connect();
+        way.client.goes_on(After::Inside);
+        Ok(Self::say_ok(way, access))
+    }
+
+    /// OPTIONS that goes no further (RFC 9110 section 7.6.2): these are what is passed on from here.
+    fn answer_options(way: &Way<'_>, access: &mut Access) -> Response<ResponseBody> {
+        let mut answer = Self::say_ok(way, access);
+        answer.headers_mut().insert(ALLOW, PASSED_ON);
+        answer
+    }
+
+    /// A 200 of our own, with nothing in it.
+    fn say_ok(way: &Way<'_>, access: &mut Access) -> Response<ResponseBody> {
+        access.answered_here();
         let access = std::mem::replace(access, Access::none());
-        Ok(Response::new(ResponseBody::Own(Own::new(String::new(), access, way.exchange.clone()))))
+        Response::new(ResponseBody::Own(Own::new(String::new(), access, way.exchange.clone())))
     }
 
     fn slot(&self, entry: &Entry, target: &Target, generation: &Generation) -> Result<Rc<Slot<Upload>>, Failure> {
@@ -394,10 +427,18 @@ struct Way<'a> {
     generation: Rc<Generation>,
 }
 
+impl Way<'_> {
+    /// Whether its client knows of responses before the response, and of switching protocols (RFC 9110 section 15.2).
+    fn takes_interims(&self) -> bool {
+        self.asked.version == Version::HTTP_11
+    }
+}
+
 /// What the client asked, for the record: no query, no field.
 struct Asked<'a> {
     method: &'a Method,
     path: &'a str,
+    version: Version,
 }
 
 impl std::fmt::Debug for Proxy {
@@ -406,9 +447,20 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// Makes the upstream's response head ours.
-fn dress(settings: &ProxySettings, head: &mut http::response::Parts) -> Result<(), Failure> {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+fn within_limits(request: &Request<Incoming>, settings: &ProxySettings) -> Result<(), Failure> {
+    let uri = request.uri();
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let target = authority + uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if target > settings.target_bytes {
+        return Err(Failure::LongTarget(settings.target_bytes));
+    }
+    Ok(())
+}
+
+/// Makes the upstream's response head ours. `websocket` is whether it was asked to go on so.
+fn dress(settings: &ProxySettings, head: &mut http::response::Parts, websocket: bool) -> Result<(), Failure> {
+    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && !(websocket && fields::is_websocket(&head.headers)) {
         return Err(Failure::BadResponse("it switches protocols though nobody asked".into()));
     }
     if !fields::chunked_only(&head.headers) {
@@ -417,7 +469,7 @@ fn dress(settings: &ProxySettings, head: &mut http::response::Parts) -> Result<(
     if !fields::one_framing(&head.headers) {
         return Err(Failure::BadResponse("where its body ends can be read in two ways".into()));
     }
-    fields::strip_response(&mut head.headers);
+    fields::strip_response(&mut head.headers, switches);
     fields::append_via(&mut head.headers, head.version, &settings.pseudonym);
     head.version = http::Version::HTTP_11;
     if settings.field_case != FieldCase::Preserve {

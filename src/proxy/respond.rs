@@ -4,11 +4,12 @@
 
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, HeaderName},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName},
 };
 use serde_json::json;
 
 use super::{
+    PASSED_ON,
     body::{Own, ResponseBody},
     failure::{Failure, Kind, Words},
 };
@@ -47,6 +48,11 @@ pub struct Answer {
     content_type: &'static str,
     proxy_status: String,
     text: String,
+}
+
+/// RFC 9110 section 15.5.6: a 405 says which methods there are.
+fn allow(status: StatusCode) -> Option<HeaderValue> {
+    (status == StatusCode::METHOD_NOT_ALLOWED).then_some(PASSED_ON)
 }
 
 impl Answer {
@@ -98,6 +104,9 @@ impl Answer {
         if let Ok(value) = HeaderValue::try_from(self.proxy_status) {
             fields.insert(HeaderName::from_static("proxy-status"), value);
         }
+        if let Some(methods) = allow(status) {
+            fields.insert(ALLOW, methods);
+        }
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
         Some(response)
     }
@@ -120,7 +129,9 @@ impl Answer {
 
 fn sentence(failure: &Failure, words: &Words, upstream: Option<&str>, detail: Detail) -> String {
     // A client may always hear what is wrong with its own request.
-    if words.kind == Kind::Client || matches!(failure, Failure::ConnectRefused(_) | Failure::Route(_)) {
+    if words.kind == Kind::Client
+        || matches!(failure, Failure::ConnectRefused(_) | Failure::Crowded | Failure::Route(_))
+    {
         return failure.to_string();
     }
     let upstream = upstream.unwrap_or("the upstream");

@@ -18,7 +18,10 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use crate::proxy::client::{ClientHandle, Phase};
+use crate::{
+    message::target,
+    proxy::client::{ClientHandle, Phase},
+};
 
 /// How long a lingering close waits for a client that sends nothing.
 const LINGER_SILENCE: Duration = Duration::from_secs(2);
@@ -39,17 +42,23 @@ pub struct ClientStream {
     /// hyper answers a head that it cannot read by itself, without asking and in its own words. What it
     /// writes while no answer is owed goes nowhere; ours goes out instead.
     muted: bool,
+    /// hyper may have more to write: it flushes when it has not.
+    unflushed: bool,
+    shut: bool,
 }
 
 impl ClientStream {
     /// Takes an accepted socket.
     pub fn new(tcp: TcpStream, address: SocketAddr) -> Self {
+        let tcp = Rc::new(tcp);
         Self {
-            tcp: Rc::new(tcp),
-            handle: ClientHandle::new(address),
+            handle: ClientHandle::new(address, Rc::downgrade(&tcp)),
+            tcp,
             prefix: Bytes::new(),
             lingering: None,
             muted: false,
+            unflushed: false,
+            shut: false,
         }
     }
 
@@ -99,10 +108,23 @@ impl ClientStream {
         self
     }
 
-    /// Whether a write is hyper's own answer to a head that it cannot read.
+    /// Whether hyper was heard to its end. Where a request names a protocol to switch to, even one that nobody
+    /// switched to, hyper ends the connection without a look at what it still has to write.
+    pub fn is_flushed(&self) -> bool {
+        !self.unflushed
+    }
+
+    /// Whether hyper has closed it.
+    pub fn is_shut(&self) -> bool {
+        self.shut
+    }
+
+    /// Whether a write is hyper's own: its answer to a head that it cannot read, after which there is nothing more
+    /// to be heard from it; or its `100 Continue`, which is the upstream's to say.
     fn is_hypers_own(&mut self) -> bool {
-        self.muted |= self.handle.phase().0 != Phase::Exchange && !self.handle.owes_answer();
-        self.muted
+        let own = !self.handle.owes_answer();
+        self.muted |= own && self.handle.phase().0 != Phase::Exchange;
+        self.muted || own
     }
 
     /// Takes note of whether the client reads.
@@ -170,6 +192,7 @@ impl AsyncRead for ClientStream {
         }
         if buf.filled().len() > before && matches!(this.handle.phase().0, Phase::Idle | Phase::New) {
             this.handle.head_begins();
+            this.handle.bare_target(target::is_bare_options(&buf.filled()[before..]));
         }
         Poll::Ready(Ok(()))
     }
@@ -181,6 +204,7 @@ impl AsyncWrite for ClientStream {
         if this.is_hypers_own() {
             return Poll::Ready(Ok(buf.len()));
         }
+        this.unflushed = true;
         let end = this.poll_write_socket(cx, |tcp| tcp.try_write(buf));
         this.note(end)
     }
@@ -194,6 +218,7 @@ impl AsyncWrite for ClientStream {
         if this.is_hypers_own() {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
+        this.unflushed = true;
         let end = this.poll_write_socket(cx, |tcp| tcp.try_write_vectored(bufs));
         this.note(end)
     }
@@ -204,15 +229,16 @@ impl AsyncWrite for ClientStream {
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes the socket, which keeps nothing back, when its own buffer is empty.
-        if self.handle.phase().0 != Phase::Exchange {
-            self.handle.answer_paid();
-        }
+        let this = self.get_mut();
+        this.unflushed = false;
+        this.handle.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.muted || this.handle.is_reset() {
+            this.shut = true;
             return Poll::Ready(Ok(()));
         }
         if this.lingering.is_none() {
@@ -222,6 +248,7 @@ impl AsyncWrite for ClientStream {
         if this.handle.lingers() {
             ready!(this.poll_linger(cx));
         }
+        this.shut = true;
         Poll::Ready(Ok(()))
     }
 }

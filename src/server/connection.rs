@@ -20,7 +20,7 @@ use crate::{
     message::authority::Authority,
     proxy::{
         Entry, FieldCase, Proxy, TLS_INSIDE,
-        client::{ClientHandle, Phase},
+        client::{After, ClientHandle, Phase},
         failure::Failure,
     },
 };
@@ -36,7 +36,7 @@ pub struct ClientLimits {
     pub keep_alive: Duration,
     /// For a client to go on reading what waits for it.
     pub stall: Duration,
-    /// Bytes of a head, and of the buffer that reads.
+    /// Bytes of a head.
     pub head_bytes: usize,
     /// Field lines of a head.
     pub fields: usize,
@@ -52,6 +52,12 @@ enum End {
     /// The client does not read what waits for it.
     Stalled,
     TimedOut(Phase),
+}
+
+/// Tells a client that there is no place for it.
+pub async fn refuse(stream: ClientStream, entry: &Entry, proxy: &Proxy, limits: ClientLimits) {
+    let bytes = proxy.answer_head(&Failure::Crowded, entry, &stream.handle());
+    say_and_close(stream, bytes, limits).await;
 }
 
 /// Serves a connection to its end.
@@ -95,6 +101,7 @@ async fn serve_http(
         .preserve_header_case(true)
         .title_case_headers(proxy.field_case() != FieldCase::Lower)
         .max_headers(limits.fields)
+        .max_header_size(limits.head_bytes)
         .max_buf_size(limits.head_bytes)
         .serve_connection(TokioIo::new(stream), service);
     let end = {
@@ -145,15 +152,31 @@ async fn serve_http(
         .await
     };
     match end {
-        End::Closed(Ok(())) if client.take_tunnel() => {
+        End::Closed(Ok(())) => {
             let parts = connection.into_parts();
             let stream = parts.io.into_inner().with_prefix(parts.read_buf.clone());
-            let to = tunnel_to.take();
-            inside(stream, parts.read_buf, Entry { tunnel: to, ..entry }, proxy, limits, &mut stop).await
+            if !stream.is_flushed() {
+                client.reset();
+                return None;
+            }
+            match client.take_after() {
+                None => close(stream, limits).await,
+                Some(After::Inside) => {
+                    let entry = Entry { tunnel: tunnel_to.take(), ..entry };
+                    return inside(stream, parts.read_buf, entry, proxy, limits, &mut stop).await;
+                }
+                Some(After::Tunnel(tunnel)) => {
+                    client.answer_owed();
+                    tunnel.carry(stream, stop.wait_for(|stop| *stop >= Stop::Now)).await;
+                }
+            }
+            None
         }
-        End::Closed(Ok(())) => None,
         End::Closed(Err(error)) if error.is_parse() && client.phase().0 != Phase::Exchange => {
-            let failure = Failure::Head(error.to_string());
+            let failure = match error.is_parse_too_large() {
+                true => Failure::LargeHead(limits.head_bytes),
+                false => Failure::Head(error.to_string()),
+            };
             let bytes = proxy.answer_head(&failure, &entry, &client);
             say_and_close(connection.into_parts().io.into_inner(), bytes, limits).await;
             None
@@ -173,6 +196,14 @@ async fn serve_http(
             None
         }
         End::Gone | End::TimedOut(_) => None,
+    }
+}
+
+/// Closes what hyper has left open.
+async fn close(mut stream: ClientStream, limits: ClientLimits) {
+    if !stream.is_shut() {
+        // Whether the client still reads is its own affair.
+        let _ = timeout(limits.stall, stream.shutdown()).await;
     }
 }
 

@@ -1,19 +1,28 @@
 //! Accepts connections, in every worker from the same socket.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::sleep,
+};
 
 use crate::proxy::{Entry, Proxy};
 
 use super::{
     Stop,
     client::ClientStream,
-    connection::{ClientLimits, serve},
+    connection::{ClientLimits, refuse, serve},
+    places::Places,
 };
 
 /// Out of descriptors or memory, accepting waits this long before it tries again.
 const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// So many clients of one worker wait for a place at a time, or hear that there is none; more are reset.
+const MOST_WAITING: usize = 64;
 
 /// Accepts and serves until it is to stop; then waits for what runs.
 pub async fn accept(
@@ -21,28 +30,49 @@ pub async fn accept(
     entry: Entry,
     proxy: Rc<Proxy>,
     limits: ClientLimits,
+    places: Places,
     mut stop: watch::Receiver<Stop>,
 ) {
     let mut connections = JoinSet::new();
+    let waiting = Arc::new(Semaphore::new(MOST_WAITING));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop >= Stop::Drain) => break,
             Some(_) = connections.join_next() => continue,
         };
-        match accepted {
-            Ok((tcp, address)) => {
-                // Small answers must not wait for the acknowledgement of the last one.
-                let _ = tcp.set_nodelay(true);
-                let stream = ClientStream::new(tcp, address);
-                let connection = serve(stream, entry.clone(), proxy.clone(), limits, stop.clone());
-                connections.spawn_local(connection);
-            }
-            Err(error) if is_the_clients(&error) => {}
+        let (tcp, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
                 tracing::error!(%error, listener = %entry.name, "cannot accept a connection; trying again");
                 sleep(BACK_OFF).await;
+                continue;
             }
+        };
+        // Small answers must not wait for the acknowledgement of the last one.
+        let _ = tcp.set_nodelay(true);
+        let (entry, proxy, places, stop) = (entry.clone(), proxy.clone(), places.clone(), stop.clone());
+        if let Some(place) = places.free() {
+            connections.spawn_local(async move {
+                serve(ClientStream::new(tcp, address), entry, proxy, limits, stop).await;
+                drop(place);
+            });
+        } else if let Ok(seat) = waiting.clone().try_acquire_owned() {
+            connections.spawn_local(async move {
+                let mut ends = stop.clone();
+                let place = tokio::select! {
+                    place = places.wait() => place,
+                    _ = ends.wait_for(|stop| *stop >= Stop::Drain) => None,
+                };
+                let stream = ClientStream::new(tcp, address);
+                let Some(place) = place else { return refuse(stream, &entry, &proxy, limits).await };
+                drop(seat);
+                serve(stream, entry, proxy, limits, stop).await;
+                drop(place);
+            });
+        } else {
+            ClientStream::new(tcp, address).handle().reset();
         }
     }
     drop(listener);

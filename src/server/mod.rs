@@ -3,6 +3,7 @@
 pub mod client;
 pub mod connection;
 pub mod listener;
+pub mod places;
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

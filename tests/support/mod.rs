@@ -11,6 +11,7 @@ pub mod origin;
 pub mod proxy;
 pub mod replicator;
 pub mod schema;
+pub mod talk;
 
 use tempfile::TempDir;
 
