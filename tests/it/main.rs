@@ -12,6 +12,7 @@ mod bundle_pin;
 mod check;
 mod corpora;
 mod docs;
+mod duties;
 mod faults;
 mod forward_listener;
 mod forwarding;
