@@ -316,6 +316,10 @@ impl Worker {
 async fn say_in_force(mut adopted: mpsc::UnboundedReceiver<Arc<Generation>>, workers: usize) {
     let mut count: (u64, usize) = (0, 0);
     while let Some(generation) = adopted.recv().await {
+        if generation.number < count.0 {
+            // Some worker goes by a newer one already.
+            continue;
+        }
         count = if count.0 == generation.number { (count.0, count.1 + 1) } else { (generation.number, 1) };
         if count.1 == workers {
             let anchors = &generation.routes.tls.0.settings().trust.anchors;

@@ -142,3 +142,41 @@ async fn running_out_of_descriptors_is_survived() {
         assert!(client.head().await.starts_with("HTTP/1.1 200 "));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_slow_ones_of_each_kind_starve_nobody() {
+    let big = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", 4 << 20, "x".repeat(4 << 20));
+    let origin =
+        Origin::start(move |_, request| vec![send(if request.starts_with("GET /big") { &big } else { OK })]).await;
+    let proxy = start(&origin, &["--head-timeout", "60s"]);
+    let mut slow = Vec::new();
+    for begins in [
+        "GET / HT",
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx",
+        "GET /big HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        for _ in 0..100 {
+            let mut client = Talk::with(proxy.addr(0)).await;
+            client.say(begins).await;
+            slow.push(client);
+        }
+    }
+    origin.has_requests(100).await;
+    for _ in 0..20 {
+        let seen = exchange(proxy.addr(0), b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(seen.status(), 200, "{}", seen.text());
+    }
+    assert!(proxy.peak_memory_kib() < 100 << 10, "{} KiB", proxy.peak_memory_kib());
+    // Each of them may still come to its end.
+    for (client, rest) in slow.iter_mut().step_by(50).zip([
+        "TP/1.1\r\nHost: a\r\n\r\n",
+        "TP/1.1\r\nHost: a\r\n\r\n",
+        &"x".repeat(999),
+        &"x".repeat(999),
+        "",
+        "",
+    ]) {
+        client.say(rest).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    }
+}
