@@ -2,4 +2,6 @@
 
 pub mod authority;
 pub mod fields;
+pub mod links;
 pub mod target;
+pub mod url;

@@ -1,0 +1,292 @@
+//! The response fields that tell a client where to go next, and the references in them.
+//!
+//! | field | references |
+//! |---|---|
+//! | `Location`, `Content-Location` (RFC 9110 sections 10.2.2, 8.7), `X-Storage-Url` (Swift) | the whole value |
+//! | `Link` (RFC 8288 section 3) | the target `<…>` of each link; its parameters are left alone |
+//! | `WWW-Authenticate` | `uri=` of each `Keystone` challenge: in single quotes, as Keystone long wrote it, in double quotes, or in none |
+//!
+//! A value is replaced as a whole or not at all; all but the replaced references stays byte for byte.
+
+use std::{iter, ops::Range};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_LOCATION, LINK, LOCATION, WWW_AUTHENTICATE},
+};
+
+/// How references stand in a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// In challenges.
+    Challenges,
+    /// In a list of links.
+    Links,
+    /// The value is one.
+    Whole,
+}
+
+const X_STORAGE_URL: HeaderName = HeaderName::from_static("x-storage-url");
+
+impl Shape {
+    fn of(name: &HeaderName) -> Option<Self> {
+        match name {
+            _ if *name == LOCATION || *name == CONTENT_LOCATION || *name == X_STORAGE_URL => Some(Self::Whole),
+            _ if *name == LINK => Some(Self::Links),
+            _ if *name == WWW_AUTHENTICATE => Some(Self::Challenges),
+            _ => None,
+        }
+    }
+}
+
+/// Replaces the references in all fields that have them, each by what `with` makes of it; None leaves it alone.
+/// The lines stay in their places. Where there is no such field nothing is allocated.
+pub fn rewrite(fields: &mut HeaderMap, mut with: impl FnMut(&str) -> Option<String>) {
+    for (name, value) in fields.iter_mut() {
+        let Some(shape) = Shape::of(name) else { continue };
+        let Ok(text) = value.to_str() else { continue };
+        if let Some(Ok(replaced)) = replace(shape, text, &mut with).map(HeaderValue::try_from) {
+            *value = replaced;
+        }
+    }
+}
+
+/// A value with its references replaced; None where all of it stays.
+pub fn replace(shape: Shape, value: &str, mut with: impl FnMut(&str) -> Option<String>) -> Option<String> {
+    let mut replaced = None;
+    let mut copied = 0;
+    for range in references(shape, value) {
+        let Some(new) = with(&value[range.clone()]) else { continue };
+        let text: &mut String = replaced.get_or_insert_default();
+        text.push_str(&value[copied..range.start]);
+        text.push_str(&new);
+        copied = range.end;
+    }
+    let mut text = replaced?;
+    text.push_str(&value[copied..]);
+    Some(text)
+}
+
+/// Where the references stand, in order.
+fn references(shape: Shape, value: &str) -> Vec<Range<usize>> {
+    match shape {
+        Shape::Challenges => Items::of(value).challenges(),
+        Shape::Links => Items::of(value).links(),
+        Shape::Whole => iter::once(0..value.len()).collect(),
+    }
+}
+
+/// A reader of lists whose items may hold quoted texts with commas.
+struct Items<'a> {
+    value: &'a str,
+    at: usize,
+}
+
+impl<'a> Items<'a> {
+    fn of(value: &'a str) -> Self {
+        Self { value, at: 0 }
+    }
+
+    /// None at all where one link is not as it should be: the rest could be read in two ways.
+    fn links(mut self) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        while self.next_item() {
+            let start = self.at + 1;
+            let target = self.rest().strip_prefix('<').and_then(|rest| Some(start..start + rest.find('>')?));
+            let Some(target) = target else { return Vec::new() };
+            self.at = target.end + 1;
+            found.push(target);
+            if !self.skip_item() {
+                return Vec::new();
+            }
+        }
+        found
+    }
+
+    /// A list of challenges and of their parameters is the same list (RFC 9110 section 11.6.1): an item that begins
+    /// with a word and a space begins a challenge.
+    fn challenges(mut self) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        let mut keystone = false;
+        while self.next_item() {
+            let mut word = self.word();
+            self.skip(" \t");
+            if !self.rest().starts_with('=') {
+                keystone = word.eq_ignore_ascii_case("keystone");
+                word = self.word();
+                self.skip(" \t");
+            }
+            if keystone && word.eq_ignore_ascii_case("uri") && self.rest().starts_with('=') {
+                self.at += 1;
+                self.skip(" \t");
+                found.extend(self.quoted());
+            }
+            if !self.skip_item() {
+                return Vec::new();
+            }
+        }
+        found
+    }
+
+    /// What stands between quotes, or up to the end of the item where there are none.
+    fn quoted(&mut self) -> Option<Range<usize>> {
+        let rest = self.rest();
+        let (start, end) = match rest.chars().next()? {
+            quote @ ('"' | '\'') => (self.at + 1, rest[1..].find(quote)?),
+            _ => (self.at, rest.find([',', ' ', '\t']).unwrap_or(rest.len())),
+        };
+        let text = start..start + end;
+        if rest.starts_with('\'') {
+            // Only double quotes are known to whoever skips the rest of the item.
+            self.at = text.end + 1;
+        }
+        Some(text)
+    }
+
+    fn rest(&self) -> &'a str {
+        &self.value[self.at..]
+    }
+
+    /// Moves to the next item that is not empty; false at the end.
+    fn next_item(&mut self) -> bool {
+        self.skip(", \t");
+        self.at < self.value.len()
+    }
+
+    /// Moves behind this item; false where a quoted text has no end.
+    fn skip_item(&mut self) -> bool {
+        let mut quoted = false;
+        let mut bytes = self.rest().bytes().enumerate();
+        while let Some((offset, byte)) = bytes.next() {
+            match byte {
+                b'"' => quoted = !quoted,
+                b'\\' if quoted => _ = bytes.next(),
+                b',' if !quoted => {
+                    self.at += offset;
+                    return true;
+                }
+                _ => {}
+            }
+        }
+        self.at = self.value.len();
+        !quoted
+    }
+
+    /// A word of the letters that schemes and parameters are named with, perhaps empty.
+    fn word(&mut self) -> &'a str {
+        let rest = self.rest();
+        let end = rest.find(['=', ',', ' ', '\t', '"', '\'']).unwrap_or(rest.len());
+        self.at += end;
+        &rest[..end]
+    }
+
+    fn skip(&mut self, these: &str) {
+        let rest = self.rest();
+        self.at += rest.len() - rest.trim_start_matches(|c| these.contains(c)).len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(shape: Shape, value: &str) -> Vec<&str> {
+        references(shape, value).into_iter().map(|range| &value[range]).collect()
+    }
+
+    #[test]
+    fn links_have_their_targets_in_angles() {
+        for (value, expected) in [
+            ("<https://a/>; rel=next", &["https://a/"][..]),
+            ("<https://a/?x=1,2>; rel=\"next, last\", </b>;rel=x", &["https://a/?x=1,2", "/b"]),
+            (",, <a> , , <b>", &["a", "b"]),
+            ("<a>; title=\"<https://b/>, \\\" <c>\"; rel=x,<d>", &["a", "d"]),
+            ("<>", &[""]),
+            ("", &[]),
+            ("https://a/", &[]),
+            ("<https://a/", &[]),
+            ("<a>, b", &[]),
+            ("<a>; title=\"b, <c>", &[]),
+        ] {
+            assert_eq!(found(Shape::Links, value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn keystone_challenges_name_where_tokens_are_had() {
+        for (value, expected) in [
+            ("Keystone uri='https://k:5000'", &["https://k:5000"][..]),
+            ("Keystone uri=\"https://k:5000/v3\"", &["https://k:5000/v3"]),
+            ("keystone URI = https://k:5000", &["https://k:5000"]),
+            ("Basic realm=\"a, Keystone uri='x'\", Keystone realm=\"b\", uri='https://k', Basic x=y", &["https://k"]),
+            ("Keystone uri='a', Keystone uri='b'", &["a", "b"]),
+            ("Keystone uri='a,b', uri=\"c\"", &["a,b", "c"]),
+            ("Basic uri='https://k'", &[]),
+            ("Keystone realm=x, Negotiate, uri='x'", &[]),
+            ("Negotiate YWJj==, Keystone uri='x'", &["x"]),
+            ("Keystone realm='uri=x'", &[]),
+            ("Keystone", &[]),
+            ("Keystone uri", &[]),
+            ("Keystone uri=", &[]),
+            ("Keystone uri='https://k", &[]),
+            ("Keystone uri=\"https://k", &[]),
+            ("Keystone uri='a', Basic realm=\"b", &[]),
+            ("", &[]),
+            ("=,'\"\\\",\"", &[]),
+        ] {
+            assert_eq!(found(Shape::Challenges, value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn only_references_are_replaced() {
+        let upper = |text: &str| (text != "no").then(|| text.to_uppercase());
+        for (shape, value, expected) in [
+            (Shape::Whole, "abc", Some("ABC")),
+            (Shape::Whole, "no", None),
+            (Shape::Links, " <a> ;b=c,\t<no>, <d>", Some(" <A> ;b=c,\t<no>, <D>")),
+            (Shape::Links, "<no>", None),
+            (Shape::Challenges, "Basic  x=y , Keystone uri = 'a' ,z=w", Some("Basic  x=y , Keystone uri = 'A' ,z=w")),
+        ] {
+            assert_eq!(replace(shape, value, upper).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn lines_stay_in_their_places() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in [
+            ("link", "<a>"),
+            ("date", "x"),
+            ("x-storage-url", "b"),
+            ("link", "<c>"),
+            ("location", "caf\u{e9}"),
+            ("content-location", "d"),
+            ("www-authenticate", "Keystone uri=e"),
+        ] {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            fields.append(HeaderName::from_static(name), value);
+        }
+        rewrite(&mut fields, |text| Some(text.to_uppercase()));
+        let lines: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(
+            lines,
+            [
+                ("link", &b"<A>"[..]),
+                ("link", b"<C>"),
+                ("date", b"x"),
+                ("x-storage-url", b"B"),
+                ("location", "caf\u{e9}".as_bytes()),
+                ("content-location", b"D"),
+                ("www-authenticate", b"Keystone uri=E"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_that_could_not_have_come_is_not_made() {
+        let mut fields = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("a"))]);
+        rewrite(&mut fields, |_| Some("b\r\nSet-Cookie: c".into()));
+        assert_eq!(fields[LOCATION], "a");
+    }
+}
