@@ -122,7 +122,12 @@ fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 fn strip(fields: &mut HeaderMap, stays: impl Fn(&HeaderName) -> bool) {
     let nominated = nominations(fields);
     let ends_here = |name: &HeaderName| (HOP_BY_HOP.contains(name) || nominated.contains(name)) && !stays(name);
-    if !fields.keys().any(ends_here) {
+    remove(fields, ends_here);
+}
+
+/// Removes fields by name; the order of the others stays.
+pub fn remove(fields: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    if !fields.keys().any(&goes) {
         return;
     }
     // HeaderMap::remove swaps the last entry into the gap; only a new map keeps the order.
@@ -132,7 +137,7 @@ fn strip(fields: &mut HeaderMap, stays: impl Fn(&HeaderName) -> bool) {
         if name.is_some() {
             current = name;
         }
-        if let Some(name) = current.as_ref().filter(|name| !ends_here(name)) {
+        if let Some(name) = current.as_ref().filter(|name| !goes(name)) {
             kept.append(name, value);
         }
     }
