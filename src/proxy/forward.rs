@@ -174,7 +174,7 @@ fn undress(
     let received = head.version;
     if received == Version::HTTP_10 {
         // RFC 9110 section 10.1.1: it has no meaning there, and would have one to the upstream.
-        head.headers.remove(EXPECT);
+        fields::remove(&mut head.headers, |name| *name == EXPECT);
     }
     fields::strip_request(&mut head.headers, websocket);
     let host = match (settings.host, &target.authority) {

@@ -130,6 +130,18 @@ async fn old_clients_get_what_they_can_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_expectation_that_means_nothing_goes_and_leaves_the_order_alone() {
+    let origin = Origin::start(|_, _| vec![send(OK)]).await;
+    let proxy = start(&origin, &[]);
+    let request = b"GET / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n";
+    assert_eq!(exchange(proxy.addr(0), request).await.status(), 200);
+    let request = neutral(&origin.requests()[0], &origin);
+    let expected =
+        "GET / HTTP/1.1\r\nHost: good.gallery.test:PORT\r\nA: 1\r\nB: 2\r\nC: 3\r\nVia: 1.0 vouchsafe\r\n\r\n";
+    assert_eq!(request, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_head_answer_keeps_its_length_and_has_no_body() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 536870912\r\n\r\n";
     let origin = Origin::start(move |_, _| vec![send(answer)]).await;
