@@ -54,6 +54,11 @@ impl Upstream {
         &self.tls.0.settings().trust.anchors
     }
 
+    /// Whether it has this host and port.
+    pub fn is_at(&self, host: &Host, port: u16) -> bool {
+        self.host == *host && self.port == port
+    }
+
     /// Whether another differs from this one in [`Self::tls`] at most.
     pub fn is_but_for_tls(&self, other: &Self) -> bool {
         Self { tls: other.tls.clone(), ..self.clone() } == *other
