@@ -357,6 +357,10 @@ pub struct Options {
     #[arg(long, value_name = "CASE", env = "VOUCHSAFE_FIELD_CASE", help_heading = "Answers")]
     pub field_case: Option<FieldCase>,
 
+    /// Rewrite links to upstreams that are served here, so that clients stay on this proxy [default: true]
+    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_REWRITE_REDIRECTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Answers")]
+    pub rewrite_redirects: Option<bool>,
+
     /// Audit events go to this file too, one JSON line each.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_AUDIT_LOG", help_heading = "Records")]
     pub audit_log: Option<PathBuf>,

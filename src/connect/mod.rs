@@ -62,6 +62,11 @@ impl Connector {
         Self { resolver: Resolver::new(), limits, own, refused: RefCell::default() }
     }
 
+    /// Our own listeners, in the order of the settings.
+    pub fn own(&self) -> &[SocketAddr] {
+        &self.own
+    }
+
     /// Resolves, dials, and shakes hands: what comes back was verified.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ impl Proxy {
             self.send(chosen, head, upload, &progress, (way, &target)).await?;
         let (mut head, body) = answer.into_parts();
         dress(settings, &mut head, websocket)?;
+        self.keep_here(&mut head.headers, way, target.authority.as_ref());
         access.answered(head.status, &head.headers, link.peer(), reused);
         access.recorded_as(bypassed);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -8,6 +8,7 @@ pub mod failure;
 mod forward;
 pub(crate) mod ids;
 mod interim;
+mod redirects;
 pub mod respond;
 mod stall;
 pub mod tunnel;
@@ -90,6 +91,8 @@ pub struct ProxySettings {
     pub host: HostPolicy,
     /// How response field names are written.
     pub field_case: FieldCase,
+    /// Whether links to upstreams that are served here lead the client to them by way of this proxy.
+    pub rewrite_redirects: bool,
     /// Silence in a body, either way, that ends it.
     pub request_body: Duration,
     /// As above, for responses.

@@ -22,6 +22,7 @@ mod interim;
 mod life;
 mod limits;
 mod messages;
+mod redirects;
 mod reload;
 mod replicator33;
 mod report_only;
