@@ -361,6 +361,10 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_REWRITE_REDIRECTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Answers")]
     pub rewrite_redirects: Option<bool>,
 
+    /// Follow redirects of GET and HEAD here, each hop verified [default: false]
+    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_FOLLOW_REDIRECTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Answers")]
+    pub follow_redirects: Option<bool>,
+
     /// Audit events go to this file too, one JSON line each.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_AUDIT_LOG", help_heading = "Records")]
     pub audit_log: Option<PathBuf>,

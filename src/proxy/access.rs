@@ -26,6 +26,7 @@ struct Record {
     method: Method,
     path: String,
     authority: String,
+    followed: u32,
     status: u16,
     made_by: &'static str,
     class: Option<&'static str>,
@@ -61,6 +62,7 @@ impl Access {
                 method: method.clone(),
                 path: escape(path),
                 authority: String::new(),
+                followed: 0,
                 status: 0,
                 made_by: "proxy",
                 class: None,
@@ -76,6 +78,14 @@ impl Access {
     pub fn upstream(&mut self, authority: impl FnOnce() -> String) {
         if let Some(record) = &mut self.record {
             record.authority = authority();
+        }
+    }
+
+    /// A redirect was followed to this upstream.
+    pub fn followed(&mut self, authority: impl FnOnce() -> String) {
+        if let Some(record) = &mut self.record {
+            record.authority = authority();
+            record.followed += 1;
         }
     }
 
@@ -158,6 +168,7 @@ impl Access {
             method = %record.method,
             upstream = record.authority,
             path = record.path,
+            followed = (record.followed > 0).then_some(record.followed),
             status = record.status,
             made_by = record.made_by,
             class = record.class,

@@ -17,13 +17,14 @@ use crate::{
 };
 
 use super::{
-    HostPolicy, Proxy, ProxySettings, Way,
+    Generation, HostPolicy, Proxy, ProxySettings, Way,
     access::Access,
     body::{Broken, Download, Own, Progress, ResponseBody, Upload},
     client::After,
     dress,
     failure::Failure,
     interim,
+    redirects::Trail,
     tunnel::Tunnel,
 };
 
@@ -45,11 +46,17 @@ impl Proxy {
         undress(settings, &mut head, chosen, &target, websocket)?;
         let upload = Upload::new(body, held, settings.request_body, way.exchange.clone());
         let progress = upload.progress();
-        let Sent { answer, link, reused, bypassed } =
-            self.send(chosen, head, upload, &progress, (way, &target)).await?;
+        let asked = target.authority.as_ref();
+        let mut trail = Trail::begin(way, &head, &chosen.upstream);
+        let choose = |generation: &Generation| self.slot(way.entry, &target, generation);
+        let mut sent = self.send(chosen, head, upload, &progress, (way, &choose)).await?;
+        if let Some(trail) = &mut trail {
+            sent = Box::pin(self.follow(trail, sent, chosen, &progress, (way, asked), access)).await?;
+        }
+        let Sent { answer, link, reused, bypassed } = sent;
         let (mut head, body) = answer.into_parts();
         dress(settings, &mut head, websocket)?;
-        self.keep_here(&mut head.headers, way, target.authority.as_ref());
+        self.keep_here(&mut head.headers, trail.as_deref(), way, asked);
         access.answered(head.status, &head.headers, link.peer(), reused);
         access.recorded_as(bypassed);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -66,13 +73,13 @@ impl Proxy {
 
     /// Sends on a kept connection if there is one, and on a new one if there is none, or if the kept one
     /// turned out dead before it said a word (RFC 9112 section 9.3.1: idempotent, or none of it sent).
-    async fn send(
+    pub(super) async fn send(
         &self,
         slot: &mut Rc<Slot<Upload>>,
         head: Parts,
         upload: Upload,
         progress: &Rc<Progress>,
-        (way, target): (&Way<'_>, &Target),
+        (way, choose): (&Way<'_>, &Choose<'_>),
     ) -> Result<Sent, Failure> {
         let settings = &way.generation.settings;
         let idempotent = idempotent(&head.method);
@@ -89,7 +96,7 @@ impl Proxy {
             let Some((now, mut link)) = slot.in_force(link) else {
                 *slot = match slot.now() {
                     Some(now) => now,
-                    None => self.slot(way.entry, target, &self.generation())?,
+                    None => choose(&self.generation())?,
                 };
                 continue;
             };
@@ -155,13 +162,16 @@ impl Proxy {
     }
 }
 
+/// Chooses the upstream again, where the settings changed meanwhile and the one chosen is not there any more.
+type Choose<'a> = dyn Fn(&Generation) -> Result<Rc<Slot<Upload>>, Failure> + 'a;
+
 /// An answer, and the connection that it came by.
-struct Sent {
-    answer: Response<Incoming>,
-    link: Link<Upload>,
+pub(super) struct Sent {
+    pub(super) answer: Response<Incoming>,
+    pub(super) link: Link<Upload>,
     reused: bool,
     /// The event's id, where the peer was refused and that was only reported.
-    bypassed: Option<String>,
+    pub(super) bypassed: Option<String>,
 }
 
 /// Makes the client's request head one for the upstream.

@@ -93,6 +93,8 @@ pub struct ProxySettings {
     pub field_case: FieldCase,
     /// Whether links to upstreams that are served here lead the client to them by way of this proxy.
     pub rewrite_redirects: bool,
+    /// Whether redirects of GET and HEAD are followed here.
+    pub follow_redirects: bool,
     /// Silence in a body, either way, that ends it.
     pub request_body: Duration,
     /// As above, for responses.
