@@ -349,8 +349,6 @@ impl Drop for Download {
         }
         if !uploaded {
             self.upload.turn(Hold::ForGood);
-            // An early answer: the client may still be sending, and must be able to read it.
-            self.client.linger();
         }
         self.access.finish(self.upload.bytes.get(), self.bytes, self.whole);
     }

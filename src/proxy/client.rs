@@ -96,9 +96,10 @@ impl ClientHandle {
         self.0.reset.get()
     }
 
-    /// Read and discard before the end.
-    pub fn linger(&self) {
-        self.0.linger.set(true);
+    /// Whether to read and discard before the end: else what still comes from the client would make its answer
+    /// end by RST, and be lost where it was not read yet.
+    pub fn linger(&self, linger: bool) {
+        self.0.linger.set(linger);
     }
 
     /// Whether to read and discard before the end.
@@ -132,8 +133,10 @@ impl ClientHandle {
     }
 
     /// A request was read. Its exchange lasts until the last clone of what comes back is dropped.
+    /// More may be on its way behind it, also where the connection ends with the answer.
     pub fn exchange(&self) -> Rc<Exchange> {
         self.enter(Phase::Exchange);
+        self.linger(true);
         Rc::new(Exchange(self.clone()))
     }
 

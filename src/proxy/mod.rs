@@ -355,9 +355,6 @@ impl Proxy {
             way.client.reset();
             access.finish(0, 0, false);
         }
-        if way.has_body {
-            way.client.linger();
-        }
         answer.into_response(|text| Own::new(text, access, way.exchange.clone())).ok_or(Abort)
     }
 

@@ -118,6 +118,10 @@ async fn serve_http(
             }
             if !told && draining.as_mut().poll(cx).is_ready() {
                 told = true;
+                if client.phase().0 != Phase::Exchange && !client.owes_answer() {
+                    // Nothing is owed, and the end need not wait for a client that keeps its side open.
+                    client.linger(false);
+                }
                 Pin::new(&mut connection).graceful_shutdown();
                 if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
                     return Poll::Ready(End::Closed(end));
@@ -167,6 +171,8 @@ async fn serve_http(
                 }
                 Some(After::Tunnel(tunnel)) => {
                     client.answer_owed();
+                    // What the client sends after the upstream's end is the upstream's all the same.
+                    client.linger(false);
                     tunnel.carry(stream, stop.wait_for(|stop| *stop >= Stop::Now)).await;
                 }
             }
@@ -228,7 +234,7 @@ async fn say_and_close(stream: ClientStream, bytes: Option<Vec<u8>>, limits: Cli
     };
     let mut stream = stream.unmute();
     client.answer_owed();
-    client.linger();
+    client.linger(true);
     // Whether the client still reads is its own affair.
     let _ = timeout(limits.head, stream.write_all(&bytes)).await;
     let _ = timeout(limits.head, stream.shutdown()).await;

@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::support::{
     gallery,
-    origin::{Origin, Step, exchange, read_response, send},
+    origin::{Origin, Step, exchange, read_response, read_to_end, send},
     proxy::Proxy,
 };
 
@@ -299,4 +299,28 @@ async fn what_could_be_read_in_two_ways_is_refused_and_not_passed_on() {
         assert!((400..=403).contains(&seen.status()), "{request:?}: {}", seen.text());
     }
     assert_eq!(origin.requests(), Vec::<String>::new());
+}
+
+/// What was sent behind the last request is not read by anybody; left unread it would make a close a RST, which
+/// throws away what the client has not received yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_whole_though_more_was_sent_behind_its_request() {
+    const LENGTH: usize = 1 << 20;
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{}", "x".repeat(LENGTH));
+    let origin = Origin::start(move |_, _| vec![send(&answer)]).await;
+    let proxy = start(&origin, &[]);
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n";
+    for (what, requests, end) in [
+        ("a last request", format!("{get}Connection: close\r\n\r\n"), "x"),
+        ("HTTP/1.0", "GET / HTTP/1.0\r\n\r\n".into(), "x"),
+        ("a refused target", format!("{get}\r\nGET a:80 HTTP/1.1\r\nHost: a\r\n\r\n"), ")\n"),
+        ("a refused CONNECT", format!("{get}\r\nCONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"), ")\n"),
+    ] {
+        let mut client = TcpStream::connect(proxy.addr(0)).await.unwrap();
+        socket2::SockRef::from(&client).set_recv_buffer_size(64 << 10).unwrap();
+        client.write_all(format!("{requests}{}", get.repeat(20_000)).as_bytes()).await.unwrap();
+        let seen = read_to_end(&mut client).await;
+        assert!(!seen.reset && seen.bytes.len() > LENGTH, "{what}: {} bytes, reset: {}", seen.bytes.len(), seen.reset);
+        assert!(seen.text().ends_with(end), "{what}");
+    }
 }
