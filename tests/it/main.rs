@@ -11,6 +11,7 @@ mod audit_summary;
 mod bundle_pin;
 mod check;
 mod corpora;
+mod differential;
 mod docs;
 mod duties;
 mod faults;

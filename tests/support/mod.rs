@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod replicator;
 pub mod schema;
 pub mod talk;
+pub mod strict;
 
 use tempfile::TempDir;
 

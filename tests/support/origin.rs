@@ -75,19 +75,11 @@ impl Origin {
         identity: &Identity,
         script: impl Fn(usize, &str) -> Vec<Step> + Send + Sync + 'static,
     ) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
-            .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
-        let (shared, script) = (state.clone(), Arc::new(script));
+        let (shared, script, acceptor) = (state.clone(), Arc::new(script), acceptor(identity));
         tokio::spawn(async move {
-            let acceptor = TlsAcceptor::from(Arc::new(config));
             while let Ok((tcp, _)) = listener.accept().await {
                 let (acceptor, state, script) = (acceptor.clone(), shared.clone(), script.clone());
                 tokio::spawn(async move {
@@ -254,6 +246,18 @@ fn whole(buffer: &[u8]) -> Option<usize> {
     }
     let length: usize = field("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
     (buffer.len() >= head + length).then_some(head + length)
+}
+
+/// TLS with this certificate, nothing asked of the client.
+pub fn acceptor(identity: &Identity) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// What a client saw until its connection ended.

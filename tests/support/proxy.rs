@@ -28,6 +28,11 @@ pub fn without_ambient(command: &mut Command) {
     }
 }
 
+/// The program under test: the one built with the tests, or another that `TEST_PROGRAM` names.
+pub fn program() -> PathBuf {
+    std::env::var_os("TEST_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_vouchsafe").into(), PathBuf::from)
+}
+
 /// A running `vouchsafe run`.
 pub struct Proxy {
     child: Child,
@@ -60,7 +65,7 @@ impl Proxy {
     pub fn start_with<S: AsRef<str>>(flags: &[S], variables: &[(&str, &str)]) -> Self {
         let directory = super::dir();
         let audit = directory.path().join("audit.jsonl");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vouchsafe"));
+        let mut command = Command::new(program());
         command.args(["run", "--threads", "1"]);
         // Tests count events, so repeats are not folded.
         let usual =
