@@ -269,6 +269,9 @@ mod tests {
         strip_request(&mut map, false);
         assert_eq!(map.get("te").unwrap(), "trailers");
         assert_eq!(map.get("connection").unwrap(), "TE");
+        let mut map = fields(&[("te", "trailers"), ("te", "gzip")]);
+        strip_request(&mut map, false);
+        assert_eq!(map.get_all("te").iter().collect::<Vec<_>>(), ["trailers"]);
         let mut map = fields(&[("te", "gzip")]);
         strip_request(&mut map, false);
         assert!(map.is_empty());

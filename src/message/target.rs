@@ -81,20 +81,29 @@ pub fn read<B>(request: &Request<B>) -> Result<Target, TargetError> {
             };
             let text = authority.map_or("", http::uri::Authority::as_str);
             let authority = text.parse::<Authority>().map_err(TargetError::authority)?;
-            let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+            let path = path(uri);
             Ok(Target { form: Form::Absolute, https, authority: Some(authority), path })
         }
     }
 }
 
 fn origin<B>(request: &Request<B>, host: Option<Authority>) -> Result<Target, TargetError> {
-    let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let path = path(request.uri());
     let form = match path.as_str() {
         "*" if request.method() == Method::OPTIONS => Form::Asterisk,
         "*" => return Err(TargetError::AsteriskForm),
         _ => Form::Origin,
     };
     Ok(Target { form, https: false, authority: host, path })
+}
+
+/// The path and the query; `/` where there is none. The type has an empty one, too (`http://host#fragment`), which
+/// says that it is `/` and is written as nothing.
+fn path(uri: &Uri) -> PathAndQuery {
+    match uri.path_and_query() {
+        Some(path) if path.as_str() != "/" => path.clone(),
+        _ => PathAndQuery::from_static("/"),
+    }
 }
 
 /// RFC 9112 section 3.2: 400 for an HTTP/1.1 request without Host, and for any with more than one or an
@@ -187,13 +196,15 @@ mod tests {
             ("GET", "/v1?a=%2e", "g:1", Form::Origin, "g:1", "/v1?a=%2e"),
             ("GET", "http://g:1/v1", "other", Form::Absolute, "g:1", "/v1"),
             ("GET", "http://G", "other", Form::Absolute, "g", "/"),
+            ("GET", "http://G#a", "other", Form::Absolute, "g", "/"),
+            ("GET", "http://G?a", "other", Form::Absolute, "g", "/?a"),
             ("OPTIONS", "*", "g", Form::Asterisk, "g", "*"),
             ("CONNECT", "g:443", "g", Form::Authority, "g:443", "/"),
         ] {
             let target = read(&request(method, target, &[host])).unwrap();
             assert_eq!(target.form, form);
+            assert_eq!(target.origin_uri().to_string(), path);
             assert_eq!(target.authority.map(|a| a.to_string()).as_deref(), Some(authority));
-            assert_eq!(target.path, path);
         }
     }
 

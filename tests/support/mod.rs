@@ -11,8 +11,8 @@ pub mod origin;
 pub mod proxy;
 pub mod replicator;
 pub mod schema;
-pub mod talk;
 pub mod strict;
+pub mod talk;
 
 use tempfile::TempDir;
 
