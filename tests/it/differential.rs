@@ -60,7 +60,7 @@ struct Plan {
     /// Says `Connection: close` and ends.
     closes: bool,
     /// Interim responses before it.
-    interim: Vec<u16>,
+    interim: &'static [u16],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,8 @@ impl Plan {
             _ => shape,
         };
         let closes = matches!(shape, Shape::Close | Shape::Old) || random.one_in(6);
-        Self { shape, length: length(&mut random), closes, interim: Vec::new() }
+        let interim = *random.pick(&[&[][..], &[], &[], &[103], &[102, 103]]);
+        Self { shape, length: length(&mut random), closes, interim }
     }
 
     fn status(&self) -> u16 {
@@ -124,7 +125,11 @@ impl Plan {
     fn bytes(&self, id: Id, method: &str) -> Vec<u8> {
         let mut random = Random::new(key(id).rotate_left(9));
         let version = if self.shape == Shape::Old { "1.0" } else { "1.1" };
-        let mut head = format!("HTTP/{version} {} Whatever\r\nX-Id: {}\r\n", self.status(), written(id));
+        let mut head = String::new();
+        for status in self.interim {
+            write!(head, "HTTP/1.1 {status} In the Meantime\r\nX-Id: {}\r\n\r\n", written(id)).unwrap();
+        }
+        write!(head, "HTTP/{version} {} Whatever\r\nX-Id: {}\r\n", self.status(), written(id)).unwrap();
         match self.shape {
             Shape::Chunked => write!(head, "Transfer-Encoding: chunked\r\nTrailer: {TRAILER}\r\n").unwrap(),
             Shape::Length | Shape::Old => write!(head, "Content-Length: {}\r\n", self.length).unwrap(),
@@ -277,6 +282,11 @@ async fn serve(stream: TlsStream<TcpStream>, log: &Log, answer: &Answers) {
             log.wrong.lock().unwrap().push(format!("the origin: no id in {head:?}"));
             return;
         };
+        if head.one("Expect").ok().flatten() == Some("100-continue")
+            && write(&mut reader.stream, &[b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()]).await.is_err()
+        {
+            return;
+        }
         let mut body = Pattern::new(key(id));
         let end = reader.body(framing, |bytes| body.compare(bytes)).await;
         let (trailers, whole) = match end {
@@ -335,6 +345,8 @@ struct Asked {
     length: usize,
     trailer: bool,
     wants_trailers: bool,
+    /// Says `Expect: 100-continue`, and does not wait for it.
+    expects: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -432,6 +444,10 @@ fn good(random: &mut Random, id: Id, authority: &str) -> Item {
     if connection.starts_with("X-Gone") {
         fields.push("X-Gone: this hop alone".into());
     }
+    let expects = framing.is_some() && !old && random.one_in(4);
+    if expects {
+        fields.push("Expect: 100-continue".into());
+    }
     if wants_trailers {
         fields.push("TE: trailers".into());
     }
@@ -451,7 +467,7 @@ fn good(random: &mut Random, id: Id, authority: &str) -> Item {
         Some(_) => bytes.extend(Pattern::new(key(id)).bytes(length)),
         None => {}
     }
-    let asked = Asked { method, path, old, closes, framing, length, trailer, wants_trailers };
+    let asked = Asked { method, path, old, closes, framing, length, trailer, wants_trailers, expects };
     Item { kind: Kind::Good(asked), bytes, waits: false }
 }
 
@@ -688,12 +704,17 @@ async fn read_answer(reader: &mut Reader<OwnedReadHalf>, id: Id, asked: &Asked) 
         if head.status() >= 200 {
             break (head, framing);
         }
-        interim.push(head.status());
+        let own = head.one("X-Id").map_err(words)? == Some(&written(id));
+        if own {
+            interim.push(head.status());
+        } else if head.status() != 100 || !asked.expects {
+            return Err(format!("an interim response of another: {head:?}"));
+        }
     };
     let mut body = Pattern::new(key(id));
     let trailers = reader.body(framing, |bytes| body.compare(bytes)).await.map_err(words)?;
     let wrong = |what: &str| Err(format!("{what}: {plan:?} gave {head:?}, {body:?}, {trailers:?}, {interim:?}"));
-    if interim != plan.interim {
+    if interim != if asked.old { &[] } else { plan.interim } {
         return wrong("other interim responses");
     }
     if head.status() != plan.status() || head.one("X-Id").map_err(words)? != Some(&written(id)) {
@@ -714,7 +735,7 @@ async fn read_answer(reader: &mut Reader<OwnedReadHalf>, id: Id, asked: &Asked) 
     }
     let connection = head.one("Connection").map_err(words)?.unwrap_or_default().to_ascii_lowercase();
     if asked.old {
-        if framing == Framing::Chunked || !interim.is_empty() {
+        if framing == Framing::Chunked {
             return wrong("chunked to HTTP/1.0");
         }
         return Ok(!asked.closes && framing != Framing::Close && connection == "keep-alive");
@@ -764,6 +785,7 @@ fn compare(sequence: &Sequence, answered: usize, seen: &[Seen], authority: &str)
             && (fields("Content-Length").is_some() == matches!(asked.framing, Some(Framing::Length(_))))
             && (seen.body.right && seen.body.length == asked.length as u64)
             && seen.trailers == trailers
+            && fields("Expect") == asked.expects.then_some("100-continue")
             && connection
             && via;
         if !as_it_should_be {
