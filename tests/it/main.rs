@@ -24,6 +24,7 @@ mod life;
 mod limits;
 mod messages;
 mod redirects;
+mod relay_faults;
 mod reload;
 mod replicator33;
 mod report_only;

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod der;
+pub mod dns;
 pub mod gallery;
 pub mod glance15;
 pub mod hostile;
@@ -9,6 +10,7 @@ pub mod image_server;
 pub mod openssl;
 pub mod origin;
 pub mod proxy;
+pub mod relay;
 pub mod replicator;
 pub mod schema;
 pub mod strict;

@@ -150,6 +150,46 @@ impl Origin {
     }
 }
 
+/// What ends TLS with a certificate.
+pub fn acceptor(identity: &Identity) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// An origin that answers when it has read a head, and drops its connection with the body unread. Its kernel does
+/// not hold back what it sends, as it would without TCP_NODELAY until what went before is acknowledged; what it
+/// still held when the connection is dropped would be lost.
+pub async fn hasty(answer: Vec<Step>) -> SocketAddr {
+    let acceptor = acceptor(&GALLERY.identity(Case::Good).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tcp.set_nodelay(true).unwrap();
+            let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+            let mut head = Vec::new();
+            while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+                if !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+                    break;
+                }
+            }
+            for step in &answer {
+                let Step::Send(bytes) = step else { panic!("it only sends") };
+                if stream.write_all(bytes).await.is_err() || stream.flush().await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
 async fn serve(
     mut stream: TlsStream<TcpStream>,
     state: &State,
@@ -246,18 +286,6 @@ fn whole(buffer: &[u8]) -> Option<usize> {
     }
     let length: usize = field("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
     (buffer.len() >= head + length).then_some(head + length)
-}
-
-/// TLS with this certificate, nothing asked of the client.
-pub fn acceptor(identity: &Identity) -> TlsAcceptor {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(identity.chain.clone(), identity.key.clone_key())
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
 }
 
 /// What a client saw until its connection ended.

@@ -63,9 +63,19 @@ impl Proxy {
 
     /// The same with these variables.
     pub fn start_with<S: AsRef<str>>(flags: &[S], variables: &[(&str, &str)]) -> Self {
+        Self::start_command(Command::new(program()), flags, variables)
+    }
+
+    /// The same by a command that becomes the program which its last argument names.
+    pub fn start_under<S: AsRef<str>>(wrapper: &[String], flags: &[S]) -> Self {
+        let mut command = Command::new(&wrapper[0]);
+        command.args(&wrapper[1..]).arg(program());
+        Self::start_command(command, flags, &[])
+    }
+
+    fn start_command<S: AsRef<str>>(mut command: Command, flags: &[S], variables: &[(&str, &str)]) -> Self {
         let directory = super::dir();
         let audit = directory.path().join("audit.jsonl");
-        let mut command = Command::new(program());
         command.args(["run", "--threads", "1"]);
         // Tests count events, so repeats are not folded.
         let usual =
