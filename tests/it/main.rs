@@ -28,6 +28,7 @@ mod relay_faults;
 mod reload;
 mod replicator33;
 mod report_only;
+mod retries;
 mod taxonomy;
 mod tls_attacks;
 mod upgrade;
