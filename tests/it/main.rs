@@ -19,6 +19,7 @@ mod forward_listener;
 mod forwarding;
 mod glance15;
 mod hostile;
+mod images;
 mod interim;
 mod life;
 mod limits;
