@@ -23,6 +23,7 @@ mod images;
 mod interim;
 mod life;
 mod limits;
+mod loud_tools;
 mod messages;
 mod redirects;
 mod relay_faults;
