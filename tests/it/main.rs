@@ -31,6 +31,7 @@ mod reload;
 mod replicator33;
 mod report_only;
 mod retries;
+mod suites;
 mod taxonomy;
 mod tls_attacks;
 mod upgrade;
