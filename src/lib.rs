@@ -39,7 +39,7 @@
 //! | [`connect`] | every outbound socket; only verified ones leave | `message`, `route::upstream`, `tls` |
 //! | [`audit`] | what is remembered about refusals, and summed up | `clock`, `route::upstream`, `tls` |
 //! | [`proxy`] | the way of one request, and all its ends | `audit`, `clock`, `connect`, `message`, `route`, `tls` |
-//! | [`server`] | the doors inward: listeners and client connections | `message::authority`, `proxy` |
+//! | [`server`] | the doors inward: listeners and client connections | `message`, `proxy` |
 //! | [`config`] | what was said, made into what is true | `clock`, `tls`, and the settings of all other rooms above |
 //! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `proxy`, `server` |
 //! | [`reload`] | newer settings while it runs | `config`, `proxy` |

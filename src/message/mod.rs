@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod fields;
+pub mod framing;
 pub mod links;
 pub mod target;
 pub mod url;

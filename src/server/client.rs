@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use crate::{
-    message::target,
+    message::{
+        framing::{Ambiguous, Framing},
+        target,
+    },
     proxy::client::{ClientHandle, Phase},
 };
 
@@ -38,6 +41,9 @@ pub struct ClientStream {
     handle: ClientHandle,
     /// Bytes read by the parser of an outer protocol, to be read again.
     prefix: Bytes,
+    framing: Framing,
+    /// Framing that is not passed on; nothing is read behind it.
+    refused: Option<Ambiguous>,
     lingering: Option<Lingering>,
     /// hyper answers a head that it cannot read by itself, without asking and in its own words. What it
     /// writes while no answer is owed goes nowhere; ours goes out instead.
@@ -55,6 +61,8 @@ impl ClientStream {
             handle: ClientHandle::new(address, Rc::downgrade(&tcp)),
             tcp,
             prefix: Bytes::new(),
+            framing: Framing::default(),
+            refused: None,
             lingering: None,
             muted: false,
             unflushed: false,
@@ -105,6 +113,34 @@ impl ClientStream {
     /// hyper's part is over; what is written now is ours.
     pub fn unmute(mut self) -> Self {
         self.muted = false;
+        self
+    }
+
+    /// Reads from the socket what is framed in one way only.
+    fn poll_read_framed(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(refused) = self.refused {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refused)));
+        }
+        let before = buf.filled().len();
+        ready!(self.poll_read_socket(cx, buf))?;
+        if let Err(refused) = self.framing.watch(&buf.filled()[before..]) {
+            self.refused = Some(refused);
+            buf.set_filled(before + refused.at);
+            if refused.at == 0 {
+                return self.poll_read_framed(cx, buf);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Why a head is not read to its end.
+    pub fn refused_head(&self) -> Option<Ambiguous> {
+        self.refused.filter(|refused| refused.in_head)
+    }
+
+    /// HTTP is over: what comes is another protocol's.
+    pub fn unframed(mut self) -> Self {
+        self.framing = Framing::off();
         self
     }
 
@@ -184,7 +220,7 @@ impl AsyncRead for ClientStream {
         let this = self.get_mut();
         let before = buf.filled().len();
         if this.prefix.is_empty() {
-            ready!(this.poll_read_socket(cx, buf))?;
+            ready!(this.poll_read_framed(cx, buf))?;
         } else {
             let count = this.prefix.len().min(buf.remaining());
             buf.put_slice(&this.prefix[..count]);

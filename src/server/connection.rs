@@ -173,21 +173,23 @@ async fn serve_http(
                     client.answer_owed();
                     // What the client sends after the upstream's end is the upstream's all the same.
                     client.linger(false);
-                    tunnel.carry(stream, stop.wait_for(|stop| *stop >= Stop::Now)).await;
+                    tunnel.carry(stream.unframed(), stop.wait_for(|stop| *stop >= Stop::Now)).await;
                 }
             }
             None
         }
-        End::Closed(Err(error)) if error.is_parse() && client.phase().0 != Phase::Exchange => {
-            let failure = match error.is_parse_too_large() {
-                true => Failure::LargeHead(limits.head_bytes),
-                false => Failure::Head(error.to_string()),
-            };
-            let bytes = proxy.answer_head(&failure, &entry, &client);
-            say_and_close(connection.into_parts().io.into_inner(), bytes, limits).await;
-            None
-        }
         End::Closed(Err(error)) => {
+            let stream = connection.into_parts().io.into_inner();
+            let failure = match stream.refused_head() {
+                Some(refused) => Some(Failure::Head(refused.to_string())),
+                None if error.is_parse_too_large() => Some(Failure::LargeHead(limits.head_bytes)),
+                None => error.is_parse().then(|| Failure::Head(error.to_string())),
+            };
+            if let Some(failure) = failure.filter(|_| client.phase().0 != Phase::Exchange) {
+                let bytes = proxy.answer_head(&failure, &entry, &client);
+                say_and_close(stream, bytes, limits).await;
+                return None;
+            }
             // A broken body has been recorded by its exchange; the rest is the client's own affair.
             tracing::debug!(%error, client = %client.address(), listener = %entry.name, "a client connection ended");
             None

@@ -17,6 +17,7 @@ mod duties;
 mod faults;
 mod forward_listener;
 mod forwarding;
+mod framing;
 mod glance15;
 mod hostile;
 mod images;
