@@ -21,6 +21,7 @@ mod framing;
 mod glance15;
 mod hostile;
 mod images;
+mod http11probe;
 mod interim;
 mod life;
 mod limits;
