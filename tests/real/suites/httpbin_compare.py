@@ -113,7 +113,9 @@ class Answer:
         if method == "HEAD":
             # There is nothing to transfer.
             free |= {"transfer-encoding"}
-        fields = [field for field in response.getheaders() if field[0].lower() not in free]
+        # A link to the server leads to where it was asked: to itself, or to the proxy.
+        own = f"http://{connection.host}:{connection.port}/"
+        fields = [(name, value.replace(own, "own:")) for name, value in response.getheaders() if name.lower() not in free]
         self.fields = sorted(fields, key=lambda field: field[0].lower())
 
     @staticmethod
