@@ -9,33 +9,38 @@ use vouchsafe::message::fields;
 
 fuzz_target!(|input: &[u8]| {
     let before = read(input);
-    for answer in [false, true] {
+    for (answer, websocket) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut after = before.clone();
-        strip(&mut after, answer);
-        let nominated = nominations(&before);
-        let te = !answer && says(&before, "te", "trailers");
+        strip(&mut after, answer, websocket);
+        let nominated = members(&before, "connection");
         let stays = |name: &str| {
-            let ends_here = HOP_BY_HOP.contains(&name) || (nominated.iter().any(|n| n == name) && !KEPT.contains(&name));
-            !ends_here
+            let taken = nominated.iter().any(|member| member == name) && !KEPT.contains(&name);
+            !HOP_BY_HOP.contains(&name) && !taken
         };
+        let ours = ours(&before, answer, websocket);
+        let (own, rest): (Vec<_>, Vec<_>) = lines(&after).into_iter().partition(|(name, _)| HOP_BY_HOP.contains(&&**name));
         let expected: Vec<_> = lines(&before).into_iter().filter(|(name, _)| stays(name)).collect();
-        let own = |(name, _): &(String, Vec<u8>)| te && (name == "te" || name == "connection");
-        let (ours, kept): (Vec<_>, Vec<_>) = lines(&after).into_iter().partition(own);
-        assert_eq!(kept, expected);
-        if te {
-            for (name, value) in [("te", "trailers"), ("connection", "TE")] {
-                assert!(ours.iter().any(|line| line.0 == name && line.1 == value.as_bytes()), "{ours:?}");
-            }
-            // Of `TE` nothing else goes on, and no other option of `Connection`.
-            assert_eq!(ours.len(), 2, "{ours:?}");
-        }
+        assert_eq!(rest, expected);
+        assert_eq!(own.len(), ours.len(), "{own:?}");
+        assert!(ours.iter().all(|(name, value)| after.get(*name).is_some_and(|said| said == value)), "{own:?}");
         let mut again = after.clone();
-        strip(&mut again, answer);
+        strip(&mut again, answer, websocket);
         assert_eq!(lines(&again), lines(&after));
     }
     is_framed_as_said(&before);
     is_followed(&before);
 });
+
+/// What is said anew on the next hop: of `TE` and `Upgrade` one word each, and that they are for that hop.
+fn ours(before: &HeaderMap, answer: bool, websocket: bool) -> Vec<(&'static str, &'static str)> {
+    let trailers = !answer && members(before, "te").iter().any(|member| member == "trailers");
+    match (trailers, websocket) {
+        (false, false) => vec![],
+        (true, false) => vec![("te", "trailers"), ("connection", "TE")],
+        (false, true) => vec![("upgrade", "websocket"), ("connection", "Upgrade")],
+        (true, true) => vec![("te", "trailers"), ("upgrade", "websocket"), ("connection", "TE, Upgrade")],
+    }
+}
 
 /// RFC 9110 section 7.6.1, and what comes from older and newer tools.
 const HOP_BY_HOP: [&str; 8] = [
@@ -50,7 +55,7 @@ const HOP_BY_HOP: [&str; 8] = [
 ];
 
 /// What no nomination takes away.
-const KEPT: [&str; 18] = [
+const KEPT: [&str; 19] = [
     "authorization",
     "content-encoding",
     "content-length",
@@ -60,6 +65,7 @@ const KEPT: [&str; 18] = [
     "expect",
     "host",
     "location",
+    "max-forwards",
     "set-cookie",
     "trailer",
     "transfer-encoding",
@@ -85,10 +91,10 @@ fn read(input: &[u8]) -> HeaderMap {
     fields
 }
 
-fn strip(fields: &mut HeaderMap, answer: bool) {
+fn strip(fields: &mut HeaderMap, answer: bool, websocket: bool) {
     match answer {
-        true => fields::strip_response(fields),
-        false => fields::strip_request(fields),
+        true => fields::strip_response(fields, websocket),
+        false => fields::strip_request(fields, websocket),
     }
 }
 
@@ -101,14 +107,6 @@ fn members(fields: &HeaderMap, name: &str) -> Vec<String> {
     let values = fields.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let text = values.collect::<Vec<_>>().join(",").to_ascii_lowercase();
     text.split(',').map(|member| member.split(';').next().unwrap_or_default().trim().to_owned()).collect()
-}
-
-fn nominations(fields: &HeaderMap) -> Vec<String> {
-    members(fields, "connection")
-}
-
-fn says(fields: &HeaderMap, name: &str, wanted: &str) -> bool {
-    members(fields, name).iter().any(|member| member == wanted)
 }
 
 /// Another reading of where the body ends comes to the same.
