@@ -2,7 +2,11 @@
 
 use std::{rc::Rc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::EXPECT, request::Parts};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, EXPECT},
+    request::Parts,
+};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
@@ -62,6 +66,11 @@ impl Proxy {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let body = switch(way, link, access).await?;
             return Ok(Response::from_parts(head, body));
+        }
+        if !progress.done.get() {
+            // An early answer ends the connection, since the rest of the upload is read by nobody; a client that sends
+            // its next request all the same must know (RFC 9112 section 9.6).
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let access = std::mem::replace(access, Access::none());
         let lease = (link, chosen.clone());

@@ -230,6 +230,7 @@ async fn an_early_answer_reaches_a_client_that_still_sends() {
     let count = read.read(&mut bytes).await.unwrap();
     let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
     assert!(text.starts_with("HTTP/1.1 413 ") && text.ends_with("full"), "{text}");
+    assert!(text.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "the end comes unannounced: {text}");
     sending.abort();
 }
 
