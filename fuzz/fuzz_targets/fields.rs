@@ -18,7 +18,8 @@ fuzz_target!(|input: &[u8]| {
             !HOP_BY_HOP.contains(&name) && !taken
         };
         let ours = ours(&before, answer, websocket);
-        let (own, rest): (Vec<_>, Vec<_>) = lines(&after).into_iter().partition(|(name, _)| HOP_BY_HOP.contains(&&**name));
+        let (own, rest): (Vec<_>, Vec<_>) =
+            lines(&after).into_iter().partition(|(name, _)| HOP_BY_HOP.contains(&&**name));
         let expected: Vec<_> = lines(&before).into_iter().filter(|(name, _)| stays(name)).collect();
         assert_eq!(rest, expected);
         assert_eq!(own.len(), ours.len(), "{own:?}");
@@ -136,6 +137,9 @@ fn is_followed(before: &HeaderMap) {
     if before.get_all("host").iter().count() <= 1 {
         fields::set_host(&mut after, HeaderValue::from_static("h"));
         assert_eq!(after.get_all("host").iter().collect::<Vec<_>>(), ["h"]);
-        assert_eq!(after.iter().filter(|(name, _)| *name != "host").count(), before.len() + 1 - usize::from(before.contains_key("host")));
+        assert_eq!(
+            after.iter().filter(|(name, _)| *name != "host").count(),
+            before.len() + 1 - usize::from(before.contains_key("host"))
+        );
     }
 }
