@@ -140,7 +140,9 @@ impl<'a> Items<'a> {
             // Only double quotes are known to whoever skips the rest of the item.
             self.at = text.end + 1;
         }
-        Some(text)
+        // A quote inside would be read in another way by whoever looks for the end of the item.
+        let plain = rest.starts_with(['"', '\'']) || !self.value[text.clone()].contains('"');
+        plain.then_some(text)
     }
 
     fn rest(&self) -> &'a str {
@@ -225,6 +227,7 @@ mod tests {
             ("Keystone realm=x, Negotiate, uri='x'", &[]),
             ("Negotiate YWJj==, Keystone uri='x'", &["x"]),
             ("Keystone realm='uri=x'", &[]),
+            ("Keystone uri=https://a/?x=\" , y=\"", &[]),
             ("Keystone", &[]),
             ("Keystone uri", &[]),
             ("Keystone uri=", &[]),
