@@ -356,8 +356,6 @@ enum Kind {
     BrokenHead(&'static str),
     /// Its head may, but never a whole message.
     BrokenBody(&'static str),
-    /// One of [`MENDABLE`].
-    Mendable(&'static str),
 }
 
 struct Item {
@@ -477,6 +475,9 @@ const BROKEN_HEADS: &[(&str, &str)] = &[
     // Where the body ends.
     ("two lengths", "POST / HTTP/1.1|Host: @|$|Content-Length: 5|Content-Length: 6||12345"),
     ("a list of lengths", "POST / HTTP/1.1|Host: @|$|Content-Length: 5, 5||12345"),
+    ("length, then chunked", "POST / HTTP/1.1|Host: @|$|Content-Length: 5|Transfer-Encoding: chunked||0||"),
+    ("chunked, then length", "POST / HTTP/1.1|Host: @|$|Transfer-Encoding: chunked|Content-Length: 5||0||"),
+    ("one length twice", "POST / HTTP/1.1|Host: @|$|Content-Length: 3|Content-Length: 3|Connection: close||%3"),
     ("a length with a sign", "POST / HTTP/1.1|Host: @|$|Content-Length: +5||12345"),
     ("a length below 0", "POST / HTTP/1.1|Host: @|$|Content-Length: -5||12345"),
     ("a length in hex", "POST / HTTP/1.1|Host: @|$|Content-Length: 0x5||12345"),
@@ -558,14 +559,6 @@ const BROKEN_HEADS: &[(&str, &str)] = &[
     ("10000 fields", "GET / HTTP/1.1|Host: @|$|#10000||"),
 ];
 
-/// Requests that RFC 9112 section 6.3 lets a proxy mend, if it ends the connection behind them; to refuse them is
-/// better.
-const MENDABLE: &[(&str, &str)] = &[
-    ("length, then chunked", "POST / HTTP/1.1|Host: @|$|Content-Length: 5|Transfer-Encoding: chunked||0||"),
-    ("chunked, then length", "POST / HTTP/1.1|Host: @|$|Transfer-Encoding: chunked|Content-Length: 5||0||"),
-    ("one length twice", "POST / HTTP/1.1|Host: @|$|Content-Length: 3|Content-Length: 3|Connection: close||%3"),
-];
-
 /// Bodies that have no end that two readers agree on, behind a good head.
 const BROKEN_CHUNKS: &[(&str, &str)] = &[
     ("no hex", "xyz|"),
@@ -595,11 +588,10 @@ const BROKEN_CHUNKS: &[(&str, &str)] = &[
 fn broken(id: Id, authority: &str) -> Item {
     // Each in turn, so that a few hundred seeds have all of them.
     let heads = BROKEN_HEADS.iter().map(|(name, text)| (Kind::BrokenHead(name), (*text).to_owned()));
-    let mendable = MENDABLE.iter().map(|(name, text)| (Kind::Mendable(name), (*text).to_owned()));
     let bodies = BROKEN_CHUNKS.iter().map(|(name, body)| {
         (Kind::BrokenBody(name), format!("POST / HTTP/1.1|Host: @|$|Transfer-Encoding: chunked||{body}"))
     });
-    let all: Vec<_> = heads.chain(mendable).chain(bodies).collect();
+    let all: Vec<_> = heads.chain(bodies).collect();
     let (kind, text) = all[id.0 as usize % all.len()].clone();
     let mut text = text.replace('|', "\r\n").replace('$', &format!("X-Id: {}", written(id)));
     text =
@@ -615,7 +607,7 @@ fn broken(id: Id, authority: &str) -> Item {
 fn kind_name(kind: &Kind) -> &'static str {
     match kind {
         Kind::Good(_) => "good",
-        Kind::BrokenHead(name) | Kind::BrokenBody(name) | Kind::Mendable(name) => name,
+        Kind::BrokenHead(name) | Kind::BrokenBody(name) => name,
     }
 }
 
@@ -671,13 +663,12 @@ async fn read_answers(
             let name = kind_name(&item.kind);
             let (head, framing) = reader.response("POST").await.map_err(|e| format!("{n}, {name}: {e}"))?;
             let own = head.one("X-Id").is_ok_and(|id| id == Some(&written((sequence.seed, n))));
-            let mended = own && matches!(item.kind, Kind::Mendable(_));
-            if !mended && (own || ![400, 403].contains(&head.status())) {
+            if own || ![400, 403].contains(&head.status()) {
                 return Err(format!("{n}, {name}: answered with {head:?}"));
             }
             reader.body(framing, |_| {}).await.map_err(|e| format!("{n}, {name}: its answer: {e}"))?;
             reader.end().await.map_err(|e| format!("{n}, {name}: behind its answer: {e}"))?;
-            return Ok(n + usize::from(mended));
+            return Ok(n);
         };
         let open = read_answer(&mut reader, (sequence.seed, n), asked).await;
         let open = open.map_err(|e| format!("{n}, {asked:?}: {e}"))?;
@@ -769,7 +760,6 @@ fn compare(sequence: &Sequence, answered: usize, seen: &[Seen], authority: &str)
     for (seen, item) in whole.iter().zip(&sequence.items) {
         let asked = match &item.kind {
             Kind::Good(asked) => asked,
-            Kind::Mendable(_) => continue,
             _ => return Err(format!("a broken request at the origin: {seen:?}")),
         };
         let fields = |name: &str| seen.head.one(name).ok().flatten();
