@@ -86,8 +86,12 @@ fn chunks(mut bytes: &[u8]) -> Option<&[u8]> {
         bytes = &bytes[end + 2..];
         if size > 0 {
             let data = bytes.get(size..)?;
-            assert!(data.len() < 2 || data.starts_with(b"\r\n"));
-            bytes = data.get(2..)?;
+            // Where a line has not ended, it is not refused yet.
+            let Some(rest) = data.strip_prefix(b"\r\n") else {
+                assert!(!data.contains(&b'\n'));
+                return None;
+            };
+            bytes = rest;
             continue;
         }
         loop {
