@@ -11,16 +11,15 @@ use std::{
 };
 
 use certs_dev::Case;
-use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
-use super::{gallery::GALLERY, proxy::PATIENCE};
+use super::{gallery::GALLERY, origin::acceptor, proxy::PATIENCE};
 
 /// One side of a conversation.
 pub struct Talk<S> {
@@ -106,20 +105,12 @@ impl TalkingOrigin {
         T: Fn(usize, OriginTalk) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let identity = GALLERY.identity(Case::Good).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
-            .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
         tokio::spawn(async move {
-            let acceptor = TlsAcceptor::from(Arc::new(config));
+            let acceptor = acceptor(&GALLERY.identity(Case::Good).unwrap());
             while let Ok((tcp, _)) = listener.accept().await {
                 tcp.set_nodelay(true).unwrap();
                 let Ok(stream) = acceptor.accept(tcp).await else { continue };
