@@ -32,6 +32,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     runtime,
+    sync::Notify,
     task::{JoinSet, LocalSet, spawn_local},
     time::{sleep, timeout},
 };
@@ -211,6 +212,15 @@ async fn serve(stream: TlsStream<TcpStream>, world: &World) {
         let Some(plan) = Plan::read(&head.line[1]) else {
             return world.found(format!("an upstream: an unknown target: {head:?}"));
         };
+        if head.one("Upgrade").is_ok_and(|to| to == Some("websocket")) {
+            let _ = echo(reader).await;
+            return;
+        }
+        let expects = head.one("Expect").is_ok_and(|said| said.is_some());
+        if expects && plan.fault != Fault::Early && plan.key % 4 > 0 {
+            let _ = reader.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            let _ = reader.stream.flush().await;
+        }
         if plan.fault != Fault::Early {
             let mut body = Pattern::new(plan.key);
             match reader.body(framing, |bytes| body.compare(bytes)).await {
@@ -230,6 +240,22 @@ async fn serve(stream: TlsStream<TcpStream>, world: &World) {
     }
 }
 
+/// Says back all that comes, after HTTP.
+async fn echo(mut reader: Reader<TlsStream<TcpStream>>) -> std::io::Result<()> {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    reader.stream.write_all(switch.as_bytes()).await?;
+    let early = reader.rest().to_vec();
+    reader.stream.write_all(&early).await?;
+    let mut space = vec![0; 16 << 10];
+    loop {
+        reader.stream.flush().await?;
+        match reader.stream.read(&mut space).await? {
+            0 => return reader.stream.shutdown().await,
+            count => reader.stream.write_all(&space[..count]).await?,
+        }
+    }
+}
+
 /// Answers; gives whether the connection serves on.
 async fn answer(stream: &mut TlsStream<TcpStream>, plan: Plan, method: &str) -> std::io::Result<bool> {
     match plan.fault {
@@ -241,6 +267,9 @@ async fn answer(stream: &mut TlsStream<TcpStream>, plan: Plan, method: &str) -> 
             return Ok(false);
         }
         _ => {}
+    }
+    if plan.key.is_multiple_of(5) {
+        stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await?;
     }
     let mut head = format!("HTTP/1.1 {} Soaked\r\nX-Key: {:x}\r\n", plan.status(), plan.key);
     match plan.shape {
@@ -407,6 +436,9 @@ impl Client {
             if self.random.one_in(60) {
                 return self.broken_request(&mut reader, &mut write).await;
             }
+            if matches!(way, Way::Good { .. }) && self.random.one_in(40) {
+                return self.websocket(way, reader, write).await;
+            }
             let (exchange, words) = self.exchange(way, left == 0);
             let end = timeout(PATIENCE, exchange.run(&mut reader, &mut write, &mut self.random)).await;
             let seen = end.map_err(|_| format!("no end: {words}"))?;
@@ -472,6 +504,10 @@ impl Client {
             (false, true) => head.push_str(&format!("Content-Length: {}\r\n", plan.up)),
             (false, false) => {}
         }
+        let expects = up > 0 && !old && random.one_in(4);
+        if expects {
+            head.push_str("Expect: 100-continue\r\n");
+        }
         let keeps = !last && (!old || random.one_in(2));
         match (keeps, old) {
             (true, true) => head.push_str("Connection: keep-alive\r\n"),
@@ -480,7 +516,55 @@ impl Client {
         }
         head.push_str("\r\n");
         let words = format!("{way:?}, {manner:?}: {}", head.replace("\r\n", " | "));
-        (Exchange { plan, method, head, chunked, manner, keeps, old }, words)
+        (Exchange { plan, method, head, chunked, manner, keeps, old, agreed: expects.then(Notify::new) }, words)
+    }
+
+    /// Another protocol for the rest of the connection: what is sent comes back, also behind our own end.
+    async fn websocket(
+        &mut self,
+        way: Way,
+        mut reader: Reader<OwnedReadHalf>,
+        mut write: OwnedWriteHalf,
+    ) -> Result<(), String> {
+        let length = self.random.below(300 << 10);
+        let plan = Plan { key: self.random.any(), up: 0, down: length, shape: Shape::Length, fault: Fault::None };
+        let authority = &self.authority;
+        let target =
+            if way == (Way::Good { forward: true }) { format!("http://{authority}{plan}") } else { plan.to_string() };
+        let head =
+            format!("GET {target} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+        let words = |why: &dyn fmt::Display| format!("a websocket: {why}: {plan}");
+        write.write_all(head.as_bytes()).await.map_err(|e| words(&e))?;
+        let answer = timeout(PATIENCE, reader.response("GET")).await.map_err(|e| words(&e))?;
+        let (answer, _) = answer.map_err(|e| words(&e))?;
+        if answer.status() != 101 {
+            return Err(words(&format!("{answer:?}")));
+        }
+        let leaves = self.random.one_in(4);
+        let sent = if leaves { length / 2 } else { length };
+        let sending = async {
+            write_body(&mut write, plan.key, sent, false, None).await?;
+            if leaves { Ok(()) } else { write.shutdown().await }
+        };
+        let mut back = Pattern::new(plan.key);
+        back.compare(reader.rest());
+        let mut space = vec![0; 16 << 10];
+        let reading = async {
+            while back.length < sent as u64 || !leaves {
+                match reader.stream.read(&mut space).await? {
+                    0 => break,
+                    count => back.compare(&space[..count]),
+                }
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        let both = timeout(PATIENCE, async { tokio::try_join!(sending, reading) }).await;
+        both.map_err(|e| words(&e))?.map_err(|e| words(&e))?;
+        if !back.right || back.length != sent as u64 {
+            return Err(words(&format!("of {sent} bytes this came back: {back:?}")));
+        }
+        self.world.ended(if leaves { "a websocket, left by its client" } else { "a websocket, whole and right" });
+        Ok(())
     }
 
     async fn broken_request(
@@ -519,6 +603,8 @@ struct Exchange {
     manner: Manner,
     keeps: bool,
     old: bool,
+    /// Notified when the body is asked for, where the client waits for that.
+    agreed: Option<Notify>,
 }
 
 impl Exchange {
@@ -555,6 +641,9 @@ impl Exchange {
 
     async fn send(&self, write: &mut OwnedWriteHalf, slowly: &mut Random) -> std::io::Result<()> {
         write.write_all(self.head.as_bytes()).await?;
+        if let Some(agreed) = &self.agreed {
+            agreed.notified().await;
+        }
         let slowly = (self.manner == Manner::SlowWriter).then_some(slowly);
         write_body(write, self.plan.key, self.plan.up, self.chunked, slowly).await?;
         if self.chunked {
@@ -568,7 +657,15 @@ impl Exchange {
 
     async fn receive(&self, reader: &mut Reader<OwnedReadHalf>) -> Result<Seen, Broken> {
         reader.gulp = if self.manner == Manner::SlowReader { 4 << 10 } else { 64 << 10 };
-        let (head, framing) = reader.response(self.method).await?;
+        let (head, framing) = loop {
+            let (head, framing) = reader.response(self.method).await?;
+            match head.status() {
+                100..200 if self.old => return Err(Broken::Rule(format!("to an old client: {head:?}"))),
+                100 if self.agreed.is_some() => self.agreed.iter().for_each(Notify::notify_one),
+                103 => {}
+                _ => break (head, framing),
+            }
+        };
         let mut body = Pattern::new(self.plan.key);
         let mut pauses = if self.manner == Manner::SlowReader { 20 } else { 0 };
         // Between the parts of a body nobody may wait; so the slow reader waits before it.
