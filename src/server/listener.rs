@@ -2,6 +2,7 @@
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -20,6 +21,9 @@ use super::{
 
 /// Out of descriptors or memory, accepting waits this long before it tries again.
 const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Bytes that wait in the system for a client to read on, beside those that are on their way.
+const UNSENT: u32 = 128 << 10;
 
 /// So many clients of one worker wait for a place at a time, or hear that there is none; more are reset.
 const MOST_WAITING: usize = 64;
@@ -52,6 +56,9 @@ pub async fn accept(
         };
         // Small answers must not wait for the acknowledgement of the last one.
         let _ = tcp.set_nodelay(true);
+        // A client that reads slowly takes long to make room in all that the system would buffer for it, and would
+        // seem not to read at all.
+        let _ = SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT);
         let (entry, proxy, places, stop) = (entry.clone(), proxy.clone(), places.clone(), stop.clone());
         if let Some(place) = places.free() {
             connections.spawn_local(async move {
