@@ -208,8 +208,8 @@ struct Lingering {
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
-        if self.handle.is_reset() {
-            // Never a clean end for what is not whole.
+        if self.handle.is_reset() || self.handle.owes_answer() {
+            // Never a clean end for what is not whole, whatever ended it.
             let _ = SockRef::from(&*self.tcp).set_linger(Some(Duration::ZERO));
         }
     }

@@ -180,6 +180,11 @@ async fn serve_http(
         }
         End::Closed(Err(error)) => {
             let stream = connection.into_parts().io.into_inner();
+            if client.owes_answer() {
+                // What the client has not read of it is lost: nothing may look like its end, nor stand behind it.
+                client.reset();
+                return None;
+            }
             let failure = match stream.refused_head() {
                 Some(refused) => Some(Failure::Head(refused.to_string())),
                 None if error.is_parse_too_large() => Some(Failure::LargeHead(limits.head_bytes)),
