@@ -2,7 +2,7 @@
 //!
 //! A slot belongs to one worker thread and one whole [`Upstream`]; nothing here is shared or locked.
 
-use std::{cell::RefCell, error::Error, fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, convert::Infallible, error::Error, fmt, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,7 +12,10 @@ use hyper::{
     client::conn::http1::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use crate::route::upstream::Upstream;
 
@@ -37,6 +40,8 @@ pub struct Link<B> {
     wire: Rc<Wire>,
     interims: Arc<Interims>,
     switched: oneshot::Receiver<Switched>,
+    /// Tells the connection by its end that nobody has this any more.
+    _wanted: oneshot::Sender<Infallible>,
 }
 
 /// A connection on which HTTP is over, and what was read behind it.
@@ -63,11 +68,12 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Speaks HTTP/1.1 on a verified stream; runs until either side ends it.
+    /// Speaks HTTP/1.1 on a verified stream; runs until either side ends it. Once the link is dropped, an upload whose
+    /// answer came early may come to its end, as long as the upstream takes anything of it within `patience`.
     ///
     /// # Errors
     /// hyper's own; none is known for HTTP/1.
-    pub async fn open(stream: Verified, limits: ResponseLimits) -> Result<Self, hyper::Error> {
+    pub async fn open(stream: Verified, limits: ResponseLimits, patience: Duration) -> Result<Self, hyper::Error> {
         let (peer, wire) = (stream.peer(), stream.wire());
         let (sender, mut connection) = Builder::new()
             .preserve_header_case(true)
@@ -78,9 +84,20 @@ where
             .handshake(TokioIo::new(stream))
             .await?;
         let (switch, switched) = oneshot::channel();
+        let (wanted, unwanted) = oneshot::channel();
         let ends = wire.clone();
         tokio::task::spawn_local(async move {
-            match (&mut connection).await {
+            let end = tokio::select! {
+                end = &mut connection => end,
+                Err(_) = unwanted => match finished(&mut connection, &ends, patience).await {
+                    Some(end) => end,
+                    None => {
+                        ends.abort.set(true);
+                        return;
+                    }
+                },
+            };
+            match end {
                 // Not shut down, and yet over: it has switched protocols.
                 Ok(()) if !ends.shut.get() => {
                     let parts = connection.into_parts();
@@ -91,7 +108,7 @@ where
                 Err(error) => tracing::debug!(%error, "an upstream connection ended"),
             }
         });
-        Ok(Self { sender, peer, wire, interims: Arc::default(), switched })
+        Ok(Self { sender, peer, wire, interims: Arc::default(), switched, _wanted: wanted })
     }
 
     /// Sends a request; the response's body streams. What comes before the response is [`Self::interim`]'s.
@@ -144,6 +161,20 @@ impl<B> Link<B> {
     /// The connection itself, behind a response that switches protocols; None where it broke.
     pub async fn switched(self) -> Option<(Verified, Bytes)> {
         self.switched.await.ok()
+    }
+}
+
+/// The end of a connection that nobody waits for; None where nothing of what is still to be written was taken for so
+/// long.
+async fn finished<T>(connection: impl Future<Output = T>, wire: &Wire, patience: Duration) -> Option<T> {
+    let mut connection = pin!(connection);
+    loop {
+        let written = wire.written.get();
+        match timeout(patience, &mut connection).await {
+            Ok(end) => return Some(end),
+            Err(_) if wire.written.get() == written => return None,
+            Err(_) => {}
+        }
     }
 }
 

@@ -40,7 +40,9 @@ use super::error::ConnectError;
 pub struct Wire {
     /// Bytes read from the upstream since the connection stood.
     pub read: Cell<u64>,
-    /// To be reset, not closed, when it is dropped: what was sent is not whole.
+    /// Bytes that the upstream's kernel, or ours, took since the connection stood.
+    pub written: Cell<u64>,
+    /// To be reset, not closed, when it is dropped: what was sent is not whole. What is still written goes nowhere.
     pub abort: Cell<bool>,
     /// HTTP on it is over, in an orderly way.
     pub shut: Cell<bool>,
@@ -283,8 +285,17 @@ impl Verified {
                 self.wire.abort.set(true);
                 Poll::Ready(Ok(length))
             }
+            Poll::Ready(Ok(count)) => {
+                self.wire.written.set(self.wire.written.get() + count as u64);
+                end
+            }
             end => end,
         }
+    }
+
+    /// Whether what is written matters to nobody: an upstream that reads nothing must not hold up the end.
+    fn is_deaf(&self) -> bool {
+        self.deaf || self.wire.abort.get()
     }
 }
 
@@ -295,7 +306,7 @@ fn is_gone(error: &io::Error) -> bool {
 impl AsyncWrite for Verified {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.deaf {
+        if this.is_deaf() {
             return Poll::Ready(Ok(buf.len()));
         }
         let end = Pin::new(&mut this.stream).poll_write(cx, buf);
@@ -309,7 +320,7 @@ impl AsyncWrite for Verified {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let length = bufs.iter().map(|buf| buf.len()).sum();
-        if this.deaf {
+        if this.is_deaf() {
             return Poll::Ready(Ok(length));
         }
         let end = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
@@ -322,7 +333,7 @@ impl AsyncWrite for Verified {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.deaf {
+        if this.is_deaf() {
             return Poll::Ready(Ok(()));
         }
         let end = Pin::new(&mut this.stream).poll_flush(cx).map_ok(|()| 0);

@@ -336,11 +336,12 @@ impl Drop for Download {
     fn drop(&mut self) {
         self.client.answer_given();
         let uploaded = self.upload.done.get();
-        if let Some((link, slot)) = self.lease.take()
-            && self.whole
-            && uploaded
-        {
-            slot.put(link);
+        if let Some((link, slot)) = self.lease.take() {
+            match (self.whole, uploaded) {
+                (true, true) => slot.put(link),
+                (false, false) => link.wire().abort.set(true),
+                _ => {}
+            }
         }
         if !self.whole {
             self.access.interrupted();

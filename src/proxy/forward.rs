@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     connect::{
+        Wire,
         error::ConnectError,
         interim::Flood,
         pool::{Link, Slot, Unanswered},
@@ -115,12 +116,7 @@ impl Proxy {
             let read_before = link.wire().read.get();
             let failed = match wait(&mut link, request, progress, way).await {
                 Ok(answer) => return Ok(Sent { answer, link, reused, bypassed }),
-                Err(Ended::Timeout) => {
-                    if !progress.done.get() {
-                        link.wire().abort.set(true);
-                    }
-                    return Err(Failure::ResponseTimeout(settings.response));
-                }
+                Err(Ended::Timeout) => return Err(Failure::ResponseTimeout(settings.response)),
                 Err(Ended::Flood(flood)) => return Err(Failure::BadResponse(flood.to_string())),
                 Err(Ended::Unanswered(failed)) => failed,
             };
@@ -165,7 +161,8 @@ impl Proxy {
             let id = bypassed.insert(self.ids.next());
             self.record_handshake(&refused, slot, way, id);
         }
-        Link::open(stream, way.generation.settings.response_limits)
+        let settings = &way.generation.settings;
+        Link::open(stream, settings.response_limits, longest_patience(settings))
             .await
             .map_err(|error| Failure::UpstreamClosed(error.to_string()))
     }
@@ -230,6 +227,7 @@ async fn wait(
     let settings = &way.generation.settings;
     progress.moved.set(Instant::now());
     let mut agreed_by = progress.is_held().then(|| Instant::now() + AGREEMENT);
+    let mut abandoned = Abandoned(Some((link.wire().clone(), progress)));
     let answer = link.send(request);
     tokio::pin!(answer);
     loop {
@@ -247,7 +245,10 @@ async fn wait(
                     say_first(way, &interim::written(came, settings)).await;
                 }
             }
-            end = &mut answer => return end.map_err(|failed| Ended::Unanswered(Box::new(failed))),
+            end = &mut answer => {
+                abandoned.0 = None;
+                return end.map_err(|failed| Ended::Unanswered(Box::new(failed)));
+            }
             () = sleep_until(agreed_by.map_or(limit, |by| by.min(limit))) => {
                 if agreed_by.take_if(|by| by.elapsed() > Duration::ZERO).is_some() {
                     progress.release();
@@ -257,6 +258,19 @@ async fn wait(
                     return Err(Ended::Timeout);
                 }
             }
+        }
+    }
+}
+
+/// An upload that nobody waits for any more does not come to its end, whether or not the upstream reads it.
+struct Abandoned<'a>(Option<(Rc<Wire>, &'a Progress)>);
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if let Some((wire, progress)) = &self.0
+            && !progress.done.get()
+        {
+            wire.abort.set(true);
         }
     }
 }
@@ -294,8 +308,12 @@ enum Ended {
 fn patience(settings: &ProxySettings, progress: &Progress) -> Duration {
     match progress.done.get() {
         true => settings.response,
-        false => settings.response.max(settings.request_body + Duration::from_secs(1)),
+        false => longest_patience(settings),
     }
+}
+
+fn longest_patience(settings: &ProxySettings) -> Duration {
+    settings.response.max(settings.request_body + Duration::from_secs(1))
 }
 
 fn idempotent(method: &Method) -> bool {

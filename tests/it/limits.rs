@@ -2,14 +2,20 @@
 
 use std::process::Command;
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
 
 use crate::{
     forwarding::start,
     support::{
         origin::{Origin, exchange, read_response, send},
-        proxy::Proxy,
-        talk::Talk,
+        proxy::{PATIENCE, Proxy},
+        talk::{Talk, TalkingOrigin},
     },
 };
 
@@ -102,7 +108,7 @@ async fn a_crowd_at_one_listener_leaves_the_other_alone() {
     flags.extend(["--max-listener-connections", "1", "--connection-wait", "100ms"].map(str::to_owned));
     let proxy = Proxy::start(&flags);
     let mut holds = TcpStream::connect(proxy.addr(0)).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut holds, GET.as_bytes()).await.unwrap();
+    holds.write_all(GET.as_bytes()).await.unwrap();
     read_response(&mut holds).await;
     assert_eq!(exchange(proxy.addr(0), GET.as_bytes()).await.status(), 500);
     let url = format!(
@@ -178,5 +184,47 @@ async fn a_hundred_slow_ones_of_each_kind_starve_nobody() {
     ]) {
         client.say(rest).await;
         assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    }
+}
+
+/// Both ways of an upload that an upstream does not read: nobody waits for the answer any more, or it came early.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_reads_nothing_is_not_kept() {
+    const UPLOADS: usize = 10;
+    for early in [false, true] {
+        let (ends, mut end) = mpsc::unbounded_channel();
+        let origin = TalkingOrigin::start(move |_, mut talk| {
+            let ends = ends.clone();
+            async move {
+                talk.head().await;
+                if early {
+                    talk.say(OK).await;
+                }
+                let (tcp, _) = talk.stream.get_ref();
+                ends.send(timeout(PATIENCE, tcp.ready(Interest::ERROR)).await.is_ok()).unwrap();
+            }
+        })
+        .await;
+        let proxy = crate::interim::start(&origin, &["--request-body-timeout", "1s", "--response-timeout", "1s"]);
+        let mut clients = JoinSet::new();
+        for _ in 0..UPLOADS {
+            let mut client = Talk::with(proxy.addr(0)).await;
+            clients.spawn(async move {
+                client.say("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n").await;
+                // Nobody ever reads all of this; it ends when the connection does.
+                let (mut reads, mut writes) = client.stream.split();
+                let (mut answer, image) = (Vec::new(), vec![b'u'; 100_000_000]);
+                tokio::select! {
+                    _ = reads.read_to_end(&mut answer) => {}
+                    _ = writes.write_all(&image) => {}
+                }
+            });
+        }
+        for _ in 0..UPLOADS {
+            assert!(end.recv().await.unwrap(), "early: {early}: the upstream's connection stays open");
+        }
+        while let Some(end) = clients.join_next().await {
+            end.unwrap();
+        }
     }
 }
