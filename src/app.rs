@@ -27,7 +27,11 @@ use crate::{
     config::settings::{ListenerSettings, Settings},
     connect::Connector,
     proxy::{Entry, Generation, Proxy, Service},
-    server::{Stop, listener::accept, places::Places},
+    server::{
+        Stop,
+        listener::accept,
+        places::{Places, SEATS},
+    },
 };
 
 /// A proxy whose listeners are bound.
@@ -344,8 +348,8 @@ fn raise_open_files() -> usize {
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Open files beside those for clients and upstreams: listeners, logs, event loops, the resolver.
-const OTHER_FILES: usize = 64;
+/// Open files beside those for clients and upstreams: clients that wait, listeners, logs, event loops, the resolver.
+const OTHER_FILES: usize = SEATS + 64;
 
 /// The default, where the open files do not set another.
 const MOST_CONNECTIONS: usize = 10_000;

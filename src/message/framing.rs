@@ -111,6 +111,11 @@ impl Framing {
         Ok(())
     }
 
+    /// Whether a head has begun and is not over.
+    pub fn is_in_head(&self) -> bool {
+        matches!(self.state, State::Head) && (self.head.begun || !self.line.is_empty())
+    }
+
     fn skip(&mut self, rest: &[u8], left: u64, again: fn(u64) -> State, then: State) -> usize {
         let count = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         self.state = match left - count as u64 {

@@ -50,6 +50,10 @@ struct State {
     bare: Cell<bool>,
     /// An answer was handed to hyper and is not all on the wire yet.
     owed: Cell<bool>,
+    /// Of what was read, the last is the beginning of a head.
+    partial: Cell<bool>,
+    /// It closes.
+    ending: Cell<bool>,
     /// hyper has an answer whose body may give more.
     answering: Cell<bool>,
     /// Who waits for the wire to be free of answers.
@@ -75,6 +79,8 @@ impl ClientHandle {
             after: RefCell::new(None),
             bare: Cell::new(false),
             owed: Cell::new(false),
+            partial: Cell::new(false),
+            ending: Cell::new(false),
             answering: Cell::new(false),
             waits: RefCell::new(None),
             blocked: Cell::new(None),
@@ -130,6 +136,21 @@ impl ClientHandle {
     /// The first bytes of a request came.
     pub fn head_begins(&self) {
         self.enter(Phase::Head);
+    }
+
+    /// Whether what was read last is the beginning of a head.
+    pub fn begins_head(&self, begins: bool) {
+        self.0.partial.set(begins);
+    }
+
+    /// It closes, which has limits of its own.
+    pub fn ends(&self) {
+        self.0.ending.set(true);
+    }
+
+    /// Whether it closes.
+    pub fn is_ending(&self) -> bool {
+        self.0.ending.get()
     }
 
     /// A request was read. Its exchange lasts until the last clone of what comes back is dropped.
@@ -233,6 +254,8 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.enter(Phase::Idle);
+        // The next head may have begun behind this request.
+        let partial = self.0.0.partial.get();
+        self.0.enter(if partial { Phase::Head } else { Phase::Idle });
     }
 }

@@ -48,14 +48,17 @@ pub struct ClientStream {
     /// hyper answers a head that it cannot read by itself, without asking and in its own words. What it
     /// writes while no answer is owed goes nowhere; ours goes out instead.
     muted: bool,
+    beyond_http: bool,
     /// hyper may have more to write: it flushes when it has not.
     unflushed: bool,
     shut: bool,
 }
 
 impl ClientStream {
-    /// Takes an accepted socket.
+    /// Takes an accepted socket. From now on its end is a RST, also where the process is killed; only an orderly one
+    /// is not.
     pub fn new(tcp: TcpStream, address: SocketAddr) -> Self {
+        let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
         let tcp = Rc::new(tcp);
         Self {
             handle: ClientHandle::new(address, Rc::downgrade(&tcp)),
@@ -65,6 +68,7 @@ impl ClientStream {
             refused: None,
             lingering: None,
             muted: false,
+            beyond_http: false,
             unflushed: false,
             shut: false,
         }
@@ -123,7 +127,9 @@ impl ClientStream {
         }
         let before = buf.filled().len();
         ready!(self.poll_read_socket(cx, buf))?;
-        if let Err(refused) = self.framing.watch(&buf.filled()[before..]) {
+        let watched = self.framing.watch(&buf.filled()[before..]);
+        self.handle.begins_head(self.framing.is_in_head());
+        if let Err(refused) = watched {
             self.refused = Some(refused);
             buf.set_filled(before + refused.at);
             if refused.at == 0 {
@@ -138,9 +144,10 @@ impl ClientStream {
         self.refused.filter(|refused| refused.in_head)
     }
 
-    /// HTTP is over: what comes is another protocol's.
-    pub fn unframed(mut self) -> Self {
+    /// HTTP is over: what passes is another protocol's.
+    pub fn beyond_http(mut self) -> Self {
         self.framing = Framing::off();
+        self.beyond_http = true;
         self
     }
 
@@ -158,7 +165,7 @@ impl ClientStream {
     /// Whether a write is hyper's own: its answer to a head that it cannot read, after which there is nothing more
     /// to be heard from it; or its `100 Continue`, which is the upstream's to say.
     fn is_hypers_own(&mut self) -> bool {
-        let own = !self.handle.owes_answer();
+        let own = !self.handle.owes_answer() && !self.beyond_http;
         self.muted |= own && self.handle.phase().0 != Phase::Exchange;
         self.muted || own
     }
@@ -208,9 +215,9 @@ struct Lingering {
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
-        if self.handle.is_reset() || self.handle.owes_answer() {
-            // Never a clean end for what is not whole, whatever ended it.
-            let _ = SockRef::from(&*self.tcp).set_linger(Some(Duration::ZERO));
+        // Never a clean end for what is not whole, whatever ended it.
+        if !self.handle.is_reset() && !self.handle.owes_answer() {
+            let _ = SockRef::from(&*self.tcp).set_linger(None);
         }
     }
 }
@@ -277,6 +284,7 @@ impl AsyncWrite for ClientStream {
             this.shut = true;
             return Poll::Ready(Ok(()));
         }
+        this.handle.ends();
         if this.lingering.is_none() {
             // A client that is gone needs no goodbye.
             let _ = SockRef::from(&*this.tcp).shutdown(Shutdown::Write);

@@ -170,10 +170,9 @@ async fn serve_http(
                     return inside(stream, parts.read_buf, entry, proxy, limits, &mut stop).await;
                 }
                 Some(After::Tunnel(tunnel)) => {
-                    client.answer_owed();
                     // What the client sends after the upstream's end is the upstream's all the same.
                     client.linger(false);
-                    tunnel.carry(stream.unframed(), stop.wait_for(|stop| *stop >= Stop::Now)).await;
+                    tunnel.carry(stream.beyond_http(), stop.wait_for(|stop| *stop >= Stop::Now)).await;
                 }
             }
             None
@@ -226,6 +225,7 @@ fn deadline(client: &ClientHandle, limits: &ClientLimits) -> Option<(Instant, En
         return Some((since + limits.stall, End::Stalled));
     }
     match client.phase() {
+        _ if client.is_ending() => None,
         (Phase::Exchange, _) => None,
         (phase @ (Phase::Head | Phase::New), since) => Some((since + limits.head, End::TimedOut(phase))),
         (Phase::Idle, since) => Some((since + limits.keep_alive, End::TimedOut(Phase::Idle))),
@@ -243,7 +243,10 @@ async fn say_and_close(stream: ClientStream, bytes: Option<Vec<u8>>, limits: Cli
     client.answer_owed();
     client.linger(true);
     // Whether the client still reads is its own affair.
-    let _ = timeout(limits.head, stream.write_all(&bytes)).await;
+    if let Ok(Ok(())) = timeout(limits.head, stream.write_all(&bytes)).await {
+        client.answer_given();
+        client.flushed();
+    }
     let _ = timeout(limits.head, stream.shutdown()).await;
 }
 

@@ -1,14 +1,9 @@
 //! Accepts connections, in every worker from the same socket.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{io, rc::Rc, time::Duration};
 
 use socket2::SockRef;
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{io::Interest, net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 
 use crate::proxy::{Entry, Proxy};
 
@@ -25,9 +20,6 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 /// Bytes that wait in the system for a client to read on, beside those that are on their way.
 const UNSENT: u32 = 128 << 10;
 
-/// So many clients of one worker wait for a place at a time, or hear that there is none; more are reset.
-const MOST_WAITING: usize = 64;
-
 /// Accepts and serves until it is to stop; then waits for what runs.
 pub async fn accept(
     listener: TcpListener,
@@ -38,7 +30,7 @@ pub async fn accept(
     mut stop: watch::Receiver<Stop>,
 ) {
     let mut connections = JoinSet::new();
-    let waiting = Arc::new(Semaphore::new(MOST_WAITING));
+    let mut fails = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -49,11 +41,16 @@ pub async fn accept(
             Ok(accepted) => accepted,
             Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
-                tracing::error!(%error, listener = %entry.name, "cannot accept a connection; trying again");
+                if !std::mem::replace(&mut fails, true) {
+                    tracing::error!(%error, listener = %entry.name, "cannot accept a connection; trying again");
+                }
                 sleep(BACK_OFF).await;
                 continue;
             }
         };
+        if std::mem::take(&mut fails) {
+            tracing::info!(listener = %entry.name, "connections are accepted again");
+        }
         // Small answers must not wait for the acknowledgement of the last one.
         let _ = tcp.set_nodelay(true);
         // A client that reads slowly takes long to make room in all that the system would buffer for it, and would
@@ -65,11 +62,13 @@ pub async fn accept(
                 serve(ClientStream::new(tcp, address), entry, proxy, limits, stop).await;
                 drop(place);
             });
-        } else if let Ok(seat) = waiting.clone().try_acquire_owned() {
+        } else if let Some(seat) = places.seat() {
             connections.spawn_local(async move {
                 let mut ends = stop.clone();
                 let place = tokio::select! {
                     place = places.wait() => place,
+                    // It has gone away.
+                    _ = tcp.ready(Interest::ERROR) => return,
                     _ = ends.wait_for(|stop| *stop >= Stop::Drain) => None,
                 };
                 let stream = ClientStream::new(tcp, address);

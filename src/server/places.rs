@@ -23,8 +23,12 @@ pub struct PlaceLimits {
 pub struct Places {
     all: Arc<Semaphore>,
     own: Option<Arc<Semaphore>>,
+    seats: Arc<Semaphore>,
     wait: Duration,
 }
+
+/// So many clients wait for a place at a time, or hear that there is none.
+pub const SEATS: usize = 64;
 
 /// A place that is taken, until it is dropped.
 #[derive(Debug)]
@@ -37,8 +41,9 @@ impl Places {
     /// The places of each of so many listeners.
     pub fn of(listeners: usize, all: usize, limits: PlaceLimits) -> Vec<Self> {
         let places = |most: usize| Arc::new(Semaphore::new(most));
-        let all = places(all);
-        let one = || Self { all: all.clone(), own: limits.listener.map(places), wait: limits.wait };
+        let (all, seats) = (places(all), places(SEATS));
+        let one =
+            || Self { all: all.clone(), own: limits.listener.map(places), seats: seats.clone(), wait: limits.wait };
         std::iter::repeat_with(one).take(listeners).collect()
     }
 
@@ -47,6 +52,11 @@ impl Places {
         let own = self.own.clone().map(Semaphore::try_acquire_owned).transpose().ok()?;
         let all = self.all.clone().try_acquire_owned().ok()?;
         Some(Place { _all: all, _own: own })
+    }
+
+    /// Where to wait for a place, if that is not taken, too.
+    pub fn seat(&self) -> Option<OwnedSemaphorePermit> {
+        self.seats.clone().try_acquire_owned().ok()
     }
 
     /// A place, as soon as one is free; None after a while without.

@@ -2,7 +2,10 @@
 
 use std::process::{Command, Output};
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     forwarding::start,
@@ -53,6 +56,24 @@ async fn sigterm_finishes_what_runs_and_takes_nothing_new() {
     let mut proxy = proxy;
     assert_eq!(proxy.wait().code(), Some(0));
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_a_kill_cuts_does_not_look_whole() {
+    for head in ["Content-Length: 100\r\n", ""] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\nhalf");
+        let origin = Origin::start(move |_, _| vec![send(&answer), Step::Stall]).await;
+        let mut proxy = start(&origin, &[]);
+        let mut client = TcpStream::connect(proxy.addr(0)).await.unwrap();
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut begun = Vec::new();
+        while !begun.ends_with(b"half") {
+            assert!(client.read_buf(&mut begun).await.unwrap() > 0);
+        }
+        proxy.signal("KILL");
+        assert!(read_to_end(&mut client).await.reset, "{head:?}");
+        proxy.wait();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

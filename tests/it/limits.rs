@@ -121,7 +121,8 @@ async fn a_crowd_at_one_listener_leaves_the_other_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn running_out_of_descriptors_is_survived() {
     let origin = Origin::start(|_, _| vec![send(OK)]).await;
-    let proxy = start(&origin, &[]);
+    // Nor does it open files that it looks at.
+    let proxy = start(&origin, &["--reload-interval", "1h"]);
     let limit = |files: &str| {
         let set =
             Command::new("prlimit").args(["--pid", &proxy.pid().to_string(), &format!("--nofile={files}:")]).status();
@@ -227,4 +228,41 @@ async fn an_upstream_that_reads_nothing_is_not_kept() {
             end.unwrap();
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_began_behind_a_request_has_no_more_time_than_others() {
+    let origin = Origin::start(|_, _| vec![send(OK)]).await;
+    let proxy = start(&origin, &["--head-timeout", "200ms", "--answer", "standard"]);
+    let mut client = Talk::with(proxy.addr(0)).await;
+    client.say(format!("{GET}GET /next HT")).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(client.take(2).await, "ok");
+    let (text, clean) = client.rest().await;
+    assert!(text.starts_with("HTTP/1.1 408 ") && clean, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_went_away_while_it_waited_holds_no_seat() {
+    let origin = Origin::start(|_, _| vec![send(OK)]).await;
+    let proxy = start(&origin, &["--max-connections", "1", "--connection-wait", "1h"]);
+    let mut served = Talk::with(proxy.addr(0)).await;
+    served.say(GET).await;
+    served.head().await;
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
+    let before = open();
+    for _ in 0..200 {
+        let waits = Talk::with(proxy.addr(0)).await;
+        waits.reset();
+    }
+    let gone = async {
+        while open() > before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("they are let go");
+    let mut waits = Talk::with(proxy.addr(0)).await;
+    waits.say(GET).await;
+    drop(served);
+    assert!(waits.head().await.starts_with("HTTP/1.1 200 "));
 }
