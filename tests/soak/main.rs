@@ -482,7 +482,8 @@ impl Client {
             (_, shape) => shape,
         };
         let up = if uploads || fault == Fault::Early { size(random) } else { 0 };
-        let down = if uploads { random.below(1000) } else { 2 + size(random) };
+        // A body of nothing cannot be cut.
+        let down = 2 + if uploads { random.below(1000) } else { size(random) };
         let plan = Plan { key: random.any(), up, down, shape, fault };
         let old = random.one_in(6);
         let manner = match random.below(20) {
