@@ -1,6 +1,9 @@
 //! Interim responses (RFC 9110 section 15.2): passed on as they come, written by us since hyper's server cannot.
 
-use http::{HeaderName, StatusCode};
+use http::{
+    HeaderName, StatusCode,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
 
 use crate::{connect::interim::Interim, message::fields};
 
@@ -13,6 +16,8 @@ pub(super) const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) fn written(interim: Interim, settings: &ProxySettings) -> Vec<u8> {
     let Interim { status, version, mut fields } = interim;
     fields::strip_response(&mut fields, false);
+    // It has no body, and whoever is told of one waits for it (RFC 9110 section 8.6, RFC 9112 section 6.1).
+    fields::remove(&mut fields, |name| *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING);
     if status != StatusCode::CONTINUE {
         // A bare 100 says nothing that somebody would trace.
         fields::append_via(&mut fields, version, &settings.pseudonym);

@@ -57,6 +57,26 @@ async fn interim_responses_pass_as_they_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn none_says_that_it_has_a_body() {
+    let origin = TalkingOrigin::start(|_, mut talk| async move {
+        talk.head().await;
+        talk.say("HTTP/1.1 103 Early Hints\r\nContent-Length: 38\r\nX-A: b\r\n\r\n").await;
+        talk.say("HTTP/1.1 102 Processing\r\nTransfer-Encoding: chunked\r\nX-A: c\r\n\r\n").await;
+        talk.say(OK).await;
+        talk.head().await;
+    })
+    .await;
+    let proxy = start(&origin, &[]);
+    let mut client = Talk::with(proxy.addr(0)).await;
+    client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    for expected in ["HTTP/1.1 103 Early Hints\r\nX-A: b\r\nVia: ", "HTTP/1.1 102 Processing\r\nX-A: c\r\nVia: "] {
+        let head = client.head().await;
+        assert!(head.starts_with(expected), "{head}");
+    }
+    assert!(client.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn none_goes_to_a_client_that_does_not_know_them() {
     let origin = TalkingOrigin::start(|_, mut talk| async move {
         let head = talk.head().await;
