@@ -65,6 +65,8 @@ pub struct Progress {
     pub broken: Cell<Option<Broken>>,
     /// When something moved last.
     pub moved: Cell<Instant>,
+    /// Whether its client was told to go on in an upstream's place, which may still say so itself.
+    pub said_for_it: Cell<bool>,
     empty: bool,
     held: RefCell<Hold>,
     /// What nobody took anything of, to be sent again.
@@ -150,6 +152,7 @@ impl Upload {
             done: Cell::new(inner.is_none()),
             broken: Cell::new(None),
             moved: Cell::new(Instant::now()),
+            said_for_it: Cell::new(false),
             empty: inner.is_none(),
             held: RefCell::new(held),
             unspent: RefCell::new(None),

@@ -241,7 +241,9 @@ async fn wait(
                     agreed_by = None;
                 }
                 progress.moved.set(Instant::now());
-                if way.takes_interims() {
+                // The word that was said in its place is not said again when it comes late.
+                let said = came.status == StatusCode::CONTINUE && progress.said_for_it.take();
+                if way.takes_interims() && !said {
                     say_first(way, &interim::written(came, settings)).await;
                 }
             }
@@ -253,6 +255,7 @@ async fn wait(
                 if agreed_by.take_if(|by| by.elapsed() > Duration::ZERO).is_some() {
                     progress.release();
                     progress.moved.set(Instant::now());
+                    progress.said_for_it.set(true);
                     say_first(way, interim::GO_ON).await;
                 } else if progress.moved.get().elapsed() >= patience(settings, progress) {
                     return Err(Ended::Timeout);

@@ -213,6 +213,25 @@ async fn an_upstream_that_never_says_so_gets_the_body_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_comes_late_is_not_said_twice() {
+    let origin = TalkingOrigin::start(|_, mut talk| async move {
+        talk.head().await;
+        // The body comes because the proxy has said the word.
+        assert_eq!(talk.take(4).await, "body");
+        talk.say(format!("{CONTINUE}HTTP/1.1 102 Processing\r\n\r\n{OK}")).await;
+        talk.head().await;
+    })
+    .await;
+    let proxy = start(&origin, &[]);
+    let mut client = Talk::with(proxy.addr(0)).await;
+    client.say(PUT).await;
+    assert_eq!(client.head().await, CONTINUE);
+    client.say("body").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 102 Processing\r\n"));
+    assert!(client.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_waited_is_sent_again_where_a_kept_connection_was_dead() {
     let bodies = Arc::new(AtomicUsize::new(0));
     let counted = bodies.clone();
