@@ -128,22 +128,29 @@ enum Why {
     Zone,
 }
 
-impl fmt::Display for AuthorityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self.why {
+impl AuthorityError {
+    /// What is wrong, without the text: that of a message may hold a part of a password or of a query.
+    pub fn why(&self) -> &'static str {
+        match self.why {
             Why::Bracket => "not an IPv6 address in brackets",
             Why::Character => "a character that no host name has",
             Why::Empty => "the host is missing",
             Why::Label => "not a DNS name (labels of 1 to 63 letters, digits, `-`, `_`; 253 in all)",
             Why::Numeric => "neither a name nor an address in the form 192.0.2.1",
             Why::Port => "the port is not within 1-65535",
-            // The text may hold a password: it is not repeated.
-            Why::Userinfo => {
-                return f.write_str("a user name or password before `@` is not accepted here");
-            }
+            Why::Userinfo => "a user name or password before `@` is not accepted here",
             Why::Zone => "an IPv6 zone has no place here; name the host, and say where to connect",
-        };
-        write!(f, "`{}`: {why}", self.text)
+        }
+    }
+}
+
+impl fmt::Display for AuthorityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.why {
+            // The text holds a password: it is not repeated.
+            Why::Userinfo => f.write_str(self.why()),
+            _ => write!(f, "`{}`: {}", self.text, self.why()),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::support::{
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-async fn start(allow: &[&str], more: &[&str]) -> (Origin, Proxy) {
+pub async fn start(allow: &[&str], more: &[&str]) -> (Origin, Proxy) {
     let origin = Origin::start(|_, _| vec![send(OK)]).await;
     let name = format!("good.gallery.test:{}", origin.address.port());
     let mut flags = vec!["--ca-bundle".to_owned(), gallery::bundle(certs_dev::Bundle::Root)];
@@ -125,10 +125,14 @@ async fn tls_inside_connect_is_refused_in_words_the_client_reads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_in_a_target_is_refused_and_not_repeated() {
     let (_, proxy) = start(&["*"], &[]).await;
-    let seen = exchange(proxy.addr(0), b"GET http://user:hunter2@a.example/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert_eq!(seen.status(), 400);
-    let event = proxy.wait_for_log("the failure", |event| event["event"] == "request-failed");
-    assert!(!format!("{}{event}{}", seen.text(), proxy.raw_log()).contains("hunter2"));
+    for (target, path) in [("user:hunter2@a.example/", "/"), ("user:hunter2/b@a.example/", "/b@a.example/")] {
+        let request = format!("GET http://{target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let seen = exchange(proxy.addr(0), request.as_bytes()).await;
+        assert_eq!(seen.status(), 400);
+        let event =
+            proxy.wait_for_log("the failure", |event| event["event"] == "request-failed" && event["path"] == path);
+        assert!(!format!("{}{event}{}", seen.text(), proxy.raw_log()).contains("hunter2"), "{target}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
