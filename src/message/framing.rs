@@ -8,7 +8,8 @@
 //!   without a zero before them: some read octal numbers;
 //! - both under their other names: gateways to CGI and WSGI take `Content_Length` for `Content-Length`;
 //! - a chunk's size with anything but well-formed extensions behind it, spaces included; and, within a chunked body,
-//!   a line that ends with a lone LF.
+//!   a line that ends with a lone LF;
+//! - a CONNECT with a body: what one takes for that, another takes for what goes through the tunnel.
 //!
 //! The rest is left to hyper, and to [`super::fields`] what may stand in Transfer-Encoding.
 
@@ -44,6 +45,7 @@ enum State {
 #[derive(Debug, Default)]
 struct Head {
     begun: bool,
+    connect: bool,
     length: Option<u64>,
     coding: Option<Coding>,
 }
@@ -154,6 +156,7 @@ impl Framing {
 impl Head {
     fn line(&mut self, line: &[u8]) -> Result<(), &'static str> {
         if !std::mem::replace(&mut self.begun, true) {
+            self.connect = line.starts_with(b"CONNECT ");
             return Ok(());
         }
         let colon = memchr(b':', line).unwrap_or(line.len());
@@ -180,6 +183,8 @@ impl Head {
         match (self.length, self.coding) {
             (Some(_), Some(_)) => Err("it has both Content-Length and Transfer-Encoding"),
             (None | Some(0), None) => Ok(State::Head),
+            // RFC 9110 section 9.3.6.
+            _ if self.connect => Err("CONNECT has no body"),
             (Some(length), None) => Ok(State::Length(length)),
             (None, Some(Coding::Chunked)) => Ok(State::Size),
             (None, Some(Coding::Other)) => Ok(State::Off),
@@ -289,6 +294,18 @@ mod tests {
             "transfer_encoding: chunked",
         ] {
             assert!(refused(&format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n")).is_some(), "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_is_behind_connect_is_no_body() {
+        const CONNECT: &str = "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n";
+        for fields in ["", "Content-Length: 0\r\n"] {
+            let text = format!("{CONNECT}{fields}\r\n{NEXT}");
+            assert_eq!(refused(&text), Some("its Content-Length is not a plain number"), "{fields}");
+        }
+        for fields in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+            assert_eq!(refused(&format!("{CONNECT}{fields}\r\n\r\n")), Some("CONNECT has no body"), "{fields}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! it on the connection is not lost.
 
 use crate::{
+    forward_listener,
     forwarding::start,
     support::origin::{Origin, Step, exchange, send},
 };
@@ -34,4 +35,17 @@ async fn a_body_of_odd_chunks_is_broken_off_at_the_upstream_and_refused_to_the_c
     let good = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5;a=\"b\"\r\nhello\r\n0\r\n\r\n";
     assert_eq!(exchange(proxy.addr(0), good.as_bytes()).await.status(), 200);
     assert_eq!(origin.requests().len(), 1, "{:?}", origin.requests());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_with_a_body_opens_no_tunnel() {
+    let (origin, proxy) = forward_listener::start(&["*"], &[]).await;
+    let inside = "GET / HTTP/1.1\r\nHost: a.example:80\r\n\r\n";
+    for fields in [format!("Content-Length: {}", inside.len()), "Transfer-Encoding: chunked".into()] {
+        let request = format!("CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n{fields}\r\n\r\n{inside}");
+        let seen = exchange(proxy.addr(0), request.as_bytes()).await;
+        assert!(seen.text().starts_with("HTTP/1.1 400 "), "{fields}: {}", seen.text());
+        assert!(seen.text().contains("CONNECT has no body"), "{fields}: {}", seen.text());
+    }
+    assert_eq!(origin.connections(), 0);
 }
