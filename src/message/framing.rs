@@ -17,6 +17,10 @@ use std::fmt;
 
 use memchr::memchr;
 
+/// Bytes of the line with a chunk's size. hyper has limits of its own for every other line, and for extensions, but
+/// takes zeros before a size without end.
+const LONGEST_SIZE: usize = 16 * 1024;
+
 /// Where a client's bytes stand.
 #[derive(Debug, Default)]
 pub struct Framing {
@@ -93,11 +97,17 @@ impl Framing {
                 State::Length(left) => self.skip(rest, left, State::Length, State::Head),
                 State::Data(left) => self.skip(rest, left, State::Data, State::DataEnd),
                 State::Head | State::DataEnd | State::Size | State::Trailers => {
-                    let Some(end) = memchr(b'\n', rest) else {
+                    let end = memchr(b'\n', rest);
+                    let in_head = matches!(self.state, State::Head);
+                    let length = self.line.len() + end.unwrap_or(rest.len());
+                    if matches!(self.state, State::Size) && length > LONGEST_SIZE {
+                        let at = at + LONGEST_SIZE.saturating_sub(self.line.len());
+                        return Err(Ambiguous { at, in_head, why: "a chunk's size is too long" });
+                    }
+                    let Some(end) = end else {
                         self.line.extend_from_slice(rest);
                         return Ok(());
                     };
-                    let in_head = matches!(self.state, State::Head);
                     let refuse = |why| Ambiguous { at: at + end, in_head, why };
                     if self.line.is_empty() {
                         self.line(&rest[..end]).map_err(refuse)?;
@@ -336,6 +346,18 @@ mod tests {
         ] {
             assert!(refused(&format!("{CHUNKED}{body}")).is_some(), "{body:?}");
         }
+    }
+
+    #[test]
+    fn a_chunks_size_is_not_kept_without_end() {
+        let size = |zeros| format!("{CHUNKED}{}5\r\nhello\r\n0\r\n\r\n", "0".repeat(zeros));
+        assert_eq!(refused(&size(LONGEST_SIZE - 2)), None);
+        assert_eq!(refused(&size(LONGEST_SIZE - 1)), Some("a chunk's size is too long"));
+        let mut framing = Framing::default();
+        framing.watch(CHUNKED.as_bytes()).unwrap();
+        let end = (0..100).find_map(|_| framing.watch(&[b'0'; 1024]).err());
+        assert_eq!(end.map(|refused| refused.why), Some("a chunk's size is too long"));
+        assert!(framing.line.len() <= LONGEST_SIZE);
     }
 
     #[test]
