@@ -17,6 +17,8 @@ use std::fmt;
 
 use memchr::memchr;
 
+use super::target;
+
 /// Bytes of the line with a chunk's size. hyper has limits of its own for every other line, and for extensions, but
 /// takes zeros before a size without end.
 const LONGEST_SIZE: usize = 16 * 1024;
@@ -28,6 +30,9 @@ pub struct Framing {
     head: Head,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
+    /// Requests that have begun.
+    requests: u64,
+    bare: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,6 +87,11 @@ impl Framing {
     /// Of bytes that are not HTTP.
     pub fn off() -> Self {
         Self { state: State::Off, ..Self::default() }
+    }
+
+    /// Which of the requests that have begun since this was asked last, counted from 1, have a target without a path.
+    pub fn bare_targets(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.bare)
     }
 
     /// Looks at bytes as they come.
@@ -145,8 +155,16 @@ impl Framing {
             return Err("a line of its chunked body ends with a lone LF");
         };
         self.state = match self.state {
+            State::Head if line.is_empty() && !self.head.begun => State::Head,
+            State::Head if !self.head.begun => {
+                self.requests += 1;
+                if target::is_bare_options(line) {
+                    self.bare.push(self.requests);
+                }
+                self.head.begin(line);
+                State::Head
+            }
             State::Head if !line.is_empty() => return self.head.line(line),
-            State::Head if !self.head.begun => State::Head,
             State::Head => std::mem::take(&mut self.head).body()?,
             State::DataEnd if line.is_empty() => State::Size,
             State::Size => match chunk_size(line).ok_or("a chunk's size is not well-formed")? {
@@ -164,11 +182,12 @@ impl Framing {
 }
 
 impl Head {
+    fn begin(&mut self, line: &[u8]) {
+        self.begun = true;
+        self.connect = line.starts_with(b"CONNECT ");
+    }
+
     fn line(&mut self, line: &[u8]) -> Result<(), &'static str> {
-        if !std::mem::replace(&mut self.begun, true) {
-            self.connect = line.starts_with(b"CONNECT ");
-            return Ok(());
-        }
         let colon = memchr(b':', line).unwrap_or(line.len());
         let (name, value) = line.split_at(colon);
         let value = value.get(1..).unwrap_or_default().trim_ascii();
@@ -364,6 +383,19 @@ mod tests {
     fn nothing_is_held_back_but_the_end_of_the_line() {
         let text = "POST / HTTP/1.1\r\nContent-Length: 05\r\n\r\n";
         assert_eq!(Framing::default().watch(text.as_bytes()).unwrap_err().at, text.find("05").unwrap() + 3);
+    }
+
+    #[test]
+    fn targets_without_a_path_are_found_wherever_they_stand() {
+        let text = format!("\r\nOPTIONS http://a HTTP/1.1\r\n\r\n{CHUNKED}0\r\n\r\nOPTIONS http://a HTTP/1.1\r\n");
+        for size in [1, 7, text.len()] {
+            let mut framing = Framing::default();
+            let found = text.as_bytes().chunks(size).flat_map(|bytes| {
+                framing.watch(bytes).unwrap();
+                framing.bare_targets()
+            });
+            assert_eq!(found.collect::<Vec<_>>(), [1, 3], "{size}");
+        }
     }
 
     #[test]

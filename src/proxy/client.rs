@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::poll_fn,
     io,
     net::SocketAddr,
@@ -46,8 +47,10 @@ struct State {
     reset: Cell<bool>,
     linger: Cell<bool>,
     after: RefCell<Option<After>>,
-    /// The target was `http://host` without a path, which the URI does not tell from `http://host/`.
-    bare: Cell<bool>,
+    /// Requests that were read.
+    requests: Cell<u64>,
+    /// Which requests have a target `http://host` without a path, which the URI does not tell from `http://host/`.
+    bare: RefCell<VecDeque<u64>>,
     /// An answer was handed to hyper and is not all on the wire yet.
     owed: Cell<bool>,
     /// Of what was read, the last is the beginning of a head.
@@ -77,7 +80,8 @@ impl ClientHandle {
             reset: Cell::new(false),
             linger: Cell::new(false),
             after: RefCell::new(None),
-            bare: Cell::new(false),
+            requests: Cell::new(0),
+            bare: RefCell::default(),
             owed: Cell::new(false),
             partial: Cell::new(false),
             ending: Cell::new(false),
@@ -123,14 +127,16 @@ impl ClientHandle {
         self.0.after.borrow_mut().take()
     }
 
-    /// Whether the target that comes next, or came last, has no path at all.
-    pub fn bare_target(&self, bare: bool) {
-        self.0.bare.set(bare);
+    /// These requests, counted from 1, have targets without any path; more may have come than were read.
+    pub fn bare_targets(&self, nth: Vec<u64>) {
+        self.0.bare.borrow_mut().extend(nth);
     }
 
-    /// Whether the target has no path at all; asked once for each request.
-    pub fn take_bare_target(&self) -> bool {
-        self.0.bare.take()
+    /// Whether the target of the request that was read last has no path at all.
+    pub fn has_bare_target(&self) -> bool {
+        let (read, mut bare) = (self.0.requests.get(), self.0.bare.borrow_mut());
+        while bare.pop_front_if(|nth| *nth < read).is_some() {}
+        bare.front() == Some(&read)
     }
 
     /// The first bytes of a request came.
@@ -158,6 +164,7 @@ impl ClientHandle {
     pub fn exchange(&self) -> Rc<Exchange> {
         self.enter(Phase::Exchange);
         self.linger(true);
+        self.0.requests.set(self.0.requests.get() + 1);
         Rc::new(Exchange(self.clone()))
     }
 

@@ -245,7 +245,7 @@ impl Proxy {
         chosen: &mut Option<Rc<Slot<Upload>>>,
         access: &mut Access,
     ) -> Result<Response<ResponseBody>, Failure> {
-        let bare = way.client.take_bare_target();
+        let bare = way.client.has_bare_target();
         within_limits(&request, &way.generation.settings)?;
         let target = target::read(&request).map_err(Failure::Target)?;
         if request.method() == Method::TRACE {

@@ -19,10 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    message::{
-        framing::{Ambiguous, Framing},
-        target,
-    },
+    message::framing::{Ambiguous, Framing},
     proxy::client::{ClientHandle, Phase},
 };
 
@@ -129,6 +126,7 @@ impl ClientStream {
         ready!(self.poll_read_socket(cx, buf))?;
         let watched = self.framing.watch(&buf.filled()[before..]);
         self.handle.begins_head(self.framing.is_in_head());
+        self.handle.bare_targets(self.framing.bare_targets());
         if let Err(refused) = watched {
             self.refused = Some(refused);
             buf.set_filled(before + refused.at);
@@ -235,7 +233,6 @@ impl AsyncRead for ClientStream {
         }
         if buf.filled().len() > before && matches!(this.handle.phase().0, Phase::Idle | Phase::New) {
             this.handle.head_begins();
-            this.handle.bare_target(target::is_bare_options(&buf.filled()[before..]));
         }
         Poll::Ready(Ok(()))
     }

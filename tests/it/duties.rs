@@ -225,6 +225,12 @@ async fn options_and_how_far_it_goes() {
     for (listener, request, there) in [
         (0, format!("OPTIONS * HTTP/1.1\r\n{close}\r\n\r\n"), "OPTIONS * HTTP/1.1\r\n"),
         (1, format!("OPTIONS http://{name} HTTP/1.1\r\n{close}\r\n\r\n"), "OPTIONS * HTTP/1.1\r\n"),
+        (1, format!("\r\nOPTIONS http://{name} HTTP/1.1\r\n{close}\r\n\r\n"), "OPTIONS * HTTP/1.1\r\n"),
+        (
+            1,
+            format!("GET http://{name}/ HTTP/1.1\r\nHost: a\r\n\r\nOPTIONS http://{name} HTTP/1.1\r\n{close}\r\n\r\n"),
+            "OPTIONS * HTTP/1.1\r\n",
+        ),
         (1, format!("OPTIONS http://{name}/ HTTP/1.1\r\n{close}\r\n\r\n"), "OPTIONS / HTTP/1.1\r\n"),
         (0, format!("OPTIONS / HTTP/1.1\r\n{close}\r\nMax-Forwards: 7\r\n\r\n"), "\r\nMax-Forwards: 6\r\n"),
         (0, format!("GET / HTTP/1.1\r\n{close}\r\nMax-Forwards: 0\r\n\r\n"), "\r\nMax-Forwards: 0\r\n"),
