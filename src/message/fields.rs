@@ -173,8 +173,11 @@ pub fn one_framing(fields: &HeaderMap) -> bool {
         (None, _) => true,
         (Some(_), Some(_)) => false,
         (Some(length), None) => {
-            let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-            digits && !fields.contains_key(TRANSFER_ENCODING)
+            let length = length.as_bytes();
+            let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+            // Some read a number with a zero before it as octal.
+            let plain = digits && (length == b"0" || !length.starts_with(b"0"));
+            plain && !fields.contains_key(TRANSFER_ENCODING)
         }
     }
 }
@@ -341,6 +344,8 @@ mod tests {
             (&[("content-length", "2"), ("content-length", "2")], false),
             (&[("content-length", "2, 2")], false),
             (&[("content-length", "+2")], false),
+            (&[("content-length", "02")], false),
+            (&[("content-length", "0")], true),
             (&[("content-length", "")], false),
         ] {
             assert_eq!(one_framing(&fields(lines)), expected, "{lines:?}");

@@ -134,6 +134,16 @@ pub fn is_bare_options(head: &[u8]) -> bool {
     authority.iter().find(|byte| matches!(byte, b' ' | b'/' | b'?' | b'\r')) == Some(&b' ')
 }
 
+/// A path as it may be written down. Keystone's v2 API has tokens in it, as in `/v2.0/tokens/TOKEN/endpoints`.
+pub fn without_tokens(path: &str) -> String {
+    let mut after_tokens = false;
+    let hide = |segment| {
+        let hidden = std::mem::replace(&mut after_tokens, segment == "tokens") && segment != "";
+        if hidden { "***" } else { segment }
+    };
+    path.split('/').map(hide).collect::<Vec<_>>().join("/")
+}
+
 /// Why a request's target cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetError {
@@ -240,6 +250,21 @@ mod tests {
             assert_eq!(is_bare_options(head.as_bytes()), expected, "{head}");
         }
         assert_eq!(read(&request("OPTIONS", "http://g:1", &["a"])).unwrap().without_path().origin_uri(), "*");
+    }
+
+    #[test]
+    fn tokens_are_not_written_down() {
+        for (path, expected) in [
+            ("/v2.0/tokens/gAAAA", "/v2.0/tokens/***"),
+            ("/v2.0/tokens/gAAAA/endpoints", "/v2.0/tokens/***/endpoints"),
+            ("/v2.0/tokens", "/v2.0/tokens"),
+            ("/v2.0/tokens/", "/v2.0/tokens/"),
+            ("/v1/images//detail", "/v1/images//detail"),
+            ("*", "*"),
+            ("", ""),
+        ] {
+            assert_eq!(without_tokens(path), expected);
+        }
     }
 
     #[test]

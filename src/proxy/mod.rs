@@ -225,7 +225,7 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Abort> {
         let exchange = client.exchange();
-        let path = request.uri().path().to_owned();
+        let path = target::without_tokens(request.uri().path());
         let method = request.method().clone();
         let mut access = Access::begin(client, &entry.name, &method, &path, || self.ids.next());
         let mut upstream = None;
@@ -436,7 +436,7 @@ impl Way<'_> {
     }
 }
 
-/// What the client asked, for the record: no query, no field.
+/// What the client asked, for the record: no query, no field, no token.
 struct Asked<'a> {
     method: &'a Method,
     path: &'a str,

@@ -419,3 +419,14 @@ async fn a_broken_head_behind_an_answer_that_is_not_read_cuts_nothing_unseen() {
         assert!(whole || !clean, "{} of {size} bytes, and a clean end", body.len());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_in_a_path_goes_up_and_into_no_log() {
+    let origin = Origin::start(|_, _| vec![send(OK)]).await;
+    let proxy = start(&origin, &[]);
+    let request = "GET /v2.0/tokens/hunter2/endpoints?a=hunter2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert_eq!(exchange(proxy.addr(0), request.as_bytes()).await.status(), 200);
+    assert!(origin.requests()[0].starts_with("GET /v2.0/tokens/hunter2/endpoints?a=hunter2 HTTP/1.1\r\n"));
+    proxy.wait_for_access("the request", |event| event["path"] == "/v2.0/tokens/***/endpoints");
+    assert!(!proxy.raw_log().contains("hunter2"), "{}", proxy.raw_log());
+}

@@ -236,7 +236,7 @@ async fn what_a_rewritten_link_says_leads_to_the_same_upstream() {
 
 const TOKENS: &str = "Authorization: Basic c2VjcmV0\r\nproxy-authorization: Basic c2VjcmV0\r\nCookie: secret=1\r\n\
     X-Auth-Token: secret\r\nX-AUTH-KEY: secret\r\nX-Subject-Token: secret\r\nX-Service-Token: secret\r\n\
-    X-Storage-Token: secret\r\nX-Storage-Pass: secret\r\n";
+    X-Storage-Token: secret\r\nX-Storage-Pass: secret\r\nX-Api-Key: secret\r\nReferer: http://a/?secret\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_followed_on_the_same_connection_and_keeps_the_credentials() {
