@@ -136,12 +136,12 @@ pub fn is_bare_options(head: &[u8]) -> bool {
 
 /// A path as it may be written down. Keystone's v2 API has tokens in it, as in `/v2.0/tokens/TOKEN/endpoints`.
 pub fn without_tokens(path: &str) -> String {
-    let mut after_tokens = false;
-    let hide = |segment| {
-        let hidden = std::mem::replace(&mut after_tokens, segment == "tokens") && segment != "";
-        if hidden { "***" } else { segment }
-    };
-    path.split('/').map(hide).collect::<Vec<_>>().join("/")
+    let (mut segments, mut after_tokens) = (Vec::new(), false);
+    for segment in path.split('/') {
+        segments.push(if after_tokens && !segment.is_empty() { "***" } else { segment });
+        after_tokens = segment == "tokens";
+    }
+    segments.join("/")
 }
 
 /// Why a request's target cannot be read.
