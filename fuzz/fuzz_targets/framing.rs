@@ -56,8 +56,10 @@ fn follow(mut bytes: &[u8]) {
     }
 }
 
+type Lines = Vec<(String, String)>;
+
 /// The fields of a head that is whole, and what is behind it.
-fn head(bytes: &[u8]) -> Option<(Vec<(String, String)>, &[u8])> {
+fn head(bytes: &[u8]) -> Option<(Lines, &[u8])> {
     let (mut lines, mut rest) = (Vec::new(), bytes);
     loop {
         let end = rest.iter().position(|byte| *byte == b'\n')?;
