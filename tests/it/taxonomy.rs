@@ -895,7 +895,8 @@ async fn names_that_no_certificate_carries() {
         let ask = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
         let seen = exchange(proxy.addr(0), ask.as_bytes()).await;
         let said = seen.text();
-        assert!(seen.status() == 400 && said.contains(&format!("`{name}`: {why}")), "{name}: {said}");
+        // What a client wrote is not repeated: it may hold a part of a password.
+        assert!(seen.status() == 400 && said.contains(why) && !said.contains(name), "{name}: {said}");
         assert!(said.contains("details=\"bad_target\""), "{name}: {said}");
         let said =
             crate::life::refused(&["run", "--ca-bundle", &bundle, &format!("--route=127.0.0.1:0=https://{name}")]);
