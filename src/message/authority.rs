@@ -62,10 +62,12 @@ impl FromStr for Host {
         if let Ok(ip) = bare.parse::<Ipv4Addr>() {
             return Ok(Self::Ip(ip.into()));
         }
-        if let Ok(ip) = bare.parse::<Ipv6Addr>() {
+        if bare.as_bytes().contains(&b':')
+            && let Ok(ip) = bare.parse::<Ipv6Addr>()
+        {
             return Ok(Self::Ip(ip.into()));
         }
-        if bare.contains(['%', ':']) {
+        if bare.bytes().any(|byte| matches!(byte, b'%' | b':')) {
             return Err(error(if bare.contains("::") { Why::Zone } else { Why::Character }));
         }
         canonical_name(bare).map(Self::Name).map_err(error)
@@ -96,7 +98,7 @@ impl FromStr for Authority {
 
     fn from_str(text: &str) -> Result<Self, AuthorityError> {
         let error = |why| AuthorityError { text: shorten(text), why };
-        if text.contains('@') {
+        if text.as_bytes().contains(&b'@') {
             return Err(error(Why::Userinfo));
         }
         let (host, port) = split_port(text);
@@ -165,10 +167,11 @@ pub fn parse_port(digits: &str) -> Option<u16> {
 }
 
 fn split_port(text: &str) -> (&str, Option<&str>) {
-    let after_bracket = text.rfind(']').map_or(0, |i| i + 1);
-    match text[after_bracket..].rfind(':') {
+    let bytes = text.as_bytes();
+    let after_bracket = bytes.iter().rposition(|byte| *byte == b']').map_or(0, |i| i + 1);
+    match bytes[after_bracket..].iter().rposition(|byte| *byte == b':') {
         // Two colons and no bracket: an IPv6 address without a port, as people type it.
-        Some(_) if after_bracket == 0 && text.matches(':').count() > 1 => (text, None),
+        Some(last) if after_bracket == 0 && bytes[..last].contains(&b':') => (text, None),
         Some(i) => (&text[..after_bracket + i], Some(&text[after_bracket + i + 1..])),
         None => (text, None),
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`strip_request`] and [`strip_response`] remove what belongs to one connection, in either direction: the fixed list and whatever
 //!   any `Connection` line nominates, except fields that framing or security stand on.
-//! - [`append_via`] and [`passed_here`] write and read `Via`, which is how loops are found.
+//! - a [`Pseudonym`] writes and reads `Via`, which is how loops are found.
 //!
 //! The order of the remaining fields and their case stay as they came.
 
@@ -17,7 +17,7 @@ use http::{
 
 /// Fields that end at each hop whether nominated or not. `Transfer-Encoding` is looked at by
 /// [`chunked_only`] and then kept: the framing goes on as it came. `Trailer` announces what goes on.
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -30,7 +30,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// A nomination of one of these is ignored: taking it away would change where a message ends, whom it
 /// is for, or what it may do.
-const NEVER_NOMINATED: [HeaderName; 19] = [
+static NEVER_NOMINATED: [HeaderName; 19] = [
     AUTHORIZATION,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
@@ -95,6 +95,14 @@ pub fn expects_continue(fields: &HeaderMap) -> bool {
     fields.contains_key(EXPECT) && has_token(fields, &EXPECT, "100-continue")
 }
 
+/// Whether a client says that it sends nothing behind a request (RFC 9112 section 9.6).
+pub fn is_last(fields: &HeaderMap, version: Version) -> bool {
+    match version {
+        Version::HTTP_11 => fields.contains_key(CONNECTION) && has_token(fields, &CONNECTION, "close"),
+        _ => !has_token(fields, &CONNECTION, "keep-alive"),
+    }
+}
+
 /// How many more hops a request may take (RFC 9110 section 7.6.2); None where it does not say.
 ///
 /// # Errors
@@ -116,7 +124,7 @@ pub fn max_forwards(fields: &HeaderMap) -> Result<Option<u32>, NotANumber> {
 pub struct NotANumber;
 
 fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    fields.get_all(name).iter().any(|value| tokens(value).any(|found| found == token))
+    fields.get_all(name).iter().any(|value| tokens(value).any(|found| found.eq_ignore_ascii_case(token.as_bytes())))
 }
 
 fn strip(fields: &mut HeaderMap, stays: impl Fn(&HeaderName) -> bool) {
@@ -149,7 +157,9 @@ fn nominations(fields: &HeaderMap) -> Vec<HeaderName> {
         .get_all(CONNECTION)
         .iter()
         .flat_map(tokens)
-        .filter_map(|token| token.parse().ok())
+        // The most frequent one, which goes without being named.
+        .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| !NEVER_NOMINATED.contains(name))
         .collect()
 }
@@ -182,21 +192,35 @@ pub fn one_framing(fields: &HeaderMap) -> bool {
     }
 }
 
-/// Appends this hop to `Via` (RFC 9110 section 7.6.3).
-pub fn append_via(fields: &mut HeaderMap, received: Version, pseudonym: &str) {
-    let version = if received == Version::HTTP_10 { "1.0" } else { "1.1" };
-    if let Ok(value) = HeaderValue::try_from(format!("{version} {pseudonym}")) {
-        fields.append(VIA, value);
-    }
+/// What this proxy calls itself in `Via` (RFC 9110 section 7.6.3).
+#[derive(Clone, Debug)]
+pub struct Pseudonym {
+    name: String,
+    received_in_10: HeaderValue,
+    received_in_11: HeaderValue,
 }
 
-/// Whether the message passed this proxy before: a loop.
-pub fn passed_here(fields: &HeaderMap, pseudonym: &str) -> bool {
-    fields
-        .get_all(VIA)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|b| matches!(b, b',' | b' ' | b'\t')))
-        .any(|word| word == pseudonym.as_bytes())
+impl Pseudonym {
+    /// A name with eight hexadecimal digits, to be unlike any other's.
+    pub fn of(digits: u32) -> Self {
+        let name = format!("vouchsafe-{digits:08x}");
+        // Both are visible ASCII, so neither can fail.
+        let via = |version| HeaderValue::try_from(format!("{version} {name}")).unwrap_or(HeaderValue::from_static(""));
+        Self { received_in_10: via("1.0"), received_in_11: via("1.1"), name }
+    }
+
+    /// Appends this hop to `Via`.
+    pub fn append_via(&self, fields: &mut HeaderMap, received: Version) {
+        let via = if received == Version::HTTP_10 { &self.received_in_10 } else { &self.received_in_11 };
+        fields.append(VIA, via.clone());
+    }
+
+    /// Whether the message passed this proxy before: a loop.
+    pub fn is_in(&self, fields: &HeaderMap) -> bool {
+        let via = fields.get_all(VIA).iter();
+        let mut words = via.flat_map(|value| value.as_bytes().split(|b| matches!(b, b',' | b' ' | b'\t')));
+        words.any(|word| word == self.name.as_bytes())
+    }
 }
 
 /// Sets the one Host field, in the place where the client had it; it goes first where there was none.
@@ -211,13 +235,11 @@ pub fn set_host(fields: &mut HeaderMap, host: HeaderValue) {
     *fields = with_host;
 }
 
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = String> {
-    let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
-    text.split(',')
-        .map(|token| token.split(';').next().unwrap_or_default().trim().to_owned())
-        .filter(|token| !token.is_empty())
-        .collect::<Vec<_>>()
-        .into_iter()
+/// What stands between commas, without parameters.
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let parts = value.as_bytes().split(|byte| *byte == b',');
+    let tokens = parts.map(|part| part.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
+    tokens.filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -303,6 +325,20 @@ mod tests {
     }
 
     #[test]
+    fn the_last_request_says_so() {
+        for (lines, version, expected) in [
+            (&[][..], Version::HTTP_11, false),
+            (&[], Version::HTTP_10, true),
+            (&[("connection", "keep-alive")], Version::HTTP_10, false),
+            (&[("connection", "keep-alive")], Version::HTTP_11, false),
+            (&[("connection", "x, Close")], Version::HTTP_11, true),
+            (&[("connection", "x"), ("connection", "close")], Version::HTTP_10, true),
+        ] {
+            assert_eq!(is_last(&fields(lines), version), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
     fn max_forwards_is_one_number() {
         for (lines, expected) in [
             (&[][..], Ok(None)),
@@ -355,10 +391,11 @@ mod tests {
     #[test]
     fn via_finds_a_loop() {
         let mut map = fields(&[("via", "1.0 fred, 1.1 p.example.net")]);
-        assert!(!passed_here(&map, "vouchsafe-1a2b"));
-        append_via(&mut map, Version::HTTP_10, "vouchsafe-1a2b");
-        assert!(passed_here(&map, "vouchsafe-1a2b"));
-        assert_eq!(map.get_all(VIA).iter().next_back().unwrap(), "1.0 vouchsafe-1a2b");
+        let own = Pseudonym::of(0x1a2b);
+        assert!(!own.is_in(&map));
+        own.append_via(&mut map, Version::HTTP_10);
+        assert!(own.is_in(&map));
+        assert_eq!(map.get_all(VIA).iter().next_back().unwrap(), "1.0 vouchsafe-00001a2b");
     }
 
     #[test]

@@ -195,12 +195,12 @@ fn undress(
     }
     fields::strip_request(&mut head.headers, websocket);
     let host = match (settings.host, &target.authority) {
-        (HostPolicy::Client, Some(authority)) => authority.to_string(),
-        _ => slot.upstream.host_field(),
+        (HostPolicy::Client, Some(authority)) => HeaderValue::try_from(authority.to_string()).ok(),
+        _ => slot.host.clone(),
     };
-    let host = HeaderValue::try_from(host).map_err(|_| Failure::NoDestination)?;
+    let host = host.ok_or(Failure::NoDestination)?;
     fields::set_host(&mut head.headers, host);
-    fields::append_via(&mut head.headers, received, &settings.pseudonym);
+    settings.pseudonym.append_via(&mut head.headers, received);
     head.uri = target.origin_uri();
     head.version = http::Version::HTTP_11;
     Ok(())
@@ -226,6 +226,7 @@ async fn wait(
 ) -> Result<Response<Incoming>, Ended> {
     let settings = &way.generation.settings;
     progress.moved.set(Instant::now());
+    let mut written = link.wire().written.get();
     let mut agreed_by = progress.is_held().then(|| Instant::now() + AGREEMENT);
     let mut abandoned = Abandoned(Some((link.wire().clone(), progress)));
     let answer = link.send(request);
@@ -257,6 +258,9 @@ async fn wait(
                     progress.moved.set(Instant::now());
                     progress.said_for_it.set(true);
                     say_first(way, interim::GO_ON).await;
+                } else if std::mem::replace(&mut written, link.wire().written.get()) != link.wire().written.get() {
+                    // A piece of it takes long, and moves.
+                    progress.moved.set(Instant::now());
                 } else if progress.moved.get().elapsed() >= patience(settings, progress) {
                     return Err(Ended::Timeout);
                 }

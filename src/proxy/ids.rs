@@ -5,6 +5,8 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
+use crate::message::fields::Pseudonym;
+
 /// A source of ids for one worker.
 #[derive(Debug)]
 pub(super) struct Ids {
@@ -26,6 +28,6 @@ impl Ids {
 }
 
 /// A name for this process in Via, unlike that of any other.
-pub(crate) fn pseudonym() -> String {
-    format!("vouchsafe-{:08x}", RandomState::new().hash_one("via") as u32)
+pub(crate) fn pseudonym() -> Pseudonym {
+    Pseudonym::of(RandomState::new().hash_one("via") as u32)
 }

@@ -20,7 +20,7 @@ pub(super) fn written(interim: Interim, settings: &ProxySettings) -> Vec<u8> {
     fields::remove(&mut fields, |name| *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING);
     if status != StatusCode::CONTINUE {
         // A bare 100 says nothing that somebody would trace.
-        fields::append_via(&mut fields, version, &settings.pseudonym);
+        settings.pseudonym.append_via(&mut fields, version);
     }
     let reason = status.canonical_reason().unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();

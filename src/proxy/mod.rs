@@ -16,7 +16,7 @@ pub mod tunnel;
 use std::{borrow::Cow, cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{ALLOW, MAX_FORWARDS},
 };
 use hyper::body::{Body as _, Incoming};
@@ -31,7 +31,7 @@ use crate::{
     },
     message::{
         authority::Authority,
-        fields,
+        fields::{self, Pseudonym},
         target::{self, Form, Target},
     },
     route::{table::Routes, upstream::Upstream},
@@ -110,7 +110,7 @@ pub struct ProxySettings {
     /// Limits on idle connections.
     pub pool: PoolLimits,
     /// This proxy's name in Via.
-    pub pseudonym: String,
+    pub pseudonym: Pseudonym,
 }
 
 /// All that a reload replaces, whole: requests keep the one that they began with.
@@ -224,13 +224,12 @@ impl Proxy {
         client: &ClientHandle,
         request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, Abort> {
-        let exchange = client.exchange();
-        let path = target::without_tokens(request.uri().path());
-        let method = request.method().clone();
-        let mut access = Access::begin(client, &entry.name, &method, &path, || self.ids.next());
-        let mut upstream = None;
         let has_body = !request.body().is_end_stream();
-        let asked = Asked { method: &method, path: &path, version: request.version() };
+        let exchange = client.exchange(!has_body && fields::is_last(request.headers(), request.version()));
+        let (uri, method) = (request.uri().clone(), request.method().clone());
+        let asked = Asked { method: &method, uri: &uri, version: request.version() };
+        let mut access = Access::begin(client, &entry.name, &asked, || self.ids.next());
+        let mut upstream = None;
         let way = Way { entry, client, exchange: &exchange, has_body, asked, generation: self.generation() };
         let served = self.serve(&way, request, &mut upstream, &mut access).await;
         let answer = served.or_else(|failure| self.answer(&failure, upstream.as_deref(), &way, access));
@@ -255,7 +254,7 @@ impl Proxy {
         if !fields::chunked_only(request.headers()) {
             return Err(Failure::Framing);
         }
-        if fields::passed_here(request.headers(), &way.generation.settings.pseudonym) {
+        if way.generation.settings.pseudonym.is_in(request.headers()) {
             return Err(Failure::Loop);
         }
         if target.form == Form::Authority {
@@ -373,7 +372,7 @@ impl Proxy {
                     client = %way.client.address(),
                     listener = %way.entry.name,
                     method = %way.asked.method,
-                    path = escape(way.asked.path),
+                    path = escape(&way.asked.path()),
                     "{failure}"
                 );
             }
@@ -389,7 +388,7 @@ impl Proxy {
             client: way.client.address(),
             listener: &way.entry.name,
             method: way.asked.method.as_str(),
-            path: way.asked.path,
+            path: &way.asked.path(),
             generation: slot.generation,
         });
     }
@@ -436,11 +435,19 @@ impl Way<'_> {
     }
 }
 
-/// What the client asked, for the record: no query, no field, no token.
+/// What the client asked, for the record: no field.
 struct Asked<'a> {
     method: &'a Method,
-    path: &'a str,
+    /// With query and tokens, which are for no record: [`Self::path`] is.
+    uri: &'a Uri,
     version: Version,
+}
+
+impl Asked<'_> {
+    /// The path without query and tokens.
+    fn path(&self) -> String {
+        target::without_tokens(self.uri.path())
+    }
 }
 
 impl std::fmt::Debug for Proxy {
@@ -472,7 +479,7 @@ fn dress(settings: &ProxySettings, head: &mut http::response::Parts, websocket: 
         return Err(Failure::BadResponse("where its body ends can be read in two ways".into()));
     }
     fields::strip_response(&mut head.headers, switches);
-    fields::append_via(&mut head.headers, head.version, &settings.pseudonym);
+    settings.pseudonym.append_via(&mut head.headers, head.version);
     head.version = http::Version::HTTP_11;
     if settings.field_case != FieldCase::Preserve {
         // What hyper remembers of the names' case goes; the reason phrase stays.
