@@ -5,6 +5,7 @@ pub mod error;
 pub mod interim;
 pub mod pool;
 pub mod resolve;
+mod socket;
 mod verified;
 
 use std::{
@@ -24,7 +25,12 @@ use crate::{
     tls::failure::{HandshakeFailure, Occasion},
 };
 
-use self::{dial::dial, error::ConnectError, resolve::Resolver};
+use self::{
+    dial::dial,
+    error::ConnectError,
+    resolve::Resolver,
+    socket::{Socket, Space},
+};
 
 pub use self::verified::{ClientAuth, Peer, Verified, Wire, refused_in, refused_late};
 
@@ -45,12 +51,13 @@ pub struct Connector {
     /// Our own listeners: to dial one of them would be a loop.
     own: Arc<[SocketAddr]>,
     refused: RefCell<Refused>,
+    space: Space,
 }
 
-/// Verdicts of a moment ago.
-type Refused = HashMap<(Upstream, SocketAddr), (Instant, Rc<HandshakeFailure>)>;
+/// Verdicts of a moment ago, each with the addresses that the upstream had.
+type Refused = HashMap<Upstream, (Instant, Vec<SocketAddr>, Rc<HandshakeFailure>)>;
 
-/// For how long a verdict on an address holds, so that a storm of repeated requests is none of handshakes.
+/// For how long a verdict on an upstream holds, while its name leads to the same addresses, so that a storm of repeated requests is none of handshakes.
 const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// More refusals than this are not remembered at a time.
@@ -59,7 +66,7 @@ const MOST_REMEMBERED: usize = 1024;
 impl Connector {
     /// A connector of the calling thread's runtime.
     pub fn new(limits: ConnectLimits, own: Arc<[SocketAddr]>) -> Self {
-        Self { resolver: Resolver::new(), limits, own, refused: RefCell::default() }
+        Self { resolver: Resolver::new(), limits, own, refused: RefCell::default(), space: Space::default() }
     }
 
     /// Our own listeners, in the order of the settings.
@@ -83,35 +90,37 @@ impl Connector {
             return Err(ConnectError::Loop { address });
         }
         let deadline = Instant::now() + self.limits.handshake;
-        let end = verified::handshake(tcp, address, upstream, deadline, self.limits.handshake).await;
+        let end = verified::handshake(
+            Socket::new(tcp, self.space.clone()),
+            address,
+            upstream,
+            deadline,
+            self.limits.handshake,
+        )
+        .await;
         if let Err(ConnectError::Handshake(failure)) = &end {
-            self.remember(upstream, failure);
+            self.remember(upstream, &addresses, failure);
         }
         end
     }
 
-    /// A verdict of a moment ago, where there is one for every address.
+    /// A verdict of a moment ago, where the upstream is still in the same places.
     fn remembered(&self, upstream: &Upstream, addresses: &[SocketAddr]) -> Option<Rc<HandshakeFailure>> {
         let refused = self.refused.borrow();
-        if refused.is_empty() {
-            return None;
-        }
-        let still = |address: &SocketAddr| {
-            let (at, failure) = refused.get(&(upstream.clone(), *address))?;
-            (at.elapsed() < REMEMBERED).then(|| failure.clone())
-        };
-        addresses.iter().map(still).collect::<Option<Vec<_>>>()?.pop()
+        let (at, there, failure) = refused.get(upstream)?;
+        let same = || sorted(addresses) == *there;
+        (at.elapsed() < REMEMBERED && same()).then(|| failure.clone())
     }
 
-    fn remember(&self, upstream: &Upstream, failure: &HandshakeFailure) {
+    fn remember(&self, upstream: &Upstream, addresses: &[SocketAddr], failure: &HandshakeFailure) {
         if !failure.failure.code().is_verdict() {
             return;
         }
         let mut refused = self.refused.borrow_mut();
-        refused.retain(|_, (at, _)| at.elapsed() < REMEMBERED);
+        refused.retain(|_, (at, ..)| at.elapsed() < REMEMBERED);
         if refused.len() < MOST_REMEMBERED {
             let failure = Rc::new(HandshakeFailure { occasion: Occasion::Remembered, ..failure.clone() });
-            refused.insert((upstream.clone(), failure.address), (Instant::now(), failure));
+            refused.insert(upstream.clone(), (Instant::now(), sorted(addresses), failure));
         }
     }
 
@@ -133,6 +142,13 @@ impl Connector {
         }
         Ok(permitted)
     }
+}
+
+/// Name servers change the order from one answer to the next.
+fn sorted(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut sorted = addresses.to_vec();
+    sorted.sort_unstable();
+    sorted
 }
 
 /// Whether an address is one of our own listeners. For one that listens on all addresses that shows with a

@@ -5,7 +5,7 @@
 use std::{cell::RefCell, convert::Infallible, error::Error, fmt, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -23,6 +23,10 @@ use super::{
     Peer, Verified, Wire,
     interim::{Flood, Interim, Interims},
 };
+
+/// Bytes of a body that are read at a time. A client that stops to read makes us keep as many; more of them are read
+/// hardly any faster.
+const READ: usize = 64 << 10;
 
 /// Limits on what an upstream may answer.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +84,7 @@ where
             .title_case_headers(true)
             .max_headers(limits.fields)
             .max_header_size(limits.head)
-            .max_buf_size(limits.head)
+            .max_buf_size(limits.head.max(READ))
             .handshake(TokioIo::new(stream))
             .await?;
         let (switch, switched) = oneshot::channel();
@@ -182,6 +186,8 @@ async fn finished<T>(connection: impl Future<Output = T>, wire: &Wire, patience:
 pub struct Slot<B> {
     /// The upstream.
     pub upstream: Upstream,
+    /// Its Host field.
+    pub host: Option<HeaderValue>,
     /// The generation of the settings that it is of.
     pub generation: u64,
     idle: RefCell<Vec<(Link<B>, Instant)>>,
@@ -222,7 +228,9 @@ where
 {
     /// A slot without connections.
     pub fn new(upstream: Upstream, limits: PoolLimits, generation: u64) -> Self {
-        Self { upstream, generation, idle: RefCell::default(), limits, successor: RefCell::new(Successor::Itself) }
+        let host = HeaderValue::try_from(upstream.host_field()).ok();
+        let (idle, successor) = (RefCell::default(), RefCell::new(Successor::Itself));
+        Self { upstream, host, generation, idle, limits, successor }
     }
 
     /// The connection used last that still stands.

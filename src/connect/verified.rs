@@ -3,11 +3,11 @@
 
 use std::{
     cell::Cell,
-    io,
+    fmt, io,
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -18,7 +18,6 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -33,19 +32,44 @@ use crate::{
     },
 };
 
-use super::error::ConnectError;
+use super::{error::ConnectError, socket::Socket};
+
+/// Room for so much is worth reading ahead for: more than one record (RFC 8446 section 5.1).
+const WORTH_AHEAD: usize = 32 * 1024;
+
+/// Bytes of records that may wait for the socket: so many go in one call.
+const SEALED: usize = 128 * 1024;
 
 /// What happened on the wire of a connection.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Wire {
     /// Bytes read from the upstream since the connection stood.
     pub read: Cell<u64>,
-    /// Bytes that the upstream's kernel, or ours, took since the connection stood.
+    /// Bytes of records that the upstream's kernel, or ours, took.
     pub written: Cell<u64>,
     /// To be reset, not closed, when it is dropped: what was sent is not whole. What is still written goes nowhere.
     pub abort: Cell<bool>,
     /// HTTP on it is over, in an orderly way.
     pub shut: Cell<bool>,
+    /// Nothing more is read in large pieces until whoever takes it has taken what there is.
+    held: Cell<bool>,
+    waiting: Cell<Option<Waker>>,
+}
+
+impl Wire {
+    /// Whether anything more is to be read in large pieces.
+    pub fn hold(&self, held: bool) {
+        self.held.set(held);
+        if !held && let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("read", &self.read).field("written", &self.written).finish_non_exhaustive()
+    }
 }
 
 /// What is known of a peer that may be spoken to.
@@ -100,7 +124,9 @@ impl Peer {
 /// A TLS stream to a verified peer.
 #[derive(Debug)]
 pub struct Verified {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
+    /// Why reading is over, to be said once what came before it was.
+    broken: Option<io::Error>,
     peer: Rc<Peer>,
     wire: Rc<Wire>,
     bypassed: Option<Rc<HandshakeFailure>>,
@@ -109,6 +135,11 @@ pub struct Verified {
 }
 
 impl Verified {
+    fn new(mut stream: TlsStream<Socket>, peer: Rc<Peer>, bypassed: Option<Rc<HandshakeFailure>>) -> Self {
+        stream.get_mut().1.set_buffer_limit(Some(SEALED));
+        Self { stream, broken: None, peer, wire: Rc::default(), bypassed, deaf: false }
+    }
+
     /// What is known of the peer.
     pub fn peer(&self) -> Rc<Peer> {
         self.peer.clone()
@@ -127,7 +158,7 @@ impl Verified {
 
 /// Shakes hands; the one way to a [`Verified`].
 pub(super) async fn handshake(
-    tcp: TcpStream,
+    socket: Socket,
     address: SocketAddr,
     upstream: &Upstream,
     deadline: Instant,
@@ -137,19 +168,19 @@ pub(super) async fn handshake(
     let client = &upstream.tls.0;
     let (config, recorder) = client.for_handshake(&upstream.reference, send.is_some());
     let name = send.unwrap_or_else(|| upstream.reference.server_name());
-    let end = timeout_at(deadline, TlsConnector::from(config).connect(name, tcp)).await;
+    let end = timeout_at(deadline, TlsConnector::from(config).connect(name, socket)).await;
     let auth = ClientAuth::of(&recorder, client);
     let failed =
         |failure, occasion| Rc::new(HandshakeFailure { failure, presented: presented(&recorder), address, occasion });
     let finding = match (end, recorder.evidence().map(|evidence| &evidence.verdict)) {
         (Ok(Ok(stream)), Some(Ok(accepted))) => {
             let peer = peer(&stream, address, Standing::Believed(accepted.clone()), &recorder, auth);
-            return Ok(Verified { stream, peer, wire: Rc::default(), bypassed: None, deaf: false });
+            return Ok(Verified::new(stream, peer, None));
         }
         (Ok(Ok(stream)), Some(Err((failure, Some(standing))))) => {
             let bypassed = Some(failed((**failure).clone(), Occasion::Bypassed));
             let peer = peer(&stream, address, standing.clone(), &recorder, auth);
-            return Ok(Verified { stream, peer, wire: Rc::default(), bypassed, deaf: false });
+            return Ok(Verified::new(stream, peer, bypassed));
         }
         (_, Some(Err((failure, None)))) => {
             return Err(ConnectError::Handshake(failed((**failure).clone(), Occasion::Handshake)));
@@ -166,7 +197,7 @@ pub(super) async fn handshake(
 }
 
 fn peer(
-    stream: &TlsStream<TcpStream>,
+    stream: &TlsStream<Socket>,
     address: SocketAddr,
     standing: Standing,
     recorder: &Recorder,
@@ -260,7 +291,7 @@ impl Drop for Verified {
     fn drop(&mut self) {
         if self.wire.abort.get() {
             // RST instead of FIN: the upstream must not take what it has for the whole.
-            let _ = SockRef::from(self.stream.get_ref().0).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.stream.get_ref().0.tcp()).set_linger(Some(Duration::ZERO));
         }
     }
 }
@@ -268,10 +299,50 @@ impl Drop for Verified {
 impl AsyncRead for Verified {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Err(error));
+        }
         let before = buf.filled().len();
-        let end = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let end = if buf.remaining() < WORTH_AHEAD {
+            Pin::new(&mut this.stream).poll_read(cx, buf)
+        } else {
+            this.poll_read_ahead(cx, buf)
+        };
         this.wire.read.set(this.wire.read.get() + (buf.filled().len() - before) as u64);
         end
+    }
+}
+
+impl Verified {
+    /// Takes what the socket has in one piece, and of that one record after the other.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        loop {
+            // First what rustls has and what is left of the last time.
+            self.stream.get_mut().0.hold();
+            let end = loop {
+                let filled = buf.filled().len();
+                match Pin::new(&mut self.stream).poll_read(cx, buf) {
+                    Poll::Ready(Ok(())) if buf.filled().len() > filled => {}
+                    end => break end,
+                }
+            };
+            self.stream.get_mut().0.release();
+            match end {
+                Poll::Ready(Err(error)) if buf.filled().len() > before => {
+                    self.broken = Some(error);
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending if buf.filled().len() == before => {}
+                Poll::Pending => return Poll::Ready(Ok(())),
+                Poll::Ready(end) => return Poll::Ready(end),
+            }
+            if self.wire.held.get() {
+                self.wire.waiting.set(Some(cx.waker().clone()));
+                return Poll::Pending;
+            }
+            ready!(self.stream.get_mut().0.poll_fill(cx, buf.remaining()))?;
+        }
     }
 }
 
@@ -285,12 +356,13 @@ impl Verified {
                 self.wire.abort.set(true);
                 Poll::Ready(Ok(length))
             }
-            Poll::Ready(Ok(count)) => {
-                self.wire.written.set(self.wire.written.get() + count as u64);
-                end
-            }
             end => end,
         }
+    }
+
+    /// Takes note of how far the upstream's kernel, or ours, took what was written.
+    fn note_written(&self) {
+        self.wire.written.set(self.stream.get_ref().0.written());
     }
 
     /// Whether what is written matters to nobody: an upstream that reads nothing must not hold up the end.
@@ -310,6 +382,7 @@ impl AsyncWrite for Verified {
             return Poll::Ready(Ok(buf.len()));
         }
         let end = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.note_written();
         this.outlive(end, buf.len())
     }
 
@@ -324,6 +397,7 @@ impl AsyncWrite for Verified {
             return Poll::Ready(Ok(length));
         }
         let end = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.note_written();
         this.outlive(end, length)
     }
 
@@ -337,6 +411,7 @@ impl AsyncWrite for Verified {
             return Poll::Ready(Ok(()));
         }
         let end = Pin::new(&mut this.stream).poll_flush(cx).map_ok(|()| 0);
+        this.note_written();
         this.outlive(end, 0).map_ok(|_| ())
     }
 

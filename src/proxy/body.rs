@@ -291,6 +291,7 @@ impl Download {
         exchange: Rc<Exchange>,
     ) -> Self {
         let (expected, whole) = (inner.size_hint().exact(), inner.is_end_stream());
+        client.reads_from(Some(lease.0.wire().clone()));
         let (stall, lease) = (Stall::new(limit), Some(lease));
         Self { inner, stall, limit, client, lease, upload, access, bytes: 0, expected, whole, _exchange: exchange }
     }
@@ -309,6 +310,12 @@ impl Body for Download {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if this.client.blocked_since().is_some() {
+            // What its client does not take is left to the upstream. hyper, which has bytes that wait for the same
+            // socket, asks again when it has written them. Meanwhile it is not the upstream that is silent.
+            this.stall.moved();
+            return Poll::Pending;
+        }
         let end = match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.stall.moved();
@@ -338,6 +345,7 @@ impl Body for Download {
 impl Drop for Download {
     fn drop(&mut self) {
         self.client.answer_given();
+        self.client.reads_from(None);
         let uploaded = self.upload.done.get();
         if let Some((link, slot)) = self.lease.take() {
             match (self.whole, uploaded) {
