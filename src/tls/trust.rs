@@ -1,6 +1,9 @@
 //! Trust anchors: the authorities an operator chose to believe. An empty set cannot be made.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+};
 
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
@@ -85,9 +88,10 @@ impl TrustAnchors {
         };
         let mut hash = digest::Context::new(&digest::SHA256);
         let found = ders.len();
+        let mut known = HashSet::new();
         for der in ders {
             let certificate = Certificate::read(&der);
-            if set.certificates.iter().any(|known| known.der == certificate.der) {
+            if !known.insert(certificate.sha256.clone()) {
                 continue;
             }
             match webpki::anchor_from_trusted_cert(&der) {
