@@ -15,9 +15,9 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    runtime,
+    runtime::{self, LocalOptions},
     sync::{mpsc, oneshot, watch},
-    task::{JoinSet, LocalSet},
+    task::JoinSet,
     time::{interval, sleep, timeout},
 };
 use tracing::{info, warn};
@@ -26,10 +26,12 @@ use crate::{
     audit::sink::{AuditError, AuditSink},
     config::settings::{ListenerSettings, Settings},
     connect::Connector,
+    logging::{Flush, flush},
     proxy::{Entry, Generation, Proxy, Service},
     server::{
         Stop,
-        listener::accept,
+        connection::Door,
+        listener::{accept, prepare},
         places::{Places, SEATS},
     },
 };
@@ -96,6 +98,7 @@ impl App {
         let bind = |settings: &ListenerSettings| {
             let socket = TcpListener::bind(settings.address)?;
             socket.set_nonblocking(true)?;
+            prepare(&socket)?;
             let address = socket.local_addr()?;
             Ok(Bound { socket, address, settings: settings.clone() })
         };
@@ -132,18 +135,25 @@ impl App {
         let places = self.places();
         let (tell, told) = watch::channel(Stop::No);
         let (adopted, in_force) = mpsc::unbounded_channel();
-        let mut workers = JoinSet::new();
+        let (mut workers, mut listening) = (JoinSet::new(), Vec::new());
         for number in 0..self.settings.threads {
             let worker = self.worker(own.clone(), &places, newer.clone(), adopted.clone()).map_err(AppError::System)?;
             let stop = told.clone();
+            let (up, is_up) = oneshot::channel();
+            listening.push(is_up);
             let (done, over) = oneshot::channel();
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             // A worker that panics drops `done` unsent; that nobody waits any more does not matter to it.
             let work = move || {
-                let _ = done.send(worker.run(stop));
+                let _ = done.send(worker.run(up, stop));
             };
             thread.spawn(work).map_err(AppError::System)?;
-            workers.spawn(async move { over.await.unwrap_or(false) });
+            workers.spawn(async move { over.await.unwrap_or(Err(AppError::Worker)) });
+        }
+        for is_up in listening {
+            if is_up.await.is_err() {
+                return all(&mut workers).await.and(Err(AppError::Worker));
+            }
         }
         if let Some(path) = &self.settings.ready_file {
             self.write_ready(path).map_err(|error| AppError::Ready(path.clone(), error))?;
@@ -153,12 +163,12 @@ impl App {
         self.listeners.clear();
         let mut now = stop.clone();
         let died = tokio::select! {
-            _ = stop.wait_for(|stop| *stop >= Stop::Drain) => false,
-            _ = all(&mut workers) => true,
-            () = say_in_force(in_force, self.settings.threads) => true,
+            _ = stop.wait_for(|stop| *stop >= Stop::Drain) => None,
+            end = all(&mut workers) => Some(end.and(Err(AppError::Worker))),
+            () = say_in_force(in_force, self.settings.threads) => Some(Err(AppError::Worker)),
         };
-        let end = if died {
-            Err(AppError::Worker)
+        let end = if let Some(end) = died {
+            end
         } else {
             info!("draining");
             tell.send_replace(Stop::Drain);
@@ -226,7 +236,6 @@ impl App {
             .zip(places)
             .map(|(bound, places)| Ok((bound.socket.try_clone()?, bound.settings.name.clone(), places.clone())));
         Ok(Worker {
-            runtime: runtime::Builder::new_current_thread().enable_all().build()?,
             listeners: listeners.collect::<io::Result<_>>()?,
             make: ProxyMaker {
                 generation: self.settings.generation(1, "start"),
@@ -265,7 +274,6 @@ impl ProxyMaker {
 }
 
 struct Worker {
-    runtime: runtime::Runtime,
     listeners: Vec<(TcpListener, String, Places)>,
     make: ProxyMaker,
     client: crate::server::connection::ClientLimits,
@@ -274,32 +282,30 @@ struct Worker {
 }
 
 impl Worker {
-    /// Whether every listener was served to its end.
-    fn run(self, stop: watch::Receiver<Stop>) -> bool {
-        let Self { runtime, listeners, make, client, mut newer, adopted } = self;
-        let local = LocalSet::new();
-        runtime.block_on(local.run_until(async move {
+    /// Serves every listener to its end; says so when it is `up`.
+    fn run(self, up: oneshot::Sender<()>, stop: watch::Receiver<Stop>) -> Result<(), AppError> {
+        let _log = Flush;
+        let Self { listeners, make, client, mut newer, adopted } = self;
+        let mut runtime = runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().on_thread_park(flush).build_local(LocalOptions::default());
+        runtime.map_err(AppError::System)?.block_on(async move {
             let proxy = Rc::new(make.make());
             let mut accepting = JoinSet::new();
             for (place, (socket, name, places)) in listeners.into_iter().enumerate() {
-                let entry = Entry { name: name.into(), place, tunnel: None };
-                match tokio::net::TcpListener::from_std(socket) {
-                    Ok(socket) => {
-                        accepting.spawn_local(accept(socket, entry, proxy.clone(), client, places, stop.clone()));
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, listener = %entry.name, "cannot listen");
-                        return false;
-                    }
-                }
+                let socket = tokio::net::TcpListener::from_std(socket).map_err(AppError::System)?;
+                let entry = Rc::new(Entry { name: name.into(), place, tunnel: None });
+                let door = Door { entry, proxy: proxy.clone(), limits: client, stop: stop.clone() };
+                accepting.spawn_local(accept(socket, Rc::new(door), places));
             }
+            // Nobody waits for it any more where another worker failed.
+            let _ = up.send(());
             let mut sweep = interval(SWEEP);
             loop {
                 tokio::select! {
                     next = accepting.join_next() => match next {
                         Some(Ok(())) => {}
-                        Some(Err(_)) => return false,
-                        None => return true,
+                        Some(Err(_)) => return Err(AppError::Worker),
+                        None => return Ok(()),
                     },
                     _ = sweep.tick() => proxy.sweep(),
                     Ok(()) = newer.changed() => {
@@ -312,7 +318,7 @@ impl Worker {
                     }
                 }
             }
-        }))
+        })
     }
 }
 
@@ -355,11 +361,9 @@ const OTHER_FILES: usize = SEATS + 64;
 const MOST_CONNECTIONS: usize = 10_000;
 
 /// Waits for all workers.
-async fn all(workers: &mut JoinSet<bool>) -> Result<(), AppError> {
+async fn all(workers: &mut JoinSet<Result<(), AppError>>) -> Result<(), AppError> {
     while let Some(worker) = workers.join_next().await {
-        if !worker.unwrap_or(false) {
-            return Err(AppError::Worker);
-        }
+        worker.unwrap_or(Err(AppError::Worker))?;
     }
     Ok(())
 }

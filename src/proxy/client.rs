@@ -13,6 +13,8 @@ use std::{
 
 use tokio::{net::TcpStream, time::Instant};
 
+use crate::connect::Wire;
+
 use super::tunnel::Tunnel;
 
 /// Where a client connection stands.
@@ -46,6 +48,7 @@ struct State {
     since: Cell<Instant>,
     reset: Cell<bool>,
     linger: Cell<bool>,
+    last: Cell<bool>,
     after: RefCell<Option<After>>,
     /// Requests that were read.
     requests: Cell<u64>,
@@ -57,12 +60,16 @@ struct State {
     partial: Cell<bool>,
     /// It closes.
     ending: Cell<bool>,
+    /// hyper's part ends, and the connection does not.
+    open: Cell<bool>,
     /// hyper has an answer whose body may give more.
     answering: Cell<bool>,
     /// Who waits for the wire to be free of answers.
     waits: RefCell<Option<Waker>>,
     /// When the client last stopped reading; None while it reads.
     blocked: Cell<Option<Instant>>,
+    /// Where what it reads comes from.
+    source: RefCell<Option<Rc<Wire>>>,
 }
 
 /// What a request's way may say to its client's connection, and what the connection says of itself.
@@ -79,15 +86,18 @@ impl ClientHandle {
             since: Cell::new(Instant::now()),
             reset: Cell::new(false),
             linger: Cell::new(false),
+            last: Cell::new(false),
             after: RefCell::new(None),
             requests: Cell::new(0),
             bare: RefCell::default(),
             owed: Cell::new(false),
             partial: Cell::new(false),
             ending: Cell::new(false),
+            open: Cell::new(false),
             answering: Cell::new(false),
             waits: RefCell::new(None),
             blocked: Cell::new(None),
+            source: RefCell::new(None),
         }))
     }
 
@@ -110,11 +120,17 @@ impl ClientHandle {
     /// end by RST, and be lost where it was not read yet.
     pub fn linger(&self, linger: bool) {
         self.0.linger.set(linger);
+        self.0.last.set(false);
     }
 
     /// Whether to read and discard before the end.
     pub fn lingers(&self) -> bool {
         self.0.linger.get()
+    }
+
+    /// Whether its client said that nothing comes behind the request that was read.
+    pub fn is_last(&self) -> bool {
+        self.0.last.get()
     }
 
     /// After this answer the connection is something else.
@@ -159,11 +175,23 @@ impl ClientHandle {
         self.0.ending.get()
     }
 
-    /// A request was read. Its exchange lasts until the last clone of what comes back is dropped.
-    /// More may be on its way behind it, also where the connection ends with the answer.
-    pub fn exchange(&self) -> Rc<Exchange> {
+    /// Whether hyper's end is to be the connection's.
+    pub fn keep_open(&self, open: bool) {
+        self.0.open.set(open);
+    }
+
+    /// Whether it goes on when hyper ends it.
+    pub fn is_kept_open(&self) -> bool {
+        self.0.open.get()
+    }
+
+    /// A request was read. Its exchange lasts until the last clone of what comes back is dropped. More may be on its
+    /// way behind it, also where the connection ends with the answer, unless the client said that it is the `last` and
+    /// all of it is here.
+    pub fn exchange(&self, last: bool) -> Rc<Exchange> {
         self.enter(Phase::Exchange);
         self.linger(true);
+        self.0.last.set(last);
         self.0.requests.set(self.0.requests.get() + 1);
         Rc::new(Exchange(self.clone()))
     }
@@ -214,21 +242,35 @@ impl ClientHandle {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.reads(false);
-                    socket.writable().await?;
+                    let writable = socket.writable().await;
+                    self.reads(true);
+                    writable?;
                 }
                 Err(error) => return Err(error),
             }
-            self.reads(true);
         }
         Ok(())
     }
 
     /// The client reads, or stopped to.
     pub fn reads(&self, reads: bool) {
-        match (reads, self.0.blocked.get()) {
-            (true, _) => self.0.blocked.set(None),
-            (false, None) => self.0.blocked.set(Some(Instant::now())),
-            (false, Some(_)) => {}
+        if reads == self.0.blocked.get().is_none() {
+            return;
+        }
+        self.0.blocked.set((!reads).then(Instant::now));
+        if let Some(source) = &*self.0.source.borrow() {
+            // What the client does not take is left to the upstream.
+            source.hold(!reads);
+        }
+    }
+
+    /// What it reads from now on comes from there.
+    pub fn reads_from(&self, source: Option<Rc<Wire>>) {
+        if let Some(source) = &source {
+            source.hold(self.blocked_since().is_some());
+        }
+        if let Some(before) = self.0.source.replace(source) {
+            before.hold(false);
         }
     }
 

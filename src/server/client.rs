@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     net::{Shutdown, SocketAddr},
     pin::Pin,
     rc::Rc,
@@ -52,10 +53,8 @@ pub struct ClientStream {
 }
 
 impl ClientStream {
-    /// Takes an accepted socket. From now on its end is a RST, also where the process is killed; only an orderly one
-    /// is not.
+    /// Takes an accepted socket, whose end is a RST so far.
     pub fn new(tcp: TcpStream, address: SocketAddr) -> Self {
-        let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
         let tcp = Rc::new(tcp);
         Self {
             handle: ClientHandle::new(address, Rc::downgrade(&tcp)),
@@ -105,16 +104,20 @@ impl ClientStream {
         }
     }
 
-    /// The same socket with these bytes before what it will read.
-    pub fn with_prefix(mut self, prefix: Bytes) -> Self {
-        self.prefix = prefix;
-        self
+    /// These bytes are read before what the socket has.
+    pub fn prefix_with(&mut self, prefix: Bytes) {
+        // Empty ones may hold on to much space.
+        self.prefix = if prefix.is_empty() { Bytes::new() } else { prefix };
+    }
+
+    /// Whether there are bytes before those of the socket.
+    pub fn has_prefix(&self) -> bool {
+        !self.prefix.is_empty()
     }
 
     /// hyper's part is over; what is written now is ours.
-    pub fn unmute(mut self) -> Self {
+    pub fn unmute(&mut self) {
         self.muted = false;
-        self
     }
 
     /// Reads from the socket what is framed in one way only.
@@ -143,10 +146,9 @@ impl ClientStream {
     }
 
     /// HTTP is over: what passes is another protocol's.
-    pub fn beyond_http(mut self) -> Self {
+    pub fn goes_beyond_http(&mut self) {
         self.framing = Framing::off();
         self.beyond_http = true;
-        self
     }
 
     /// Whether hyper was heard to its end. Where a request names a protocol to switch to, even one that nobody
@@ -174,6 +176,12 @@ impl ClientStream {
         end
     }
 
+    /// Whether closing would discard what was not read, and the answer with it.
+    fn has_unread(&self) -> bool {
+        let waits = SockRef::from(&*self.tcp).peek(&mut [MaybeUninit::uninit()]);
+        matches!(waits, Ok(count) if count > 0)
+    }
+
     /// Reads and discards until the client is done, is silent, or has had enough time and volume.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
@@ -182,9 +190,9 @@ impl ClientStream {
             until: now + LINGER,
             left: LINGER_BYTES,
         });
-        let mut space = [0; 16 * 1024];
+        let mut space = [MaybeUninit::uninit(); 16 * 1024];
         loop {
-            let mut buf = ReadBuf::new(&mut space);
+            let mut buf = ReadBuf::uninit(&mut space);
             let end = self.poll_read_socket(cx, &mut buf);
             let count = buf.filled().len() as u64;
             match end {
@@ -231,7 +239,9 @@ impl AsyncRead for ClientStream {
             buf.put_slice(&this.prefix[..count]);
             this.prefix.advance(count);
         }
-        if buf.filled().len() > before && matches!(this.handle.phase().0, Phase::Idle | Phase::New) {
+        let idle = matches!(this.handle.phase().0, Phase::Idle | Phase::New);
+        // An empty line before a request is none (RFC 9112 section 2.2).
+        if idle && buf.filled().len() > before && this.framing.is_in_head() {
             this.handle.head_begins();
         }
         Poll::Ready(Ok(()))
@@ -277,11 +287,19 @@ impl AsyncWrite for ClientStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.handle.is_kept_open() {
+            return Poll::Ready(Ok(()));
+        }
         if this.muted || this.handle.is_reset() {
             this.shut = true;
             return Poll::Ready(Ok(()));
         }
         this.handle.ends();
+        if this.handle.is_last() && !this.beyond_http && this.lingering.is_none() && !this.has_unread() {
+            // All that is to be said is said by closing the socket.
+            this.shut = true;
+            return Poll::Ready(Ok(()));
+        }
         if this.lingering.is_none() {
             // A client that is gone needs no goodbye.
             let _ = SockRef::from(&*this.tcp).shutdown(Shutdown::Write);

@@ -3,14 +3,12 @@
 use std::{io, rc::Rc, time::Duration};
 
 use socket2::SockRef;
-use tokio::{io::Interest, net::TcpListener, sync::watch, task::JoinSet, time::sleep};
-
-use crate::proxy::{Entry, Proxy};
+use tokio::{io::Interest, net::TcpListener, task::JoinSet, time::sleep};
 
 use super::{
     Stop,
     client::ClientStream,
-    connection::{ClientLimits, refuse, serve},
+    connection::{Door, refuse, serve},
     places::Places,
 };
 
@@ -20,15 +18,25 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 /// Bytes that wait in the system for a client to read on, beside those that are on their way.
 const UNSENT: u32 = 128 << 10;
 
+/// What every connection of a socket is to have from the beginning: on Linux an accepted one has what the listening one
+/// has (`sk_clone` in the kernel's net/core/sock.c), which saves three calls for each.
+///
+/// # Errors
+/// The system's.
+pub fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    // Small answers must not wait for the acknowledgement of the last one.
+    socket.set_tcp_nodelay(true)?;
+    // A client that reads slowly takes long to make room in all that the system would buffer for it, and would
+    // seem not to read at all.
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    // The end of a connection is a RST, also where the process is killed; only an orderly one is not.
+    socket.set_linger(Some(Duration::ZERO))
+}
+
 /// Accepts and serves until it is to stop; then waits for what runs.
-pub async fn accept(
-    listener: TcpListener,
-    entry: Entry,
-    proxy: Rc<Proxy>,
-    limits: ClientLimits,
-    places: Places,
-    mut stop: watch::Receiver<Stop>,
-) {
+pub async fn accept(listener: TcpListener, door: Rc<Door>, places: Places) {
+    let mut stop = door.stop.clone();
     let mut connections = JoinSet::new();
     let mut fails = false;
     loop {
@@ -42,39 +50,35 @@ pub async fn accept(
             Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
                 if !std::mem::replace(&mut fails, true) {
-                    tracing::error!(%error, listener = %entry.name, "cannot accept a connection; trying again");
+                    tracing::error!(%error, listener = %door.entry.name, "cannot accept a connection; trying again");
                 }
                 sleep(BACK_OFF).await;
                 continue;
             }
         };
         if std::mem::take(&mut fails) {
-            tracing::info!(listener = %entry.name, "connections are accepted again");
+            tracing::info!(listener = %door.entry.name, "connections are accepted again");
         }
-        // Small answers must not wait for the acknowledgement of the last one.
-        let _ = tcp.set_nodelay(true);
-        // A client that reads slowly takes long to make room in all that the system would buffer for it, and would
-        // seem not to read at all.
-        let _ = SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT);
-        let (entry, proxy, places, stop) = (entry.clone(), proxy.clone(), places.clone(), stop.clone());
+        let (door, places) = (door.clone(), places.clone());
         if let Some(place) = places.free() {
+            let stream = Box::new(ClientStream::new(tcp, address));
             connections.spawn_local(async move {
-                serve(ClientStream::new(tcp, address), entry, proxy, limits, stop).await;
+                serve(stream, &door).await;
                 drop(place);
             });
         } else if let Some(seat) = places.seat() {
             connections.spawn_local(async move {
-                let mut ends = stop.clone();
+                let mut ends = door.stop.clone();
                 let place = tokio::select! {
                     place = places.wait() => place,
                     // It has gone away.
                     _ = tcp.ready(Interest::ERROR) => return,
                     _ = ends.wait_for(|stop| *stop >= Stop::Drain) => None,
                 };
-                let stream = ClientStream::new(tcp, address);
-                let Some(place) = place else { return refuse(stream, &entry, &proxy, limits).await };
+                let stream = Box::new(ClientStream::new(tcp, address));
+                let Some(place) = place else { return refuse(stream, &door).await };
                 drop(seat);
-                serve(stream, entry, proxy, limits, stop).await;
+                serve(stream, &door).await;
                 drop(place);
             });
         } else {
