@@ -1,14 +1,15 @@
 //! The access event: one per request, at its end, with no token, query or userinfo in it.
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 use http::{HeaderMap, Method, StatusCode};
+use serde::Serialize;
 use tokio::time::Instant;
-use tracing::{enabled, info, warn};
+use tracing::warn;
 
-use crate::{connect::Peer, tls::presented::escape};
+use crate::{connect::Peer, logging, tls::presented::escape};
 
-use super::{body::BodyError, client::ClientHandle};
+use super::{Asked, body::BodyError, client::ClientHandle};
 
 /// What is known of a request; emitted once, when its response has ended.
 #[derive(Debug)]
@@ -43,14 +44,13 @@ impl Access {
     }
 
     /// A request came.
-    pub fn begin(
+    pub(super) fn begin(
         client: &ClientHandle,
         listener: &Rc<str>,
-        method: &Method,
-        path: &str,
+        asked: &Asked<'_>,
         id: impl FnOnce() -> String,
     ) -> Self {
-        if !enabled!(target: "access", tracing::Level::INFO) {
+        if !logging::logs_access() {
             return Self { record: None };
         }
         Self {
@@ -59,8 +59,8 @@ impl Access {
                 id: id(),
                 client: client.clone(),
                 listener: listener.clone(),
-                method: method.clone(),
-                path: escape(path),
+                method: asked.method.clone(),
+                path: escape(&asked.path()),
                 authority: String::new(),
                 followed: 0,
                 status: 0,
@@ -159,30 +159,61 @@ impl Access {
     /// The response is over: `whole`, or the client went away or the upstream broke off.
     pub fn finish(&mut self, request_bytes: u64, response_bytes: u64, whole: bool) {
         let Some(record) = self.record.take() else { return };
-        let millis = |at: Instant| (at - record.started).as_secs_f64() * 1e3;
-        info!(
-            target: "access",
-            request = record.id,
-            client = %record.client.address(),
-            listener = %record.listener,
-            method = %record.method,
-            upstream = record.authority,
-            path = record.path,
-            followed = (record.followed > 0).then_some(record.followed),
-            status = record.status,
-            made_by = record.made_by,
-            class = record.class,
+        // To the microsecond.
+        let millis = |at: Instant| (at - record.started).as_micros() as f64 / 1e3;
+        logging::access(&Line {
+            request: &record.id,
+            client: record.client.address(),
+            listener: &record.listener,
+            method: record.method.as_str(),
+            upstream: &record.authority,
+            path: &record.path,
+            followed: (record.followed > 0).then_some(record.followed),
+            status: record.status,
+            made_by: record.made_by,
+            class: record.class,
             whole,
             request_bytes,
             response_bytes,
-            head_ms = record.response_head.map(millis),
-            total_ms = millis(Instant::now()),
-            address = record.peer.as_ref().map(|peer| tracing::field::display(peer.address)),
-            tls = record.peer.as_ref().map(|peer| peer.tls_version.as_str()),
-            trust = record.peer.as_ref().map(|peer| peer.standing.as_str()),
-            reused = record.reused,
-            upstream_request = record.upstream_request_id,
-            "request"
-        );
+            head_ms: record.response_head.map(millis),
+            total_ms: millis(Instant::now()),
+            address: record.peer.as_ref().map(|peer| peer.address),
+            tls: record.peer.as_ref().map(|peer| peer.tls_version.as_str()),
+            trust: record.peer.as_ref().map(|peer| peer.standing.as_str()),
+            reused: record.reused,
+            upstream_request: record.upstream_request_id.as_deref(),
+        });
     }
+}
+
+/// The event, as it is written.
+#[derive(Serialize)]
+struct Line<'a> {
+    request: &'a str,
+    client: SocketAddr,
+    listener: &'a str,
+    method: &'a str,
+    upstream: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    followed: Option<u32>,
+    status: u16,
+    made_by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    whole: bool,
+    request_bytes: u64,
+    response_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_ms: Option<f64>,
+    total_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust: Option<&'static str>,
+    reused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_request: Option<&'a str>,
 }
