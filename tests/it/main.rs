@@ -35,6 +35,7 @@ mod report_only;
 mod retries;
 mod suites;
 mod taxonomy;
+mod thrift;
 mod tls_attacks;
 mod upgrade;
 mod upstream_settings;
