@@ -55,13 +55,16 @@
 
 pub mod app;
 pub mod audit;
+pub mod buffer;
 pub mod bundle;
 pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connect;
+pub mod deadline;
 pub mod demo;
+pub mod http1;
 pub mod logging;
 pub mod message;
 pub mod pin;
@@ -70,4 +73,5 @@ pub mod reload;
 pub mod route;
 pub mod server;
 pub mod tls;
+pub mod transport;
 pub mod verify;
