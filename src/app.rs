@@ -24,15 +24,18 @@ use tracing::{info, warn};
 
 use crate::{
     audit::sink::{AuditError, AuditSink},
-    config::settings::{ListenerSettings, Settings},
+    config::settings::Settings,
     connect::Connector,
     logging::{Flush, flush},
-    proxy::{Entry, Generation, Proxy, Service},
+    proxy::{
+        ListenerContext, Proxy,
+        settings::{Generation, ListenerSettings, Service},
+    },
     server::{
         Stop,
-        connection::Door,
+        limiter::{ConnectionLimiter, WAIT_QUEUE},
         listener::{accept, prepare},
-        places::{Places, SEATS},
+        session::{ClientLimits, SessionContext},
     },
 };
 
@@ -132,12 +135,12 @@ impl App {
     ) -> Result<(), AppError> {
         self.announce();
         let own: Arc<[SocketAddr]> = self.addresses().into();
-        let places = self.places();
+        let limiters = self.limiters();
         let (tell, told) = watch::channel(Stop::No);
         let (adopted, in_force) = mpsc::unbounded_channel();
         let (mut workers, mut listening) = (JoinSet::new(), Vec::new());
         for number in 0..self.settings.threads {
-            let worker = self.worker(own.clone(), &places, newer.clone(), adopted.clone()).map_err(AppError::System)?;
+            let worker = self.worker(own.clone(), &limiters, newer.clone(), adopted.clone()).map_err(AppError::System)?;
             let stop = told.clone();
             let (up, is_up) = oneshot::channel();
             listening.push(is_up);
@@ -211,30 +214,30 @@ impl App {
         fs::rename(&partial, path)
     }
 
-    /// Places for clients, each with an upstream connection, as far as the open files go.
-    fn places(&self) -> Vec<Places> {
+    /// How many clients may be connected, each with an upstream connection, as far as the open files go.
+    fn limiters(&self) -> Vec<ConnectionLimiter> {
         let files = raise_open_files();
         let carried = files.saturating_sub(OTHER_FILES) / 2;
-        let limits = self.settings.places;
+        let limits = self.settings.connections;
         if let Some(all) = limits.all.filter(|all| *all > carried) {
             warn!("--max-connections `{all}`: {files} open files, which is the limit of this process, carry {carried}");
         }
         let all = limits.all.unwrap_or_else(|| carried.clamp(1, MOST_CONNECTIONS));
-        Places::of(self.listeners.len(), all, limits)
+        ConnectionLimiter::for_listeners(self.listeners.len(), all, limits)
     }
 
     fn worker(
         &self,
         own: Arc<[SocketAddr]>,
-        places: &[Places],
+        limiters: &[ConnectionLimiter],
         newer: watch::Receiver<Option<Arc<Generation>>>,
         adopted: mpsc::UnboundedSender<Arc<Generation>>,
     ) -> io::Result<Worker> {
         let listeners = self
             .listeners
             .iter()
-            .zip(places)
-            .map(|(bound, places)| Ok((bound.socket.try_clone()?, bound.settings.name.clone(), places.clone())));
+            .zip(limiters)
+            .map(|(bound, limiter)| Ok((bound.socket.try_clone()?, bound.settings.name.clone(), limiter.clone())));
         Ok(Worker {
             listeners: listeners.collect::<io::Result<_>>()?,
             make: ProxyMaker {
@@ -274,9 +277,9 @@ impl ProxyMaker {
 }
 
 struct Worker {
-    listeners: Vec<(TcpListener, String, Places)>,
+    listeners: Vec<(TcpListener, String, ConnectionLimiter)>,
     make: ProxyMaker,
-    client: crate::server::connection::ClientLimits,
+    client: ClientLimits,
     newer: watch::Receiver<Option<Arc<Generation>>>,
     adopted: mpsc::UnboundedSender<Arc<Generation>>,
 }
@@ -291,11 +294,12 @@ impl Worker {
         runtime.map_err(AppError::System)?.block_on(async move {
             let proxy = Rc::new(make.make());
             let mut accepting = JoinSet::new();
-            for (place, (socket, name, places)) in listeners.into_iter().enumerate() {
+            for (index, (socket, name, limiter)) in listeners.into_iter().enumerate() {
                 let socket = tokio::net::TcpListener::from_std(socket).map_err(AppError::System)?;
-                let entry = Rc::new(Entry { name: name.into(), place, tunnel: None });
-                let door = Door { entry, proxy: proxy.clone(), limits: client, stop: stop.clone() };
-                accepting.spawn_local(accept(socket, Rc::new(door), places));
+                let listener = ListenerContext { index, tunnel: None };
+                let context =
+                    SessionContext { listener, name, proxy: proxy.clone(), limits: client, stop: stop.clone() };
+                accepting.spawn_local(accept(socket, Rc::new(context), limiter));
             }
             // Nobody waits for it any more where another worker failed.
             let _ = up.send(());
@@ -355,7 +359,7 @@ fn raise_open_files() -> usize {
 }
 
 /// Open files beside those for clients and upstreams: clients that wait, listeners, logs, event loops, the resolver.
-const OTHER_FILES: usize = SEATS + 64;
+const OTHER_FILES: usize = WAIT_QUEUE + 64;
 
 /// The default, where the open files do not set another.
 const MOST_CONNECTIONS: usize = 10_000;

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 
 use crate::{
     config::{args::RunArgs, error::ConfigError, settings::Settings, watch::Files},
-    proxy::Generation,
+    proxy::settings::Generation,
 };
 
 /// Watches what settings were made of, and makes new generations of them.

@@ -15,7 +15,7 @@ use std::{
 use bytes::BufMut;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, ReadBuf},
+    io::{AsyncReadExt, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
@@ -84,6 +84,12 @@ impl Transport {
             Ok(None) => Poll::Pending,
             Ok(Some(_)) | Err(_) => Poll::Ready(()),
         }
+    }
+
+    /// Waits until the client resets its connection.
+    pub async fn reset(&self) {
+        // Readiness for an error has no other end.
+        let _ = self.tcp.ready(Interest::ERROR).await;
     }
 
     /// Whether something was received that was not read. Closing would then end by RST and could take away what the

@@ -9,7 +9,7 @@ pub mod tree;
 
 use std::{env, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::{io::AsyncReadExt, sync::Semaphore, task::LocalSet, time::timeout};
+use tokio::{sync::Semaphore, task::LocalSet, time::timeout};
 
 use crate::{
     config::{
@@ -124,11 +124,11 @@ async fn meet(connector: &Connector, upstream: &Upstream) -> Met {
         Ok(verified) => verified,
         Err(error) => return Met { trouble: Some(error), ..Met::default() },
     };
-    let peer = verified.peer();
+    let peer = verified.peer().clone();
     let mut met = Met { trouble: verified.bypassed().map(ConnectError::Handshake), ..Met::default() };
     if met.trouble.is_none() && peer.client.asked && peer.tls_version == TlsVersion::Tls13 {
         // One that speaks, or waits for a request, does not object.
-        if let Ok(Err(error)) = timeout(OBJECTION, verified.read_u8()).await {
+        if let Ok(Err(error)) = timeout(OBJECTION, verified.receive()).await {
             let refused = refused_in(&error, &peer);
             met.closed = refused.is_none();
             met.trouble = refused.map(ConnectError::Handshake);

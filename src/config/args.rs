@@ -10,8 +10,8 @@ use crate::{
     audit::summary::Order,
     logging::{LogFormat, LogLevel},
     proxy::{
-        FieldCase, HostPolicy,
         respond::{AnswerPolicy, Detail},
+        settings::{FieldCase, HostPolicy},
     },
     tls::client::TlsVersion,
 };
@@ -278,6 +278,12 @@ pub struct Options {
     #[arg(long, value_name = "PATTERN", env = "VOUCHSAFE_ALLOW", value_delimiter = ',', help_heading = "Ways in")]
     #[serde(deserialize_with = "one_or_more")]
     pub allow: Vec<String>,
+
+    /// A name that clients may use for a fixed route on a loopback address, besides loopback's own, the listener's and
+    /// the upstream's. Any other Host is refused, so that a web page cannot use the route under a name of its own.
+    #[arg(long, value_name = "HOST", env = "VOUCHSAFE_ACCEPT_HOST", value_delimiter = ',', help_heading = "Ways in")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub accept_host: Vec<String>,
 
     /// Take a plain port of a forwarded destination for this TLS port; 80 means 443 anyway.
     #[arg(long, value_name = "PLAIN=TLS", env = "VOUCHSAFE_PORT_MAP", value_delimiter = ',', help_heading = "Ways in")]

@@ -18,17 +18,21 @@ use crate::{
     clock::{Clock, rfc3339},
     connect::{
         ConnectLimits,
-        pool::{PoolLimits, ResponseLimits},
+        pool::PoolLimits,
     },
+    http1::head::HeadLimits,
     logging::{LogFormat, LogLevel},
     message::authority::{Authority, Host, parse_port},
-    proxy::{FieldCase, Generation, ProxySettings, Service, ids},
+    proxy::{
+        ids,
+        settings::{FieldCase, Generation, ListenerPolicies, ListenerSettings, ProxySettings, Service},
+    },
     route::{
         policy::{Allow, DestinationPolicy},
         table::{RouteError, Routes, UpstreamSettings},
         upstream::TlsHandle,
     },
-    server::{connection::ClientLimits, places::PlaceLimits},
+    server::{limiter::ConnectionLimits, session::ClientLimits},
     tls::{
         client::{TlsClient, TlsSettings},
         client_identity::{ClientIdentity, IdentityError},
@@ -61,7 +65,7 @@ pub struct Settings {
     /// Limits on clients.
     pub client: ClientLimits,
     /// How many of them there may be.
-    pub places: PlaceLimits,
+    pub connections: ConnectionLimits,
     /// Limits on the way out.
     pub connect: ConnectLimits,
     /// Where audit events go, beside stderr.
@@ -80,17 +84,6 @@ pub struct Settings {
     pub warnings: Vec<String>,
     /// The wall clock.
     pub clock: Clock,
-}
-
-/// A listener to bind.
-#[derive(Clone, Debug)]
-pub struct ListenerSettings {
-    /// Its name in logs: what the operator wrote.
-    pub name: String,
-    /// Where.
-    pub address: SocketAddr,
-    /// To whom.
-    pub service: Service,
 }
 
 /// The log.
@@ -196,7 +189,7 @@ impl Settings {
         let listeners = build.listeners(routes.as_ref());
         let connect = build.connect_limits();
         let (proxy, client, threads) = build.limits();
-        let places = build.place_limits();
+        let connections = build.connection_limits();
         let warnings = std::mem::take(&mut build.warnings);
         ConfigError::unless_empty(build.problems)?;
         let routes = Arc::new(routes.ok_or_else(|| ConfigError::one("there is no bundle"))?);
@@ -207,7 +200,7 @@ impl Settings {
             proxy,
             routes,
             client,
-            places,
+            connections,
             connect,
             audit: AuditSettings {
                 file: options.audit_log,
@@ -228,8 +221,8 @@ impl Settings {
 impl Settings {
     /// What of these settings a reload may replace.
     pub fn generation(&self, number: u64, why: &'static str) -> Generation {
-        let services = self.listeners.iter().map(|listener| listener.service.clone()).collect();
-        Generation { number, why, settings: self.proxy.clone(), routes: self.routes.clone(), services }
+        let (settings, routes, listeners) = (self.proxy.clone(), self.routes.clone(), self.listeners.clone());
+        Generation { number, why, settings, routes, listeners }
     }
 
     /// Whether both listen at the same places, in the same order, for the same kind of clients.
@@ -251,7 +244,7 @@ impl Settings {
                 "--head-timeout, --keep-alive-timeout, --max-head, --max-fields or --response-body-timeout",
                 self.client != other.client,
             ),
-            ("--max-connections, --max-listener-connections or --connection-wait", self.places != other.places),
+            ("--max-connections, --max-listener-connections or --connection-wait", self.connections != other.connections),
             ("--drain-timeout", self.drain != other.drain),
             ("--ready-file", self.ready_file != other.ready_file),
             ("--reload-interval", self.look != other.look),
@@ -280,6 +273,7 @@ fn layered(said: Options, file: Options) -> Options {
     Options {
         route: list(said.route, file.route),
         forward: list(said.forward, file.forward),
+        accept_host: list(said.accept_host, file.accept_host),
         allow: list(said.allow, file.allow),
         port_map: list(said.port_map, file.port_map),
         allow_nonlocal_listen: said.allow_nonlocal_listen.or(file.allow_nonlocal_listen),
@@ -649,8 +643,9 @@ impl<'a> Build<'a> {
 
     fn listeners(&mut self, routes: Option<&Routes>) -> Vec<ListenerSettings> {
         let mut listeners = Vec::new();
+        let policies = self.policies();
         for text in &self.options.route {
-            let listener = self.route(text, routes);
+            let listener = self.route(text, routes, &policies);
             let listener = listener.map_err(|why| format!("--route `{}`: {why}", masked(text)));
             listeners.extend(self.take(listener).flatten());
         }
@@ -659,6 +654,7 @@ impl<'a> Build<'a> {
                 name: format!("forward {text}"),
                 address,
                 service: Service::Forward,
+                policies: policies.clone(),
             });
             let listener = listener.map_err(|why| format!("--forward `{}`: {why}", masked(text)));
             listeners.extend(self.take(listener));
@@ -679,7 +675,12 @@ impl<'a> Build<'a> {
         listeners
     }
 
-    fn route(&self, text: &str, routes: Option<&Routes>) -> Result<Option<ListenerSettings>, String> {
+    fn route(
+        &self,
+        text: &str,
+        routes: Option<&Routes>,
+        policies: &ListenerPolicies,
+    ) -> Result<Option<ListenerSettings>, String> {
         let (listen, authority) = routed(text)?;
         let address = self.listen(listen)?;
         let Some(routes) = routes else { return Ok(None) };
@@ -688,7 +689,8 @@ impl<'a> Build<'a> {
             RouteError::Denied { host, port } => format!("{host}:{port} is not allowed"),
         })?;
         let name = format!("route {listen}");
-        Ok(Some(ListenerSettings { name, address, service: Service::Fixed(Box::new(upstream)) }))
+        let (service, policies) = (Service::Fixed(Box::new(upstream)), policies.clone());
+        Ok(Some(ListenerSettings { name, address, service, policies }))
     }
 
     fn listen(&self, text: &str) -> Result<SocketAddr, String> {
@@ -741,32 +743,38 @@ impl<'a> Build<'a> {
             self.problems.push(format!("--threads `{threads}`: not within 1-1024"));
         }
         let proxy = ProxySettings {
+            request_body: span(options.request_body_timeout, 60),
+            response_body: span(options.response_body_timeout, 60),
+            response: span(options.response_timeout, 60),
+            tunnel: span(options.tunnel_timeout, 3600),
+            target_bytes: options.max_target.unwrap_or(16 * 1024),
+            request_head: HeadLimits { bytes: head, fields: fields[0] },
+            response_head: HeadLimits { bytes: head, fields: fields[1] },
+            pool: PoolLimits { idle: span(options.pool_idle_timeout, 30), most: options.pool_size.unwrap_or(256) },
+            pseudonym: ids::pseudonym(),
+        };
+        let client =
+            ClientLimits { head: span(options.head_timeout, 10), keep_alive: span(options.keep_alive_timeout, 60) };
+        (proxy, client, threads)
+    }
+
+    /// The policies of every listener.
+    fn policies(&mut self) -> ListenerPolicies {
+        let accept = |text: &str| text.parse::<Host>().map_err(|error| error.to_string());
+        let accept_host = self.each("--accept-host", &self.options.accept_host, accept);
+        let options = self.options;
+        ListenerPolicies {
             answer: options.answer.unwrap_or_default(),
             detail: options.detail.unwrap_or_default(),
             host: options.host.unwrap_or_default(),
             field_case: options.field_case.unwrap_or_default(),
             rewrite_redirects: options.rewrite_redirects.unwrap_or(true),
             follow_redirects: options.follow_redirects.unwrap_or(false),
-            request_body: span(options.request_body_timeout, 60),
-            response_body: span(options.response_body_timeout, 60),
-            response: span(options.response_timeout, 60),
-            tunnel: span(options.tunnel_timeout, 3600),
-            target_bytes: options.max_target.unwrap_or(16 * 1024),
-            response_limits: ResponseLimits { head, fields: fields[1] },
-            pool: PoolLimits { idle: span(options.pool_idle_timeout, 30), most: options.pool_size.unwrap_or(256) },
-            pseudonym: ids::pseudonym(),
-        };
-        let client = ClientLimits {
-            head: span(options.head_timeout, 10),
-            keep_alive: span(options.keep_alive_timeout, 60),
-            stall: span(options.response_body_timeout, 60),
-            head_bytes: head,
-            fields: fields[0],
-        };
-        (proxy, client, threads)
+            accept_host,
+        }
     }
 
-    fn place_limits(&mut self) -> PlaceLimits {
+    fn connection_limits(&mut self) -> ConnectionLimits {
         let options = self.options;
         let (all, listener) = (options.max_connections, options.max_listener_connections);
         for (flag, most) in [("--max-connections", all), ("--max-listener-connections", listener)] {
@@ -774,7 +782,7 @@ impl<'a> Build<'a> {
                 self.problems.push(format!("{flag} `{most}`: not within 1-1000000"));
             }
         }
-        PlaceLimits { all, listener, wait: span(options.connection_wait, 5) }
+        ConnectionLimits { all, listener, wait: span(options.connection_wait, 5) }
     }
 
     fn connect_limits(&self) -> ConnectLimits {

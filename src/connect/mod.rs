@@ -2,10 +2,11 @@
 
 pub mod dial;
 pub mod error;
-pub mod interim;
+mod peer;
 pub mod pool;
 pub mod resolve;
-mod socket;
+mod stream;
+pub mod upstream;
 mod verified;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    buffer::BufferPool,
     message::authority::Host,
     route::upstream::Upstream,
     tls::failure::{HandshakeFailure, Occasion},
@@ -29,10 +31,12 @@ use self::{
     dial::dial,
     error::ConnectError,
     resolve::Resolver,
-    socket::{Socket, Space},
 };
 
-pub use self::verified::{ClientAuth, Peer, Verified, Wire, refused_in, refused_late};
+pub use self::{
+    peer::{ClientAuth, Peer},
+    verified::{Verified, refused_in},
+};
 
 /// Time-outs on the way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +55,7 @@ pub struct Connector {
     /// Our own listeners: to dial one of them would be a loop.
     own: Arc<[SocketAddr]>,
     refused: RefCell<Refused>,
-    space: Space,
+    buffers: BufferPool,
 }
 
 /// Verdicts of a moment ago, each with the addresses that the upstream had.
@@ -66,7 +70,12 @@ const MOST_REMEMBERED: usize = 1024;
 impl Connector {
     /// A connector of the calling thread's runtime.
     pub fn new(limits: ConnectLimits, own: Arc<[SocketAddr]>) -> Self {
-        Self { resolver: Resolver::new(), limits, own, refused: RefCell::default(), space: Space::default() }
+        Self { resolver: Resolver::new(), limits, own, refused: RefCell::default(), buffers: BufferPool::default() }
+    }
+
+    /// Space for bytes on their way, for all connections of this thread.
+    pub fn buffers(&self) -> &BufferPool {
+        &self.buffers
     }
 
     /// Our own listeners, in the order of the settings.
@@ -90,14 +99,8 @@ impl Connector {
             return Err(ConnectError::Loop { address });
         }
         let deadline = Instant::now() + self.limits.handshake;
-        let end = verified::handshake(
-            Socket::new(tcp, self.space.clone()),
-            address,
-            upstream,
-            deadline,
-            self.limits.handshake,
-        )
-        .await;
+        let (limit, buffers) = (self.limits.handshake, self.buffers.clone());
+        let end = verified::handshake(tcp, address, upstream, deadline, limit, buffers).await;
         if let Err(ConnectError::Handshake(failure)) = &end {
             self.remember(upstream, &addresses, failure);
         }

@@ -1,308 +1,148 @@
-//! HTTP/1.1 connections over verified streams, and the idle ones of one upstream.
+//! The idle connections of one upstream.
 //!
 //! A slot belongs to one worker thread and one whole [`Upstream`]; nothing here is shared or locked.
 
-use std::{cell::RefCell, convert::Infallible, error::Error, fmt, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use http_body::Body;
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{Builder, SendRequest},
-};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 
 use crate::route::upstream::Upstream;
 
-use super::{
-    Peer, Verified, Wire,
-    interim::{Flood, Interim, Interims},
-};
-
-/// Bytes of a body that are read at a time. A client that stops to read makes us keep as many; more of them are read
-/// hardly any faster.
-const READ: usize = 64 << 10;
-
-/// Limits on what an upstream may answer.
-#[derive(Clone, Copy, Debug)]
-pub struct ResponseLimits {
-    /// Bytes of a response head.
-    pub head: usize,
-    /// Field lines of a response head.
-    pub fields: usize,
-}
-
-/// One HTTP/1.1 connection to a verified upstream.
-pub struct Link<B> {
-    sender: SendRequest<B>,
-    peer: Rc<Peer>,
-    wire: Rc<Wire>,
-    interims: Arc<Interims>,
-    switched: oneshot::Receiver<Switched>,
-    /// Tells the connection by its end that nobody has this any more.
-    _wanted: oneshot::Sender<Infallible>,
-}
-
-/// A connection on which HTTP is over, and what was read behind it.
-type Switched = (Verified, Bytes);
-
-impl<B> fmt::Debug for Link<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
-
-/// A request that got no response.
-#[derive(Debug)]
-pub struct Unanswered<B> {
-    /// What hyper says.
-    pub error: hyper::Error,
-    /// The request, where none of it was sent.
-    pub unsent: Option<Request<B>>,
-}
-
-impl<B> Link<B>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    /// Speaks HTTP/1.1 on a verified stream; runs until either side ends it. Once the link is dropped, an upload whose
-    /// answer came early may come to its end, as long as the upstream takes anything of it within `patience`.
-    ///
-    /// # Errors
-    /// hyper's own; none is known for HTTP/1.
-    pub async fn open(stream: Verified, limits: ResponseLimits, patience: Duration) -> Result<Self, hyper::Error> {
-        let (peer, wire) = (stream.peer(), stream.wire());
-        let (sender, mut connection) = Builder::new()
-            .preserve_header_case(true)
-            .title_case_headers(true)
-            .max_headers(limits.fields)
-            .max_header_size(limits.head)
-            .max_buf_size(limits.head.max(READ))
-            .handshake(TokioIo::new(stream))
-            .await?;
-        let (switch, switched) = oneshot::channel();
-        let (wanted, unwanted) = oneshot::channel();
-        let ends = wire.clone();
-        tokio::task::spawn_local(async move {
-            let end = tokio::select! {
-                end = &mut connection => end,
-                Err(_) = unwanted => match finished(&mut connection, &ends, patience).await {
-                    Some(end) => end,
-                    None => {
-                        ends.abort.set(true);
-                        return;
-                    }
-                },
-            };
-            match end {
-                // Not shut down, and yet over: it has switched protocols.
-                Ok(()) if !ends.shut.get() => {
-                    let parts = connection.into_parts();
-                    // Where nobody asked for that, it is closed.
-                    let _ = switch.send((parts.io.into_inner(), parts.read_buf));
-                }
-                Ok(()) => {}
-                Err(error) => tracing::debug!(%error, "an upstream connection ended"),
-            }
-        });
-        Ok(Self { sender, peer, wire, interims: Arc::default(), switched, _wanted: wanted })
-    }
-
-    /// Sends a request; the response's body streams. What comes before the response is [`Self::interim`]'s.
-    ///
-    /// # Errors
-    /// [`Unanswered`].
-    pub fn send(
-        &mut self,
-        mut request: Request<B>,
-    ) -> impl Future<Output = Result<Response<Incoming>, Unanswered<B>>> + use<B> {
-        self.interims.watch(&mut request);
-        let answer = self.sender.try_send_request(request);
-        async {
-            answer.await.map_err(|mut failed| Unanswered { unsent: failed.take_message(), error: failed.into_error() })
-        }
-    }
-
-    /// Whether the last exchange is over on the wire. The response's last byte may be here before hyper
-    /// has tidied up behind it, which takes a turn or two; what takes longer is still busy.
-    async fn settles(&mut self) -> bool {
-        for _ in 0..2 {
-            if self.sender.is_ready() {
-                return true;
-            }
-            tokio::task::yield_now().await;
-        }
-        self.sender.is_ready()
-    }
-}
-
-impl<B> Link<B> {
-    /// Who is at the other end.
-    pub fn peer(&self) -> &Rc<Peer> {
-        &self.peer
-    }
-
-    /// What happened on the wire.
-    pub fn wire(&self) -> &Rc<Wire> {
-        &self.wire
-    }
-
-    /// The next interim response to what was sent.
-    ///
-    /// # Errors
-    /// [`Flood`].
-    pub async fn interim(&self) -> Result<Interim, Flood> {
-        self.interims.next().await
-    }
-
-    /// The connection itself, behind a response that switches protocols; None where it broke.
-    pub async fn switched(self) -> Option<(Verified, Bytes)> {
-        self.switched.await.ok()
-    }
-}
-
-/// The end of a connection that nobody waits for; None where nothing of what is still to be written was taken for so
-/// long.
-async fn finished<T>(connection: impl Future<Output = T>, wire: &Wire, patience: Duration) -> Option<T> {
-    let mut connection = pin!(connection);
-    loop {
-        let written = wire.written.get();
-        match timeout(patience, &mut connection).await {
-            Ok(end) => return Some(end),
-            Err(_) if wire.written.get() == written => return None,
-            Err(_) => {}
-        }
-    }
-}
-
-/// An upstream and its idle connections.
-pub struct Slot<B> {
-    /// The upstream.
-    pub upstream: Upstream,
-    /// Its Host field.
-    pub host: Option<HeaderValue>,
-    /// The generation of the settings that it is of.
-    pub generation: u64,
-    idle: RefCell<Vec<(Link<B>, Instant)>>,
-    limits: PoolLimits,
-    successor: RefCell<Successor<B>>,
-}
-
-/// What took a slot's place when the settings changed.
-enum Successor<B> {
-    /// Nothing: it is the one in force.
-    Itself,
-    /// The upstream is not there any more.
-    Nobody,
-    /// The same upstream under newer settings.
-    Slot(Rc<Slot<B>>),
-}
-
-impl<B> fmt::Debug for Slot<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Slot({})", self.upstream)
-    }
-}
+use super::{Peer, upstream::UpstreamConnection};
 
 /// Limits on what is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLimits {
-    /// How long a connection is kept idle; below what servers allow themselves.
+    /// How long a connection is kept idle; less than servers allow themselves.
     pub idle: Duration,
     /// How many idle connections to one upstream are kept by one worker.
     pub most: usize,
 }
 
-impl<B> Slot<B>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+/// An upstream and its idle connections.
+#[derive(Debug)]
+pub struct Slot {
+    pub upstream: Upstream,
+    /// The value of its Host field.
+    pub host_field: String,
+    /// The generation of the settings that it is of.
+    pub generation: u64,
+    idle: RefCell<Vec<Idle>>,
+    limits: PoolLimits,
+    superseded: RefCell<Superseded>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: UpstreamConnection,
+    since: Instant,
+}
+
+/// What took a slot's place when the settings changed.
+#[derive(Debug)]
+enum Superseded {
+    /// Nothing: it is current.
+    No,
+    /// The upstream is gone.
+    ByNothing,
+    /// The same upstream under newer settings.
+    By(Rc<Slot>),
+}
+
+impl Slot {
     /// A slot without connections.
     pub fn new(upstream: Upstream, limits: PoolLimits, generation: u64) -> Self {
-        let host = HeaderValue::try_from(upstream.host_field()).ok();
-        let (idle, successor) = (RefCell::default(), RefCell::new(Successor::Itself));
-        Self { upstream, host, generation, idle, limits, successor }
+        let host_field = upstream.host_field();
+        let (idle, superseded) = (RefCell::default(), RefCell::new(Superseded::No));
+        Self { upstream, host_field, generation, idle, limits, superseded }
     }
 
-    /// The connection used last that still stands.
-    pub async fn take(&self) -> Option<Link<B>> {
+    /// The connection used last that is still good.
+    pub fn take(&self) -> Option<UpstreamConnection> {
         loop {
-            let (mut link, since) = self.idle.borrow_mut().pop()?;
-            if self.keeps(&link, since) && link.settles().await {
-                return Some(link);
+            let mut idle = self.idle.borrow_mut().pop()?;
+            if self.keeps(&mut idle) {
+                return Some(idle.connection);
             }
+            idle.connection.close();
         }
     }
 
-    /// Keeps a connection for the next request, in the slot that is in force now.
-    pub fn put(self: &Rc<Self>, link: Link<B>) {
-        let Some((slot, link)) = self.in_force(link) else { return };
+    /// Keeps a connection for the next request, in the slot that is current.
+    pub fn put(self: &Rc<Self>, connection: UpstreamConnection) {
+        let Some((slot, connection)) = self.rebind(connection) else { return };
         let mut idle = slot.idle.borrow_mut();
-        if idle.len() < slot.limits.most && !link.wire.abort.get() && slot.keeps(&link, Instant::now()) {
-            idle.push((link, Instant::now()));
+        if idle.len() < slot.limits.most {
+            idle.push(Idle { connection, since: Instant::now() });
+        } else {
+            connection.close();
         }
     }
 
-    /// Closes what was idle too long, was closed by the other side, or rests on a certificate that has ended.
+    /// Closes what was idle too long, was closed by the other side, or relies on a certificate that has expired.
     pub fn sweep(&self) {
-        self.idle.borrow_mut().retain(|(link, since)| self.keeps(link, *since));
+        let idle = self.idle.take();
+        let (kept, ended): (Vec<_>, Vec<_>) = idle
+            .into_iter()
+            .map(|mut idle| (self.keeps(&mut idle), idle))
+            .partition(|(keeps, _)| *keeps);
+        *self.idle.borrow_mut() = kept.into_iter().map(|(_, idle)| idle).collect();
+        for (_, idle) in ended {
+            idle.connection.close();
+        }
     }
 
-    fn keeps(&self, link: &Link<B>, since: Instant) -> bool {
-        let stands = since.elapsed() < self.limits.idle && !link.sender.is_closed();
-        stands && self.upstream.tls.0.now() < link.peer.standing.end()
+    fn keeps(&self, idle: &mut Idle) -> bool {
+        idle.since.elapsed() < self.limits.idle
+            && idle.connection.is_quiet()
+            && self.upstream.tls.0.now() < idle.connection.peer().standing.end()
     }
 
-    /// Gives the idle connections to the slot that takes this one's place, each judged again by its settings;
+    /// Gives the idle connections to the slot that takes this one's place, each verified again by its settings;
     /// gives how many did not pass.
-    pub fn retire(&self, next: Option<Rc<Self>>) -> usize {
+    pub fn replace_with(&self, next: Option<Rc<Self>>) -> usize {
         let mut closed = 0;
         let mut last: Option<(Rc<Peer>, Option<Rc<Peer>>)> = None;
-        for (mut link, since) in self.idle.take() {
+        for mut idle in self.idle.take() {
             // Connections to one upstream mostly show one chain.
-            let known = last.take().filter(|(peer, _)| peer.is_like(&link.peer));
+            let peer = idle.connection.peer().clone();
+            let known = last.take().filter(|(before, _)| before.is_like(&peer));
             let verdict = match known {
                 Some((_, verdict)) => verdict,
-                None => next.as_ref().and_then(|next| link.peer.judged_again(&next.upstream)).map(Rc::new),
+                None => next.as_ref().and_then(|next| peer.judged_again(&next.upstream)).map(Rc::new),
             };
-            last = Some((link.peer.clone(), verdict.clone()));
+            last = Some((peer, verdict.clone()));
             match (verdict, &next) {
                 (Some(peer), Some(next)) => {
-                    link.peer = Rc::new(Peer { address: link.peer.address, ..(*peer).clone() });
-                    next.idle.borrow_mut().push((link, since));
+                    idle.connection.verified().is_now(&peer);
+                    next.idle.borrow_mut().push(idle);
                 }
-                _ => closed += 1,
+                _ => {
+                    closed += 1;
+                    idle.connection.close();
+                }
             }
         }
-        *self.successor.borrow_mut() = next.map_or(Successor::Nobody, Successor::Slot);
+        *self.superseded.borrow_mut() = next.map_or(Superseded::ByNothing, Superseded::By);
         closed
     }
 
-    /// The slot in force now for what this one was for, None where there is none any more.
-    pub fn now(self: &Rc<Self>) -> Option<Rc<Self>> {
-        match &*self.successor.borrow() {
-            Successor::Itself => Some(self.clone()),
-            Successor::Nobody => None,
-            Successor::Slot(next) => next.now(),
+    /// The current slot for what this one was for, `None` where there is none any more.
+    pub fn current(self: &Rc<Self>) -> Option<Rc<Self>> {
+        match &*self.superseded.borrow() {
+            Superseded::No => Some(self.clone()),
+            Superseded::ByNothing => None,
+            Superseded::By(next) => next.current(),
         }
     }
 
-    /// A connection that was made for this slot, if it could be made for the one in force now.
-    pub fn in_force(self: &Rc<Self>, mut link: Link<B>) -> Option<(Rc<Self>, Link<B>)> {
-        let now = self.now()?;
-        if !Rc::ptr_eq(self, &now) {
-            link.peer = Rc::new(link.peer.judged_again(&now.upstream)?);
+    /// A connection that was made for this slot, if it could be made for the current one.
+    pub fn rebind(self: &Rc<Self>, mut connection: UpstreamConnection) -> Option<(Rc<Self>, UpstreamConnection)> {
+        let current = self.current()?;
+        if !Rc::ptr_eq(self, &current) {
+            connection.verified().verify_again(&current.upstream)?;
         }
-        Some((now, link))
+        Some((current, connection))
     }
 
     /// Whether no connection is kept.

@@ -1,148 +1,48 @@
 //! A connection whose peer was verified. The type has one constructor, at the end of the handshake, so
 //! that forgetting to verify does not compile.
 
-use std::{
-    cell::Cell,
-    fmt, io,
-    net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, Waker, ready},
-    time::Duration,
-};
+use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use rustls::{
     AlertDescription, CertificateError, Error as TlsError, InvalidMessage, PeerIncompatible, ProtocolVersion,
 };
-use rustls_pki_types::{CertificateDer, ServerName};
-use socket2::SockRef;
+use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    buffer::BufferPool,
     route::upstream::Upstream,
     tls::{
-        client::{Made, Recorder, Standing, TlsClient, TlsVersion},
+        client::{Recorder, Standing, TlsVersion},
         failure::{Code, Finding, HandshakeFailure, Occasion, Subject, VerificationFailure},
         hint,
         presented::Certificate,
     },
 };
 
-use super::{error::ConnectError, socket::Socket};
+use super::{
+    error::ConnectError,
+    peer::{ClientAuth, Peer},
+    stream::TlsStream,
+};
 
-/// Room for so much is worth reading ahead for: more than one record (RFC 8446 section 5.1).
-const WORTH_AHEAD: usize = 32 * 1024;
-
-/// Bytes of records that may wait for the socket: so many go in one call.
-const SEALED: usize = 128 * 1024;
-
-/// What happened on the wire of a connection.
-#[derive(Default)]
-pub struct Wire {
-    /// Bytes read from the upstream since the connection stood.
-    pub read: Cell<u64>,
-    /// Bytes of records that the upstream's kernel, or ours, took.
-    pub written: Cell<u64>,
-    /// To be reset, not closed, when it is dropped: what was sent is not whole. What is still written goes nowhere.
-    pub abort: Cell<bool>,
-    /// HTTP on it is over, in an orderly way.
-    pub shut: Cell<bool>,
-    /// Nothing more is read in large pieces until whoever takes it has taken what there is.
-    held: Cell<bool>,
-    waiting: Cell<Option<Waker>>,
-}
-
-impl Wire {
-    /// Whether anything more is to be read in large pieces.
-    pub fn hold(&self, held: bool) {
-        self.held.set(held);
-        if !held && let Some(waiting) = self.waiting.take() {
-            waiting.wake();
-        }
-    }
-}
-
-impl fmt::Debug for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("read", &self.read).field("written", &self.written).finish_non_exhaustive()
-    }
-}
-
-/// What is known of a peer that may be spoken to.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Which version was agreed.
-    pub tls_version: TlsVersion,
-    /// Which cipher suite.
-    pub cipher_suite: &'static str,
-    /// Why it may be spoken to.
-    pub standing: Standing,
-    /// What it sent, its own certificate first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The client certificate, and whether it was asked for.
-    pub client: ClientAuth,
-}
-
-/// The client's side of authentication.
-#[derive(Clone, Debug, Default)]
-pub struct ClientAuth {
-    /// Whether the server asked.
-    pub asked: bool,
-    /// SHA-256 of the certificate that was at hand.
-    pub certificate: Option<String>,
-}
-
-impl ClientAuth {
-    fn of(recorder: &Recorder, client: &TlsClient) -> Self {
-        let certificate = client.settings().client.as_ref().map(|client| client.sha256.clone());
-        Self { asked: recorder.asked_for_certificate(), certificate }
-    }
-}
-
-impl Peer {
-    /// Whether whatever is true of one is true of the other, but for the address.
-    pub fn is_like(&self, other: &Self) -> bool {
-        (self.tls_version, &self.chain, &self.client.certificate)
-            == (other.tls_version, &other.chain, &other.client.certificate)
-    }
-
-    /// What it would be under the settings of this upstream; None where it could not be.
-    pub fn judged_again(&self, upstream: &Upstream) -> Option<Self> {
-        let certificate = self.client.certificate.as_deref();
-        let made = Made { chain: &self.chain, client: certificate, tls_version: self.tls_version };
-        let standing = upstream.tls.0.judge_again(&made, &upstream.reference)?;
-        Some(Self { standing, ..self.clone() })
-    }
-}
-
-/// A TLS stream to a verified peer.
+/// A TLS connection to a verified peer. It has one constructor, at the end of the handshake.
 #[derive(Debug)]
 pub struct Verified {
-    stream: TlsStream<Socket>,
-    /// Why reading is over, to be said once what came before it was.
-    broken: Option<io::Error>,
+    stream: TlsStream,
     peer: Rc<Peer>,
-    wire: Rc<Wire>,
     bypassed: Option<Rc<HandshakeFailure>>,
-    /// The upstream reads no more, but may have answered before that.
-    deaf: bool,
+    /// What the peer sent before it was asked for anything.
+    early: Vec<u8>,
 }
 
 impl Verified {
-    fn new(mut stream: TlsStream<Socket>, peer: Rc<Peer>, bypassed: Option<Rc<HandshakeFailure>>) -> Self {
-        stream.get_mut().1.set_buffer_limit(Some(SEALED));
-        Self { stream, broken: None, peer, wire: Rc::default(), bypassed, deaf: false }
-    }
-
     /// What is known of the peer.
-    pub fn peer(&self) -> Rc<Peer> {
-        self.peer.clone()
+    pub fn peer(&self) -> &Rc<Peer> {
+        &self.peer
     }
 
     /// The refusal that is only to be reported, if any.
@@ -150,37 +50,66 @@ impl Verified {
         self.bypassed.clone()
     }
 
-    /// What happens on the wire, to watch from outside.
-    pub fn wire(&self) -> Rc<Wire> {
-        self.wire.clone()
+    /// What the peer would be under the settings of another upstream; `None` where it would not be trusted.
+    pub(super) fn verify_again(&mut self, upstream: &Upstream) -> Option<()> {
+        self.peer = Rc::new(self.peer.judged_again(upstream)?);
+        Some(())
+    }
+
+    /// The same peer as one that was verified again already.
+    pub(super) fn is_now(&mut self, peer: &Peer) {
+        self.peer = Rc::new(Peer { address: self.peer.address, ..peer.clone() });
+    }
+
+    pub(super) fn stream(&mut self) -> &mut TlsStream {
+        &mut self.stream
+    }
+
+    /// What came behind the handshake; see [`TlsStream::poll_receive`].
+    ///
+    /// # Errors
+    /// A broken connection, or an alert: a TLS 1.3 server says only now what it thinks of our certificate.
+    pub async fn receive(&mut self) -> io::Result<usize> {
+        let mut received = std::mem::take(&mut self.early);
+        if !received.is_empty() {
+            return Ok(received.len());
+        }
+        poll_fn(|cx| self.stream.poll_receive(cx, &mut received)).await
+    }
+
+    /// What came before the peer was asked for anything, once.
+    pub(super) fn take_early(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.early)
     }
 }
 
 /// Shakes hands; the one way to a [`Verified`].
 pub(super) async fn handshake(
-    socket: Socket,
+    tcp: TcpStream,
     address: SocketAddr,
     upstream: &Upstream,
     deadline: Instant,
     limit: Duration,
+    buffers: BufferPool,
 ) -> Result<Verified, ConnectError> {
     let send = upstream.sni.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
     let client = &upstream.tls.0;
     let (config, recorder) = client.for_handshake(&upstream.reference, send.is_some());
     let name = send.unwrap_or_else(|| upstream.reference.server_name());
-    let end = timeout_at(deadline, TlsConnector::from(config).connect(name, socket)).await;
+    let mut early = Vec::new();
+    let end = timeout_at(deadline, TlsStream::handshake(tcp, config, name, buffers, &mut early)).await;
     let auth = ClientAuth::of(&recorder, client);
     let failed =
         |failure, occasion| Rc::new(HandshakeFailure { failure, presented: presented(&recorder), address, occasion });
     let finding = match (end, recorder.evidence().map(|evidence| &evidence.verdict)) {
         (Ok(Ok(stream)), Some(Ok(accepted))) => {
             let peer = peer(&stream, address, Standing::Believed(accepted.clone()), &recorder, auth);
-            return Ok(Verified::new(stream, peer, None));
+            return Ok(Verified { stream, peer, bypassed: None, early });
         }
         (Ok(Ok(stream)), Some(Err((failure, Some(standing))))) => {
             let bypassed = Some(failed((**failure).clone(), Occasion::Bypassed));
             let peer = peer(&stream, address, standing.clone(), &recorder, auth);
-            return Ok(Verified::new(stream, peer, bypassed));
+            return Ok(Verified { stream, peer, bypassed, early });
         }
         (_, Some(Err((failure, None)))) => {
             return Err(ConnectError::Handshake(failed((**failure).clone(), Occasion::Handshake)));
@@ -197,13 +126,13 @@ pub(super) async fn handshake(
 }
 
 fn peer(
-    stream: &TlsStream<Socket>,
+    stream: &TlsStream,
     address: SocketAddr,
     standing: Standing,
     recorder: &Recorder,
     client: ClientAuth,
 ) -> Rc<Peer> {
-    let session = stream.get_ref().1;
+    let session = stream.session();
     let tls_version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
         _ => TlsVersion::Tls13,
@@ -287,158 +216,8 @@ fn refused(alert: AlertDescription, client: &ClientAuth) -> Finding {
     }
 }
 
-impl Drop for Verified {
-    fn drop(&mut self) {
-        if self.wire.abort.get() {
-            // RST instead of FIN: the upstream must not take what it has for the whole.
-            let _ = SockRef::from(self.stream.get_ref().0.tcp()).set_linger(Some(Duration::ZERO));
-        }
-    }
-}
-
-impl AsyncRead for Verified {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Some(error) = this.broken.take() {
-            return Poll::Ready(Err(error));
-        }
-        let before = buf.filled().len();
-        let end = if buf.remaining() < WORTH_AHEAD {
-            Pin::new(&mut this.stream).poll_read(cx, buf)
-        } else {
-            this.poll_read_ahead(cx, buf)
-        };
-        this.wire.read.set(this.wire.read.get() + (buf.filled().len() - before) as u64);
-        end
-    }
-}
-
-impl Verified {
-    /// Takes what the socket has in one piece, and of that one record after the other.
-    fn poll_read_ahead(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        loop {
-            // First what rustls has and what is left of the last time.
-            self.stream.get_mut().0.hold();
-            let end = loop {
-                let filled = buf.filled().len();
-                match Pin::new(&mut self.stream).poll_read(cx, buf) {
-                    Poll::Ready(Ok(())) if buf.filled().len() > filled => {}
-                    end => break end,
-                }
-            };
-            self.stream.get_mut().0.release();
-            match end {
-                Poll::Ready(Err(error)) if buf.filled().len() > before => {
-                    self.broken = Some(error);
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Pending if buf.filled().len() == before => {}
-                Poll::Pending => return Poll::Ready(Ok(())),
-                Poll::Ready(end) => return Poll::Ready(end),
-            }
-            if self.wire.held.get() {
-                self.wire.waiting.set(Some(cx.waker().clone()));
-                return Poll::Pending;
-            }
-            ready!(self.stream.get_mut().0.poll_fill(cx, buf.remaining()))?;
-        }
-    }
-}
-
-impl Verified {
-    /// An upstream that answers early and closes makes our writes fail before its answer was read. What
-    /// is written then goes nowhere; the answer, or the end, is found by reading.
-    fn outlive(&mut self, end: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
-        match end {
-            Poll::Ready(Err(error)) if is_gone(&error) => {
-                self.deaf = true;
-                self.wire.abort.set(true);
-                Poll::Ready(Ok(length))
-            }
-            end => end,
-        }
-    }
-
-    /// Takes note of how far the upstream's kernel, or ours, took what was written.
-    fn note_written(&self) {
-        self.wire.written.set(self.stream.get_ref().0.written());
-    }
-
-    /// Whether what is written matters to nobody: an upstream that reads nothing must not hold up the end.
-    fn is_deaf(&self) -> bool {
-        self.deaf || self.wire.abort.get()
-    }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-}
-
-impl AsyncWrite for Verified {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.is_deaf() {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let end = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.note_written();
-        this.outlive(end, buf.len())
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let length = bufs.iter().map(|buf| buf.len()).sum();
-        if this.is_deaf() {
-            return Poll::Ready(Ok(length));
-        }
-        let end = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.note_written();
-        this.outlive(end, length)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.is_deaf() {
-            return Poll::Ready(Ok(()));
-        }
-        let end = Pin::new(&mut this.stream).poll_flush(cx).map_ok(|()| 0);
-        this.note_written();
-        this.outlive(end, 0).map_ok(|_| ())
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.wire.shut.set(true);
-        if this.wire.abort.get() {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut this.stream).poll_shutdown(cx)
-    }
-}
-
 /// A TLS 1.3 server says only after the handshake what it holds of our client certificate: its alert comes
 /// with the first read (RFC 8446 section 4.4.2.4). Any other alert is the end of a verified connection.
-pub fn refused_late(error: &hyper::Error, peer: &Peer) -> Option<Rc<HandshakeFailure>> {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(failure) = inner.downcast_ref().and_then(|error| refused_in(error, peer)) {
-            return Some(failure);
-        }
-        source = inner.source();
-    }
-    None
-}
-
-/// The same, of a read.
 pub fn refused_in(error: &io::Error, peer: &Peer) -> Option<Rc<HandshakeFailure>> {
     let Some(TlsError::AlertReceived(alert)) = error.get_ref().and_then(|inner| inner.downcast_ref()) else {
         return None;

@@ -6,12 +6,12 @@
 use std::{fmt, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use certs_dev::{Bundle, Case, Counters, Expected, Gallery, Server};
-use http::{Request, header::HOST};
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use crate::{
     app::{App, AppError},
@@ -23,6 +23,7 @@ use crate::{
         watch::Files,
     },
     connect::dial::dial,
+    http1::head::{HeadLimits, HeadScan, ResponseHead},
     logging::LogLevel,
     server::Stop,
 };
@@ -171,16 +172,19 @@ fn settings(exhibits: &[Exhibit], bundle: &Path, audit: &Path) -> Result<Setting
 async fn get(listener: SocketAddr) -> Result<u16, DemoError> {
     const LIMIT: Duration = Duration::from_secs(20);
     let failed = |error: &dyn fmt::Display| DemoError::Http(error.to_string());
-    let (tcp, _) = dial(&[listener], Instant::now() + LIMIT, LIMIT).await.map_err(|error| failed(&error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await.map_err(|error| failed(&error))?;
-    let driving = tokio::spawn(connection);
-    let request = Request::get("/").header(HOST, listener.to_string()).header("x-auth-token", "a-secret");
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| failed(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
-    let status = response.status().as_u16();
-    response.into_body().collect().await.map_err(|error| failed(&error))?;
-    driving.abort();
-    Ok(status)
+    let (mut tcp, _) = dial(&[listener], Instant::now() + LIMIT, LIMIT).await.map_err(|error| failed(&error))?;
+    let mut response = Vec::new();
+    let exchange = async {
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: {listener}\r\nX-Auth-Token: a-secret\r\nConnection: close\r\n\r\n");
+        tcp.write_all(request.as_bytes()).await?;
+        tcp.read_to_end(&mut response).await
+    };
+    timeout(LIMIT, exchange).await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    let limits = HeadLimits { bytes: response.len() + 1, fields: 100 };
+    let head = ResponseHead::read(&response, &mut HeadScan::default(), limits, false);
+    let (head, _) = head.map_err(|error| failed(&error))?.ok_or_else(|| failed(&"the response is cut"))?;
+    Ok(head.status)
 }
 
 /// Prints one exhibit; whether it was judged as it must be.

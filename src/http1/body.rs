@@ -61,7 +61,7 @@ pub enum Message {
 /// # Errors
 /// [`FramingError`] where anything is doubtful.
 pub fn message_length(message: Message, fields: &Fields) -> Result<BodyLength, FramingError> {
-    use FramingError::{Ambiguous, TransferCoding};
+    use FramingError::Ambiguous;
     let (mut length, mut chunked) = (None, false);
     for field in fields.iter() {
         match field.name {
@@ -73,7 +73,7 @@ pub fn message_length(message: Message, fields: &Fields) -> Result<BodyLength, F
             }
             FieldName::TransferEncoding => {
                 if chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(TransferCoding);
+                    return Err(other_coding(field.value));
                 }
                 chunked = true;
             }
@@ -103,6 +103,21 @@ pub fn message_length(message: Message, fields: &Fields) -> Result<BodyLength, F
         _ if chunked => Ok(BodyLength::Chunked),
         Message::Request { .. } => Ok(BodyLength::Exact(length.unwrap_or(0))),
         Message::Response { .. } => Ok(length.map_or(BodyLength::UntilClose, BodyLength::Exact)),
+    }
+}
+
+/// A well-formed list of known codings that ends with `chunked` is not supported (RFC 9112 section 6.1); anything else
+/// leaves the end of the body in doubt.
+fn other_coding(value: &[u8]) -> FramingError {
+    let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let is_last_chunked = codings.next_back().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    let known: [&[u8]; 5] = [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"];
+    let mut others = codings.peekable();
+    let are_known = others.peek().is_some()
+        && others.all(|coding| known.iter().any(|known| coding.eq_ignore_ascii_case(known)));
+    match is_last_chunked && are_known {
+        true => FramingError::TransferCoding,
+        false => FramingError::Ambiguous("its Transfer-Encoding is not a single `chunked`"),
     }
 }
 
@@ -488,9 +503,12 @@ mod tests {
         ] {
             assert!(matches!(request(lines, false, Version::Http11), Err(FramingError::Ambiguous(_))), "{lines:?}");
         }
-        for value in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "", "chunked;a"] {
-            let lines = [("transfer-encoding", value)];
-            assert_eq!(request(&lines, false, Version::Http11), Err(FramingError::TransferCoding), "{value}");
+        let coding = |value| request(&[("transfer-encoding", value)], false, Version::Http11);
+        for value in ["gzip, chunked", "Deflate,x-gzip , CHUNKED"] {
+            assert_eq!(coding(value), Err(FramingError::TransferCoding), "{value}");
+        }
+        for value in ["gzip", "chunked, chunked", "chunked, gzip", "identity", "", ", chunked", "chunked;a", "xchunked"] {
+            assert!(matches!(coding(value), Err(FramingError::Ambiguous(_))), "{value}");
         }
         let chunked = [("transfer-encoding", "chunked")];
         assert!(request(&chunked, false, Version::Http10).is_err());

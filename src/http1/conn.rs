@@ -211,6 +211,11 @@ impl Connection {
         Ok(())
     }
 
+    /// Closes the sending side: everything was sent.
+    pub fn shut_down(&self) {
+        self.transport.shut_down();
+    }
+
     /// Ends the connection behind what was sent. With `last`, the client has said that nothing follows.
     ///
     /// Otherwise what still comes is read and discarded for a while: closing on top of it would end by RST, and the

@@ -267,9 +267,11 @@ impl Fields {
         self.lines.push(line);
     }
 
-    /// Sets the one line with this name where its first line is; it goes first where there was none.
+    /// Sets the one line with this name where its first line is, with the name as it came; it goes first, with the
+    /// name as `written`, where there was none.
     pub fn set(&mut self, name: FieldName, written: &[u8], value: &[u8]) {
-        let line = self.write_line(written, value);
+        let as_it_came = self.iter().find(|field| field.name == name).map(|field| field.raw_name.to_vec());
+        let line = self.write_line(as_it_came.as_deref().unwrap_or(written), value);
         let first = self.lines.iter().position(|line| line.name == name);
         let mut index = 0;
         self.lines.retain(|line| {
@@ -433,7 +435,7 @@ mod tests {
     fn a_field_is_set_where_it_was_or_first() {
         let mut with = fields(&[("accept", "x"), ("HOST", "a"), ("host", "b")]);
         with.set(FieldName::Host, b"Host", b"c:1");
-        assert_eq!(written(&with), "accept: x\r\nHost: c:1\r\n");
+        assert_eq!(written(&with), "accept: x\r\nHOST: c:1\r\n");
         let mut without = fields(&[("accept", "x")]);
         without.set(FieldName::Host, b"Host", b"c:1");
         assert_eq!(written(&without), "Host: c:1\r\naccept: x\r\n");

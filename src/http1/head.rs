@@ -122,6 +122,9 @@ impl RequestHead {
         let room = limits.fields.min(ON_STACK);
         let parsed = match Self::parse(bytes, &mut on_stack[..room]) {
             Err(HeadError::TooManyFields) if limits.fields > room => Self::parse(bytes, &mut on_heap(limits.fields)),
+            Err(_) if is_odd_line(request_line(bytes)) => {
+                Self::parse(&with_plain_line(bytes), &mut on_heap(limits.fields))
+            }
             parsed => parsed,
         };
         let Some((size, parsed)) = parsed? else { return within(bytes, limits) };
@@ -161,17 +164,13 @@ impl RequestHead {
 
     /// The method, a token in its own case (RFC 9110 section 9.1).
     pub fn method(&self) -> &str {
-        self.part(&self.method)
+        // A token is ASCII.
+        str::from_utf8(&self.fields.text()[self.method.clone()]).unwrap_or_default()
     }
 
-    /// The request target as it came (RFC 9112 section 3.2); httparse has checked that it is UTF-8.
-    pub fn target(&self) -> &str {
-        self.part(&self.target)
-    }
-
-    fn part(&self, range: &Range<usize>) -> &str {
-        // The parser gave these as text; the bytes have not changed since.
-        str::from_utf8(&self.fields.text()[range.clone()]).unwrap_or_default()
+    /// The request target as it came (RFC 9112 section 3.2): any byte but controls and spaces.
+    pub fn target(&self) -> &[u8] {
+        &self.fields.text()[self.target.clone()]
     }
 
     /// Whether the client keeps the connection open behind this request (RFC 9112 section 9.3).
@@ -338,6 +337,35 @@ fn copied(head: &[u8], space: &mut Vec<u8>) -> Vec<u8> {
     text
 }
 
+/// Whether a request line is valid, or tolerated, though httparse does not read it: a target with bytes above ASCII's,
+/// which RFC 3986 does not have, but http.client and curl send; or a later minor version (RFC 9110 section 2.5).
+fn is_odd_line(line: &[u8]) -> bool {
+    !line.is_ascii() || is_later_version(line)
+}
+
+fn is_later_version(line: &[u8]) -> bool {
+    matches!(line.trim_ascii_end(), [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'])
+}
+
+fn request_line(bytes: &[u8]) -> &[u8] {
+    &bytes[..memchr::memchr(b'\n', bytes).unwrap_or(bytes.len())]
+}
+
+/// Such a line as httparse reads it, with everything in its place: bytes above ASCII's in a target are read as another
+/// byte, and a later version is read as 1.1.
+fn with_plain_line(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = bytes.to_vec();
+    let is_space = |byte: &u8| *byte == b' ';
+    let line = request_line(bytes);
+    if let (Some(start), Some(end)) = (line.iter().position(is_space), line.iter().rposition(is_space)) {
+        plain[start..end].iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'x');
+    }
+    if is_later_version(line) {
+        plain[line.trim_ascii_end().len() - 1] = b'1';
+    }
+    plain
+}
+
 fn on_heap<'b>(lines: usize) -> Vec<MaybeUninit<httparse::Header<'b>>> {
     std::iter::repeat_with(MaybeUninit::uninit).take(lines).collect()
 }
@@ -420,9 +448,28 @@ mod tests {
     #[test]
     fn a_request_head_is_taken_out_and_what_is_behind_it_stays() {
         let (head, rest) = request("POST /a<>`\u{e9}?\"x HTTP/1.1\r\nHost:a\r\nX-Y:  b \r\ncontent-length: 2\r\n\r\nokGET /").unwrap().unwrap();
-        assert_eq!((head.method(), head.target(), head.version), ("POST", "/a<>`\u{e9}?\"x", Version::Http11));
+        assert_eq!((head.method(), head.target(), head.version), ("POST", "/a<>`\u{e9}?\"x".as_bytes(), Version::Http11));
         assert_eq!(lines(&head.fields), "Host:a\r\nX-Y:  b \r\ncontent-length: 2\r\n");
         assert_eq!((head.length, rest.as_str()), (BodyLength::Exact(2), "okGET /"));
+    }
+
+    #[test]
+    fn any_byte_above_ascii_passes_in_a_target_and_nowhere_else_in_the_line() {
+        let read = |text: &[u8]| RequestHead::read(text, &mut HeadScan::default(), LIMITS, &mut Vec::new());
+        let (head, _) = read(b"GET /caf\xe9?\xff HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().unwrap();
+        assert_eq!((head.method(), head.target()), ("GET", &b"/caf\xe9?\xff"[..]));
+        for text in [&b"G\xe9T / HTTP/1.1\r\n\r\n"[..], b"GET / HTTP\xe9/1.1\r\n\r\n", b"GET /\xe9 \xe9 HTTP/1.1\r\n\r\n"]
+        {
+            assert!(matches!(read(text), Err(HeadError::Syntax(_)) | Ok(None)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_minor_version_is_read_as_1_1() {
+        for version in ["1.2", "1.9"] {
+            let (head, _) = request(&format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n")).unwrap().unwrap();
+            assert_eq!((head.version, head.target()), (Version::Http11, &b"/"[..]));
+        }
     }
 
     #[test]
@@ -443,7 +490,7 @@ mod tests {
         for text in [
             "GET /\r\n\r\n",
             "GET / HTTP/2.0\r\n\r\n",
-            "GET / HTTP/1.2\r\n\r\n",
+            "GET / HTTP/1.x\r\n\r\n",
             "GET  / HTTP/1.1\r\n\r\n",
             "GET / a HTTP/1.1\r\n\r\n",
             " GET / HTTP/1.1\r\n\r\n",

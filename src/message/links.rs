@@ -4,55 +4,51 @@
 //! |---|---|
 //! | `Location`, `Content-Location` (RFC 9110 sections 10.2.2, 8.7), `X-Storage-Url` (Swift) | the whole value |
 //! | `Link` (RFC 8288 section 3) | the target `<…>` of each link; its parameters are left alone |
+//! | `Refresh` (a browser's own, of HTML's `http-equiv`) | behind `url=`, in quotes or not |
 //! | `WWW-Authenticate` | `uri=` of each `Keystone` challenge: in single quotes, as Keystone long wrote it, in double quotes, or in none |
 //!
 //! A value is replaced as a whole or not at all; all but the replaced references stays byte for byte.
 
 use std::{iter, ops::Range};
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{CONTENT_LOCATION, LINK, LOCATION, WWW_AUTHENTICATE},
-};
+use crate::http1::fields::{FieldName, Fields};
 
 /// How references stand in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum LinkShape {
     /// In challenges.
     Challenges,
     /// In a list of links.
     Links,
+    /// Behind a delay.
+    Refresh,
     /// The value is one.
     Whole,
 }
 
-const X_STORAGE_URL: HeaderName = HeaderName::from_static("x-storage-url");
-
-impl Shape {
-    fn of(name: &HeaderName) -> Option<Self> {
+impl LinkShape {
+    fn of(name: FieldName) -> Option<Self> {
         match name {
-            _ if *name == LOCATION || *name == CONTENT_LOCATION || *name == X_STORAGE_URL => Some(Self::Whole),
-            _ if *name == LINK => Some(Self::Links),
-            _ if *name == WWW_AUTHENTICATE => Some(Self::Challenges),
+            FieldName::Location | FieldName::ContentLocation | FieldName::StorageUrl => Some(Self::Whole),
+            FieldName::Link => Some(Self::Links),
+            FieldName::Refresh => Some(Self::Refresh),
+            FieldName::WwwAuthenticate => Some(Self::Challenges),
             _ => None,
         }
     }
 }
 
-/// Replaces the references in all fields that have them, each by what `with` makes of it; None leaves it alone.
-/// The lines stay in their places. Where there is no such field nothing is allocated.
-pub fn rewrite(fields: &mut HeaderMap, mut with: impl FnMut(&str) -> Option<String>) {
-    for (name, value) in fields.iter_mut() {
-        let Some(shape) = Shape::of(name) else { continue };
-        let Ok(text) = value.to_str() else { continue };
-        if let Some(Ok(replaced)) = replace(shape, text, &mut with).map(HeaderValue::try_from) {
-            *value = replaced;
-        }
-    }
+/// Replaces the references in all fields that have them, each by what `with` makes of it; `None` leaves it alone. The
+/// lines stay in their places. Where there is no such field nothing is allocated.
+pub fn rewrite(fields: &mut Fields, mut with: impl FnMut(&str) -> Option<String>) {
+    fields.map_values(|field| {
+        let shape = LinkShape::of(field.name)?;
+        replace(shape, str::from_utf8(field.value).ok()?, &mut with).map(String::into_bytes)
+    });
 }
 
 /// A value with its references replaced; None where all of it stays.
-pub fn replace(shape: Shape, value: &str, mut with: impl FnMut(&str) -> Option<String>) -> Option<String> {
+pub fn replace(shape: LinkShape, value: &str, mut with: impl FnMut(&str) -> Option<String>) -> Option<String> {
     let mut replaced = None;
     let mut copied = 0;
     for range in references(shape, value) {
@@ -68,11 +64,25 @@ pub fn replace(shape: Shape, value: &str, mut with: impl FnMut(&str) -> Option<S
 }
 
 /// Where the references stand, in order.
-fn references(shape: Shape, value: &str) -> Vec<Range<usize>> {
+fn references(shape: LinkShape, value: &str) -> Vec<Range<usize>> {
     match shape {
-        Shape::Challenges => Items::of(value).challenges(),
-        Shape::Links => Items::of(value).links(),
-        Shape::Whole => iter::once(0..value.len()).collect(),
+        LinkShape::Challenges => Items::of(value).challenges(),
+        LinkShape::Links => Items::of(value).links(),
+        LinkShape::Refresh => refresh(value).into_iter().collect(),
+        LinkShape::Whole => iter::once(0..value.len()).collect(),
+    }
+}
+
+/// `5; url=https://…`, as browsers read it: the delay, then `url=` in any case, and quotes that may be there.
+fn refresh(value: &str) -> Option<Range<usize>> {
+    let behind = value.find([';', ','])? + 1;
+    let rest = value[behind..].trim_start();
+    let url = rest.get(..3).filter(|name| name.eq_ignore_ascii_case("url"))?;
+    let rest = rest[url.len()..].trim_start().strip_prefix('=')?.trim_start();
+    let start = value.len() - rest.len();
+    match rest.chars().next()? {
+        quote @ ('"' | '\'') => Some(start + 1..start + 1 + rest[1..].find(quote)?),
+        _ => Some(start..start + rest.trim_end().len()),
     }
 }
 
@@ -192,7 +202,7 @@ impl<'a> Items<'a> {
 mod tests {
     use super::*;
 
-    fn found(shape: Shape, value: &str) -> Vec<&str> {
+    fn found(shape: LinkShape, value: &str) -> Vec<&str> {
         references(shape, value).into_iter().map(|range| &value[range]).collect()
     }
 
@@ -210,7 +220,7 @@ mod tests {
             ("<a>, b", &[]),
             ("<a>; title=\"b, <c>", &[]),
         ] {
-            assert_eq!(found(Shape::Links, value), expected, "{value}");
+            assert_eq!(found(LinkShape::Links, value), expected, "{value}");
         }
     }
 
@@ -237,7 +247,7 @@ mod tests {
             ("", &[]),
             ("=,'\"\\\",\"", &[]),
         ] {
-            assert_eq!(found(Shape::Challenges, value), expected, "{value}");
+            assert_eq!(found(LinkShape::Challenges, value), expected, "{value}");
         }
     }
 
@@ -245,51 +255,51 @@ mod tests {
     fn only_references_are_replaced() {
         let upper = |text: &str| (text != "no").then(|| text.to_uppercase());
         for (shape, value, expected) in [
-            (Shape::Whole, "abc", Some("ABC")),
-            (Shape::Whole, "no", None),
-            (Shape::Links, " <a> ;b=c,\t<no>, <d>", Some(" <A> ;b=c,\t<no>, <D>")),
-            (Shape::Links, "<no>", None),
-            (Shape::Challenges, "Basic  x=y , Keystone uri = 'a' ,z=w", Some("Basic  x=y , Keystone uri = 'A' ,z=w")),
+            (LinkShape::Whole, "abc", Some("ABC")),
+            (LinkShape::Whole, "no", None),
+            (LinkShape::Links, " <a> ;b=c,\t<no>, <d>", Some(" <A> ;b=c,\t<no>, <D>")),
+            (LinkShape::Links, "<no>", None),
+            (LinkShape::Challenges, "Basic  x=y , Keystone uri = 'a' ,z=w", Some("Basic  x=y , Keystone uri = 'A' ,z=w")),
         ] {
             assert_eq!(replace(shape, value, upper).as_deref(), expected, "{value}");
         }
     }
 
     #[test]
-    fn lines_stay_in_their_places() {
-        let mut fields = HeaderMap::new();
-        for (name, value) in [
-            ("link", "<a>"),
-            ("date", "x"),
-            ("x-storage-url", "b"),
-            ("link", "<c>"),
-            ("location", "caf\u{e9}"),
-            ("content-location", "d"),
-            ("www-authenticate", "Keystone uri=e"),
+    fn a_refresh_names_its_url_behind_the_delay() {
+        for (value, expected) in [
+            ("5; url=https://a/b", &["https://a/b"][..]),
+            ("0;URL='https://a'", &["https://a"]),
+            ("0, url = \"https://a\" ", &["https://a"]),
+            ("5", &[]),
+            ("5;", &[]),
+            ("5; https://a", &[]),
+            ("0;url=", &[]),
+            ("0;url='x", &[]),
         ] {
-            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
-            fields.append(HeaderName::from_static(name), value);
+            assert_eq!(found(LinkShape::Refresh, value), expected, "{value}");
         }
-        rewrite(&mut fields, |text| Some(text.to_uppercase()));
-        let lines: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        assert_eq!(
-            lines,
-            [
-                ("link", &b"<A>"[..]),
-                ("link", b"<C>"),
-                ("date", b"x"),
-                ("x-storage-url", b"B"),
-                ("location", "caf\u{e9}".as_bytes()),
-                ("content-location", b"D"),
-                ("www-authenticate", b"Keystone uri=E"),
-            ]
-        );
     }
 
     #[test]
-    fn a_value_that_could_not_have_come_is_not_made() {
-        let mut fields = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("a"))]);
-        rewrite(&mut fields, |_| Some("b\r\nSet-Cookie: c".into()));
-        assert_eq!(fields[LOCATION], "a");
+    fn lines_stay_in_their_places() {
+        let mut fields = Fields::default();
+        for (name, value) in [
+            ("link", "<a>"),
+            ("date", "x"),
+            ("X-Storage-Url", "b"),
+            ("Link", "<c>"),
+            ("location", "d"),
+            ("content-location", "e"),
+            ("www-authenticate", "Keystone uri=f"),
+        ] {
+            fields.append(name.as_bytes(), value.as_bytes());
+        }
+        rewrite(&mut fields, |text| Some(text.to_uppercase()));
+        let mut out = Vec::new();
+        fields.write_to(&mut out);
+        let expected = "link: <A>\r\ndate: x\r\nX-Storage-Url: B\r\nLink: <C>\r\nlocation: D\r\n\
+                        content-location: E\r\nwww-authenticate: Keystone uri=F\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

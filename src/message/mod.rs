@@ -1,8 +1,7 @@
-//! Facts about HTTP messages. Pure: no sockets, no configuration, no clock.
+//! What messages mean: destinations, URLs, links. Pure.
 
 pub mod authority;
-pub mod fields;
-pub mod framing;
 pub mod links;
 pub mod target;
 pub mod url;
+pub mod via;

@@ -7,40 +7,43 @@ use http::StatusCode;
 
 use crate::{
     connect::error::ConnectError,
-    message::{fields::NotANumber, target::TargetError},
+    http1::{body::FramingError, head::HeadError},
+    message::target::TargetError,
     route::table::RouteError,
     tls::failure::Code,
 };
 
+use super::upload::UploadError;
+
 /// Why a request was not answered by its upstream.
 #[derive(Debug)]
 pub enum Failure {
+    /// The request is not accepted at this listener.
+    Admission(AdmissionError),
     /// The upstream's answer is not HTTP, or could be read in two ways.
     BadResponse(String),
     /// The client's body broke off, or broke its framing.
-    ClientBody,
+    ClientBody(UploadError),
     /// The client's body stalled.
     ClientStalled,
     /// No verified connection.
     Connect(ConnectError),
-    /// CONNECT where it has no meaning, or for TLS inside.
+    /// CONNECT on a fixed route.
+    ConnectOnRoute,
+    /// CONNECT inside CONNECT, or for TLS inside.
     ConnectRefused(&'static str),
-    /// All places for clients are taken.
-    Crowded,
-    /// The transfer coding is not one this proxy passes on.
-    Framing,
-    /// The head cannot be read as HTTP/1, or is larger than it may be.
-    Head(String),
+    /// The request's head cannot be read, or is larger than it may be.
+    Head(HeadError),
     /// The head did not come in time.
     HeadTimeout,
-    /// The head is larger than this many bytes.
-    LargeHead(usize),
+    /// The method is longer than any that is known.
+    LongMethod,
     /// The target is longer than this many bytes.
     LongTarget(usize),
     /// The message passed here before.
     Loop,
-    /// `Max-Forwards` is no number.
-    MaxForwards(NotANumber),
+    /// `Max-Forwards` is not one number.
+    MaxForwards,
     /// TRACE.
     Method,
     /// Nobody said where to.
@@ -51,18 +54,46 @@ pub enum Failure {
     Route(RouteError),
     /// The target or the Host field.
     Target(TargetError),
+    /// As many clients are connected as may be.
+    TooManyConnections,
     /// The upstream closed without a response.
     UpstreamClosed(String),
 }
 
+/// Who may ask a listener what: a decision about the request alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdmissionError {
+    /// A web page of another site asks.
+    CrossSite,
+    /// The Host is none that this fixed route is reached by.
+    ForeignHost(String),
+    /// An absolute-form target names another authority than the route's upstream.
+    WrongAuthority(String),
+}
+
+impl fmt::Display for AdmissionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CrossSite => f.write_str("a web page of another site asked for it"),
+            Self::ForeignHost(host) => write!(
+                f,
+                "Host `{host}` is neither a loopback name nor one of this route's; accept_host can add it"
+            ),
+            Self::WrongAuthority(authority) => {
+                write!(f, "this fixed route does not lead to `{authority}`; use a forward listener for other hosts")
+            }
+        }
+    }
+}
+
 /// What kind of end it is; the answer policy turns this into a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FailureKind {
     /// The request itself is wrong.
     Client,
-    /// Something on the way failed; to try again may help.
-    Mishap,
-    /// A decision not to; to try again is no use.
+    /// Something on the way failed; trying again may help.
+    Failure,
+    /// A decision; trying again does not help.
     Refusal,
 }
 
@@ -70,7 +101,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Words {
     /// What kind of end.
-    pub kind: Kind,
+    pub kind: FailureKind,
     /// RFC 9209's recommended status.
     pub status: StatusCode,
     /// RFC 9209's error type.
@@ -82,29 +113,39 @@ pub struct Words {
 impl Failure {
     /// The table.
     pub fn words(&self) -> Words {
-        use Kind::{Client, Mishap, Refusal};
+        use FailureKind::{Client, Failure, Refusal};
         let (kind, status, proxy_status, class) = match self {
-            Self::BadResponse(_) => (Mishap, StatusCode::BAD_GATEWAY, "http_protocol_error", "bad_response"),
-            Self::ClientBody => (Client, StatusCode::BAD_REQUEST, "http_request_error", "request_body"),
+            Self::Admission(AdmissionError::CrossSite) => {
+                (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "cross_site")
+            }
+            Self::Admission(AdmissionError::ForeignHost(_)) => {
+                (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "host_denied")
+            }
+            Self::Admission(AdmissionError::WrongAuthority(_)) => {
+                (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "wrong_authority")
+            }
+            Self::BadResponse(_) => (Failure, StatusCode::BAD_GATEWAY, "http_protocol_error", "bad_response"),
+            Self::ClientBody(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "request_body"),
             Self::ClientStalled => (Client, StatusCode::REQUEST_TIMEOUT, "http_request_error", "request_timeout"),
             Self::Connect(error) => return connect_words(error),
+            Self::ConnectOnRoute => (Client, StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "connect_refused"),
             Self::ConnectRefused(_) => (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "connect_refused"),
-            Self::Crowded => {
-                (Mishap, StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached", "too_many_connections")
+            Self::Head(HeadError::Framing(FramingError::TransferCoding)) => {
+                (Client, StatusCode::NOT_IMPLEMENTED, "http_request_error", "transfer_coding")
             }
-            Self::Framing => (Client, StatusCode::NOT_IMPLEMENTED, "http_request_error", "transfer_coding"),
-            Self::Head(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_head"),
-            Self::HeadTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "http_request_error", "head_timeout"),
-            Self::LargeHead(_) => {
+            Self::Head(HeadError::TooLarge | HeadError::TooManyFields) => {
                 (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error", "large_head")
             }
+            Self::Head(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_head"),
+            Self::HeadTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "http_request_error", "head_timeout"),
+            Self::LongMethod => (Client, StatusCode::NOT_IMPLEMENTED, "http_request_error", "method"),
             Self::LongTarget(_) => (Client, StatusCode::URI_TOO_LONG, "http_request_error", "long_target"),
             Self::Loop => (Refusal, StatusCode::BAD_GATEWAY, "proxy_loop_detected", "loop"),
-            Self::MaxForwards(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "max_forwards"),
+            Self::MaxForwards => (Client, StatusCode::BAD_REQUEST, "http_request_error", "max_forwards"),
             Self::Method => (Client, StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "method"),
             Self::NoDestination => (Client, StatusCode::BAD_REQUEST, "http_request_error", "no_destination"),
             Self::ResponseTimeout(_) => {
-                (Mishap, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", "response_timeout")
+                (Failure, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", "response_timeout")
             }
             Self::Route(RouteError::Denied { .. }) => {
                 (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "destination_denied")
@@ -113,7 +154,10 @@ impl Failure {
                 (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_target_name")
             }
             Self::Target(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_target"),
-            Self::UpstreamClosed(_) => (Mishap, StatusCode::BAD_GATEWAY, "http_response_incomplete", "upstream_closed"),
+            Self::TooManyConnections => {
+                (Failure, StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached", "too_many_connections")
+            }
+            Self::UpstreamClosed(_) => (Failure, StatusCode::BAD_GATEWAY, "http_response_incomplete", "upstream_closed"),
         };
         Words { kind, status, proxy_status, class }
     }
@@ -121,19 +165,19 @@ impl Failure {
 
 /// The part of the table that is about the way out.
 pub fn connect_words(error: &ConnectError) -> Words {
-    use Kind::{Mishap, Refusal};
+    use FailureKind::{Failure, Refusal};
     let (kind, status, proxy_status, class) = match error {
         ConnectError::AddressDenied { .. } => {
             (Refusal, StatusCode::FORBIDDEN, "destination_ip_prohibited", "destination_denied")
         }
         ConnectError::ConnectTimeout { .. } => {
-            (Mishap, StatusCode::GATEWAY_TIMEOUT, "connection_timeout", "connect_timeout")
+            (Failure, StatusCode::GATEWAY_TIMEOUT, "connection_timeout", "connect_timeout")
         }
-        ConnectError::Dns { .. } => (Mishap, StatusCode::BAD_GATEWAY, "dns_error", "dns_error"),
-        ConnectError::DnsTimeout { .. } => (Mishap, StatusCode::GATEWAY_TIMEOUT, "dns_timeout", "dns_timeout"),
+        ConnectError::Dns { .. } => (Failure, StatusCode::BAD_GATEWAY, "dns_error", "dns_error"),
+        ConnectError::DnsTimeout { .. } => (Failure, StatusCode::GATEWAY_TIMEOUT, "dns_timeout", "dns_timeout"),
         ConnectError::Handshake(failed) => {
             let code = failed.failure.code();
-            let kind = if code.is_verdict() { Refusal } else { Mishap };
+            let kind = if code.is_verdict() { Refusal } else { Failure };
             let proxy_status = match code {
                 Code::ClientCertRefused | Code::ClientCertRequired | Code::HandshakeRefused => "tls_alert_received",
                 Code::HandshakeTimeout => "connection_timeout",
@@ -148,41 +192,42 @@ pub fn connect_words(error: &ConnectError) -> Words {
         }
         ConnectError::Loop { .. } => (Refusal, StatusCode::BAD_GATEWAY, "proxy_loop_detected", "loop"),
         ConnectError::Tcp { error, .. } if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            (Mishap, StatusCode::BAD_GATEWAY, "connection_refused", "connection_refused")
+            (Failure, StatusCode::BAD_GATEWAY, "connection_refused", "connection_refused")
         }
-        ConnectError::Tcp { .. } => (Mishap, StatusCode::BAD_GATEWAY, "destination_ip_unroutable", "connect_failed"),
+        ConnectError::Tcp { .. } => (Failure, StatusCode::BAD_GATEWAY, "destination_ip_unroutable", "connect_failed"),
     };
     Words { kind, status, proxy_status, class }
 }
 
-/// For the log: everything. What the client is told is `respond`'s affair.
+/// For the log: everything. What the client is told is decided in `respond`.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BadResponse(why) => write!(f, "the upstream's answer cannot be passed on: {why}"),
-            Self::ClientBody => f.write_str("the request's body broke off"),
+            Self::Admission(error) => error.fmt(f),
+            Self::BadResponse(why) => write!(f, "the upstream's response cannot be passed on: {why}"),
+            Self::ClientBody(error) => error.fmt(f),
             Self::ClientStalled => f.write_str("the request's body stalled"),
             Self::Connect(error) => error.fmt(f),
+            Self::ConnectOnRoute => f.write_str("CONNECT has no meaning on a fixed route"),
             Self::ConnectRefused(why) => f.write_str(why),
-            Self::Crowded => f.write_str("too many clients are connected to the proxy"),
-            Self::Framing => f.write_str("only `Transfer-Encoding: chunked` is passed on"),
-            Self::Head(why) => write!(f, "the request's head cannot be read: {why}"),
+            Self::Head(error) => write!(f, "the request's head cannot be read: {error}"),
             Self::HeadTimeout => f.write_str("the request's head did not come in time"),
-            Self::LargeHead(limit) => write!(f, "the request's head has more than {limit} bytes, or too many fields"),
+            Self::LongMethod => f.write_str("the request's method is longer than any that is known"),
             Self::LongTarget(limit) => write!(f, "the request's target is longer than {limit} bytes"),
             Self::Loop => f.write_str("the request passed this proxy before: a loop"),
-            Self::MaxForwards(NotANumber) => f.write_str("`Max-Forwards` is not one number"),
+            Self::MaxForwards => f.write_str("`Max-Forwards` is not one number"),
             Self::Method => f.write_str("TRACE is not passed on"),
             Self::NoDestination => {
                 f.write_str("this proxy needs to know the host: send `GET http://host/path` or a Host field")
             }
-            Self::ResponseTimeout(limit) => write!(f, "no answer within {} s", limit.as_secs_f32()),
+            Self::ResponseTimeout(limit) => write!(f, "no response within {} s", limit.as_secs_f32()),
             Self::Route(RouteError::Denied { host, port }) => {
                 write!(f, "`{}:{port}` is not allowed as a destination", host.in_authority())
             }
             Self::Route(RouteError::Name(name)) => write!(f, "`{name}` is not a name that a certificate can carry"),
             Self::Target(error) => error.fmt(f),
-            Self::UpstreamClosed(why) => write!(f, "the upstream closed without an answer: {why}"),
+            Self::TooManyConnections => f.write_str("too many clients are connected to the proxy"),
+            Self::UpstreamClosed(why) => write!(f, "the upstream closed without a response: {why}"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use crate::message::fields::Pseudonym;
+use crate::message::via::Pseudonym;
 
 /// A source of ids for one worker.
 #[derive(Debug)]

@@ -1,38 +1,35 @@
-//! Answers that lead elsewhere: their links are written so that the client stays on this proxy, and where it is asked
-//! for, redirects of GET and HEAD are followed here, since old tools do not.
+//! Responses that lead elsewhere: their links are written so that the client stays on this proxy, and where it is
+//! configured, redirects of GET and HEAD are followed here, since old tools do not.
 //!
-//! A hop is a request of its own: its upstream is of a fixed route or allowed by the policy, and its connection is
-//! verified like any other. What proves who the client is does not go to another authority, nor come back after that.
+//! A hop is a request of its own: its upstream is that of a fixed route or allowed by the policy, and its connection
+//! is verified like any other. Only harmless fields go to another authority, and none comes back after that.
 
-use std::{borrow::Cow, cell::LazyCell, rc::Rc, time::Duration};
+use std::{cell::LazyCell, future::poll_fn, rc::Rc, time::Duration};
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
-    header::{HOST, LOCATION, REFERER, UPGRADE},
-    request::Parts,
-    uri::{PathAndQuery, Uri},
-};
-use http_body::Body;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::{
-    connect::pool::Slot,
+    connect::{pool::Slot, upstream::UpstreamConnection},
+    http1::{
+        body::{BodyDecoder, BodyLength},
+        fields::{Field, FieldName, Fields},
+        head::{RequestHead, ResponseHead},
+    },
     message::{
         authority::{Authority, Host},
-        fields, links,
+        links,
+        target::Target,
         url::{self, Origin, Url},
     },
-    route::{place::Place, table::RouteError, upstream::Upstream},
+    route::{link_context::LinkContext, upstream::Upstream},
 };
 
 use super::{
-    Generation, HostPolicy, Proxy, Service, Way,
-    access::Access,
-    body::{Progress, Upload},
-    failure::Failure,
-    forward::Sent,
+    Current, Proxy,
+    attempt::{Answered, Request},
+    exchange::{Destination, Ended, Exchange},
+    settings::{HostPolicy, Service},
+    upload::Upload,
 };
 
 /// As many redirects of one request are followed; the next one is the client's affair.
@@ -42,19 +39,25 @@ const MOST_HOPS: u32 = 10;
 const DISCARDED: u64 = 64 * 1024;
 const DISCARDING: Duration = Duration::from_secs(1);
 
-/// What proves who a client is, to one authority alone, by parts of the names of fields that do: `Authorization`,
-/// `Cookie`, `X-Auth-Token`, `X-Storage-Pass`, and those that somebody else made up.
-const CREDENTIALS: [&str; 6] = ["auth", "cookie", "key", "pass", "secret", "token"];
-
-/// Whether a field stays behind at another authority. A `Referer` may hold a query.
-fn is_private(name: &HeaderName) -> bool {
-    *name == REFERER || CREDENTIALS.iter().any(|part| name.as_str().contains(part))
+/// Whether a field may be shown to another authority: nothing that could prove who the client is.
+fn is_harmless(field: &Field<'_>) -> bool {
+    match field.name {
+        FieldName::Connection | FieldName::Host | FieldName::Te | FieldName::Via => true,
+        FieldName::Other => {
+            let begins = |prefix: &[u8]| {
+                field.raw_name.len() >= prefix.len() && field.raw_name[..prefix.len()].eq_ignore_ascii_case(prefix)
+            };
+            begins(b"accept") || begins(b"if-") || field.is("user-agent") || field.is("range")
+        }
+        _ => false,
+    }
 }
 
 /// A request whose redirects are followed.
-pub(super) struct Trail {
-    /// Its head at the last hop.
-    head: Parts,
+pub(super) struct RedirectChain {
+    method: String,
+    /// Its fields at the last hop.
+    fields: Fields,
     /// What was asked for there.
     at: Url,
     /// And of whom.
@@ -64,177 +67,188 @@ pub(super) struct Trail {
 
 /// A hop that may be made.
 struct Hop {
-    head: Parts,
+    head: Vec<u8>,
     origin: Origin,
-    slot: Rc<Slot<Upload>>,
+    slot: Rc<Slot>,
 }
 
-impl Trail {
-    /// None where the request is not one whose redirects are followed.
-    pub(super) fn begin(way: &Way<'_>, head: &Parts, upstream: &Upstream) -> Option<Box<Self>> {
-        let follows = way.generation.settings.follow_redirects && !way.has_body;
-        let upgrades = head.headers.contains_key(UPGRADE);
-        if !follows || upgrades || ![Method::GET, Method::HEAD].contains(&head.method) {
+impl RedirectChain {
+    /// `None` where the request is not one whose redirects are followed. `head` is the one that is sent.
+    pub(super) fn begin(head: &RequestHead, target: &Target, upstream: &Upstream) -> Option<Box<Self>> {
+        let upgrades = head.fields.contains(FieldName::Upgrade);
+        if upgrades || !head.length.is_empty() || !["GET", "HEAD"].contains(&head.method()) {
             return None;
         }
-        let path = head.uri.path_and_query()?.as_str().to_owned();
-        let at = Url { origin: asked_of(head)?, path };
-        Some(Box::new(Self { head: head.clone(), at, of: (upstream.host.clone(), upstream.port), hops: 0 }))
+        let at = Url { origin: asked_of(&head.fields)?, path: target.path(head)? };
+        let of = (upstream.host.clone(), upstream.port);
+        Some(Box::new(Self { method: head.method().to_owned(), fields: head.fields.clone(), at, of, hops: 0 }))
     }
 
-    /// The next hop, where an answer is a redirect to what is served here.
+    /// The next hop, where a response is a redirect to what is served here.
     fn next(
         &mut self,
-        answer: &Response<Incoming>,
-        serve: impl FnOnce(&Origin) -> Option<(Rc<Slot<Upload>>, HeaderValue)>,
+        response: &ResponseHead,
+        serve: impl FnOnce(&Origin) -> Option<(Rc<Slot>, String)>,
     ) -> Option<Hop> {
-        if self.hops == MOST_HOPS || !is_redirect(answer.status()) {
+        if self.hops == MOST_HOPS || !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
             return None;
         }
-        let fields = answer.headers();
-        if !(fields::chunked_only(fields) && fields::one_framing(fields)) {
-            return None;
-        }
-        let mut locations = fields.get_all(LOCATION).iter();
+        let mut locations = response.fields.values(FieldName::Location);
         let (Some(location), None) = (locations.next(), locations.next()) else { return None };
-        let to = self.at.resolve(location.to_str().ok()?)?;
-        let path = PathAndQuery::try_from(to.path.as_str()).ok()?;
+        let to = self.at.resolve(str::from_utf8(location).ok()?)?;
         let (slot, host) = serve(&to.origin)?;
         let of = (slot.upstream.host.clone(), slot.upstream.port);
         if of != self.of {
-            fields::remove(&mut self.head.headers, is_private);
+            self.fields.retain(|field| is_harmless(&field));
         }
-        fields::set_host(&mut self.head.headers, host);
-        self.head.uri = Uri::from(path);
-        self.at = Url { origin: asked_of(&self.head)?, path: to.path };
+        self.fields.set(FieldName::Host, b"Host", host.as_bytes());
+        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, to.path).into_bytes();
+        self.fields.write_to(&mut head);
+        head.extend_from_slice(b"\r\n");
+        self.at = Url { origin: asked_of(&self.fields)?, path: to.path };
         self.of = of;
         self.hops += 1;
-        Some(Hop { head: self.head.clone(), origin: to.origin, slot })
+        Some(Hop { head, origin: to.origin, slot })
+    }
+
+    /// Where the last hop led, if there was one.
+    pub(super) fn followed(&self) -> Option<&Url> {
+        (self.hops > 0).then_some(&self.at)
+    }
+}
+
+impl Exchange<'_> {
+    /// Follows redirects from a response on, and gives the last one's.
+    pub(super) async fn follow(
+        &mut self,
+        chain: &mut RedirectChain,
+        mut answered: Answered,
+        slot: &mut Rc<Slot>,
+        upload: &mut Upload,
+        asked: Option<&Authority>,
+    ) -> Result<Answered, Ended> {
+        loop {
+            let current = self.proxy.current();
+            let serve = |to: &Origin| self.proxy.served(&current, self.context.index, asked, to);
+            let Some(hop) = chain.next(&answered.head, serve) else { return Ok(answered) };
+            self.record.recorded_as(answered.bypassed.take());
+            if let Some(connection) = discard(&answered.head, answered.upstream).await {
+                slot.put(connection);
+            }
+            *slot = hop.slot;
+            self.record.followed(|| slot.upstream.authority());
+            self.destination = Destination::Redirect { origin: hop.origin, asked: asked.cloned() };
+            let request = Request { head: hop.head, to_head: chain.method == "HEAD", idempotent: true };
+            answered = self.send(slot, &request, upload).await?;
+        }
     }
 }
 
 impl Proxy {
-    /// Follows redirects from an answer on, and gives the last one's.
-    pub(super) async fn follow(
-        &self,
-        trail: &mut Trail,
-        mut sent: Sent,
-        chosen: &mut Rc<Slot<Upload>>,
-        progress: &Rc<Progress>,
-        (way, asked): (&Way<'_>, Option<&Authority>),
-        access: &mut Access,
-    ) -> Result<Sent, Failure> {
-        while let Some(hop) = trail.next(&sent.answer, |to| self.served(to, way, asked, &self.generation())) {
-            access.recorded_as(sent.bypassed);
-            if discard(sent.answer.into_body()).await {
-                chosen.put(sent.link);
-            }
-            *chosen = hop.slot;
-            access.followed(|| chosen.upstream.authority());
-            let upload = Upload::again(progress.clone(), way.generation.settings.request_body);
-            let choose = |generation: &Generation| {
-                let served = self.served(&hop.origin, way, asked, generation);
-                served.map(|(slot, _)| slot).ok_or_else(|| denied(&hop.origin, generation))
-            };
-            sent = self.send(chosen, hop.head, upload, progress, (way, &choose)).await?;
-        }
-        Ok(sent)
-    }
-
     /// The upstream that a redirect may lead to, and the Host to ask it for.
-    fn served(
+    pub(super) fn served(
         &self,
+        current: &Current,
+        listener: usize,
+        asked: Option<&Authority>,
         to: &Origin,
-        way: &Way<'_>,
-        asked: Option<&Authority>,
-        generation: &Generation,
-    ) -> Option<(Rc<Slot<Upload>>, HeaderValue)> {
-        let (upstream, host) = self.place(way, asked, generation)?.hop(to)?;
-        Some((self.slot_of(Cow::Owned(upstream), generation), HeaderValue::try_from(host).ok()?))
+    ) -> Option<(Rc<Slot>, String)> {
+        let (upstream, host) = link_context(current, listener, asked)?.hop(to)?;
+        Some((self.slots.of(std::borrow::Cow::Owned(upstream), &current.generation), host))
     }
+}
 
-    /// Writes the links of an answer so that they lead the client here. Where redirects were followed, what is
-    /// relative to the last one's URL is made absolute: the client knows the first one's alone.
-    pub(super) fn keep_here(
-        &self,
-        fields: &mut HeaderMap,
-        trail: Option<&Trail>,
-        way: &Way<'_>,
-        asked: Option<&Authority>,
-    ) {
-        let followed = trail.filter(|trail| trail.hops > 0).map(|trail| &trail.at);
-        let rewrites = way.generation.settings.rewrite_redirects;
-        if !rewrites && followed.is_none() {
-            return;
+/// Writes the links of a response so that they lead the client here. Where redirects were followed, what is relative
+/// to the last one's URL is made absolute: the client knows the first one's alone.
+pub(super) fn localize(
+    fields: &mut Fields,
+    followed: Option<&Url>,
+    current: &Current,
+    listener: usize,
+    asked: Option<&Authority>,
+) {
+    let rewrites = current.listeners[listener].policies.rewrite_redirects;
+    if !rewrites && followed.is_none() {
+        return;
+    }
+    let context = LazyCell::new(|| link_context(current, listener, asked).filter(|_| rewrites));
+    let local = |origin: &Origin| context.as_ref().and_then(|context| context.local_form(origin));
+    links::rewrite(fields, |reference| {
+        if let Some((origin, behind)) = url::split(reference) {
+            return local(&origin).map(|local| format!("http://{local}{behind}"));
         }
-        let place = LazyCell::new(|| self.place(way, asked, &way.generation).filter(|_| rewrites));
-        let local = |origin: &Origin| place.as_ref().and_then(|place| place.local(origin));
-        links::rewrite(fields, |reference| {
-            if let Some((origin, behind)) = url::split(reference) {
-                return local(&origin).map(|local| format!("http://{local}{behind}"));
-            }
-            let url = followed?.resolve(reference)?;
-            let fragment = reference.find('#').map_or("", |at| &reference[at..]);
-            Some(match local(&url.origin) {
-                Some(local) => format!("http://{local}{}{fragment}", url.path),
-                None => format!("{url}{fragment}"),
-            })
-        });
-    }
-
-    /// Where the client stands.
-    fn place<'a>(&self, way: &Way<'_>, asked: Option<&Authority>, generation: &'a Generation) -> Option<Place<'a>> {
-        let bound = self.connector.own();
-        let fixed = generation.services.iter().zip(bound).filter_map(|(service, bound)| match service {
-            Service::Fixed(upstream) => Some((&**upstream, *bound)),
-            Service::Forward => None,
-        });
-        let own = match generation.services.get(way.entry.place)? {
-            Service::Fixed(upstream) => Some(&**upstream),
-            Service::Forward => None,
-        };
-        let listener = bound.get(way.entry.place).filter(|bound| !bound.ip().is_unspecified());
-        let listener = || listener.map(|bound| Authority { host: Host::Ip(bound.ip()), port: Some(bound.port()) });
-        Some(Place {
-            routes: &generation.routes,
-            own,
-            fixed: fixed.collect(),
-            client: asked.cloned().or_else(listener),
-            shown: generation.settings.host == HostPolicy::Client && asked.is_some(),
+        let url = followed?.resolve(reference)?;
+        let fragment = reference.find('#').map_or("", |at| &reference[at..]);
+        Some(match local(&url.origin) {
+            Some(local) => format!("http://{local}{}{fragment}", url.path),
+            None => format!("{url}{fragment}"),
         })
-    }
+    });
+}
+
+/// Writes the references of a request to where its client reaches the upstream as references to the upstream itself:
+/// `Origin`, `Referer`, and WebDAV's `Destination` (RFC 4918 section 10.3).
+pub(super) fn globalize(fields: &mut Fields, asked: Option<&Authority>, upstream: &Upstream) {
+    let Some(asked) = asked else { return };
+    fields.map_values(|field| {
+        if !matches!(field.name, FieldName::Destination | FieldName::Origin | FieldName::Referer) {
+            return None;
+        }
+        let (origin, behind) = url::split(str::from_utf8(field.value).ok()?)?;
+        let is_here = !origin.https && origin.authority == *asked;
+        is_here.then(|| format!("https://{}{behind}", upstream.host_field()).into_bytes())
+    });
+}
+
+/// Where the client is.
+fn link_context<'a>(current: &'a Current, listener: usize, asked: Option<&Authority>) -> Option<LinkContext<'a>> {
+    let fixed = current.listeners.iter().filter_map(|listener| match &listener.service {
+        Service::Fixed(upstream) => Some((&**upstream, listener.address)),
+        Service::Forward => None,
+    });
+    let listener = current.listeners.get(listener)?;
+    let own = match &listener.service {
+        Service::Fixed(upstream) => Some(&**upstream),
+        Service::Forward => None,
+    };
+    let bound = Some(listener.address).filter(|bound| !bound.ip().is_unspecified());
+    let bound = || bound.map(|bound| Authority { host: Host::Ip(bound.ip()), port: Some(bound.port()) });
+    Some(LinkContext {
+        routes: &current.generation.routes,
+        own,
+        fixed: fixed.collect(),
+        client: asked.cloned().or_else(bound),
+        shown: listener.policies.host == HostPolicy::Client && asked.is_some(),
+    })
 }
 
 /// What the upstream takes for its own origin.
-fn asked_of(head: &Parts) -> Option<Origin> {
-    let authority = head.headers.get(HOST)?.to_str().ok()?.parse().ok()?;
+fn asked_of(fields: &Fields) -> Option<Origin> {
+    let authority = str::from_utf8(fields.get(FieldName::Host)?).ok()?.parse().ok()?;
     Some(Origin { https: true, authority })
 }
 
-fn is_redirect(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-fn denied(to: &Origin, generation: &Generation) -> Failure {
-    let port = generation.routes.port(&to.authority, to.https);
-    Failure::Route(RouteError::Denied { host: to.authority.host.clone(), port })
-}
-
-/// Reads a body to its end; false where that is too far away.
-async fn discard(mut body: Incoming) -> bool {
-    if body.size_hint().lower() > DISCARDED {
-        return false;
+/// Reads a body to its end, and gives the connection back where that is near.
+async fn discard(head: &ResponseHead, mut upstream: UpstreamConnection) -> Option<UpstreamConnection> {
+    let far = matches!(head.length, BodyLength::Exact(length) if length > DISCARDED);
+    if far || head.length == BodyLength::UntilClose || !head.keeps_alive() {
+        return None;
     }
-    let mut left = DISCARDED;
+    let mut decoder = BodyDecoder::new(head.length);
     let whole = async {
-        while let Some(frame) = body.frame().await {
-            let read = frame.ok().map(|frame| frame.data_ref().map_or(0, |data| data.len() as u64));
-            match read.and_then(|read| left.checked_sub(read)) {
-                Some(rest) => left = rest,
-                None => return false,
+        while !decoder.is_done() {
+            if upstream.inbox().is_empty() && poll_fn(|cx| upstream.poll_receive(cx)).await.ok()? == 0 {
+                return None;
+            }
+            let decoded = decoder.decode(upstream.inbox().as_slice()).ok()?;
+            upstream.inbox().consume(decoded.pass + decoded.consumed);
+            if decoder.content() > DISCARDED {
+                return None;
             }
         }
-        true
+        Some(())
     };
-    timeout(DISCARDING, whole).await.unwrap_or(false)
+    timeout(DISCARDING, whole).await.ok()??;
+    upstream.end_exchange();
+    upstream.inbox().is_empty().then_some(upstream)
 }

@@ -1,24 +1,19 @@
 //! A [`Failure`] and the listener's answer policy become a response, or a reset.
 //!
-//! What the client is told and what is recorded are two decisions: here is the first.
+//! What the client is told and what is recorded are two decisions: this is the first.
 
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName},
-};
+use http::StatusCode;
 use serde_json::json;
 
-use super::{
-    PASSED_ON,
-    body::{Own, ResponseBody},
-    failure::{Failure, Kind, Words},
-};
+use crate::{buffer::Buffer, http1::Version};
 
-/// How a listener answers when it cannot pass on an upstream's answer.
+use super::failure::{Failure, FailureKind, Words};
+
+/// How a listener answers when it cannot pass on an upstream's response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AnswerPolicy {
-    /// 403 for a refusal, 500 for a mishap, 400 for a wrong request; text. For tools that check little.
+    /// 403 for a refusal, 500 for a failure, 400 for a wrong request; text. For tools that check little.
     #[default]
     Legacy,
     /// No answer: a TCP reset. For tools that check nothing.
@@ -40,110 +35,125 @@ pub enum Detail {
     None,
 }
 
-/// What is said to the client.
+/// The methods that are passed on, for `Allow`: every one but TRACE; and CONNECT is served, not passed on.
+const PASSED_ON: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// A response of the proxy's own.
 #[derive(Debug)]
-pub struct Answer {
-    /// The status; None for a reset.
-    pub status: Option<StatusCode>,
-    content_type: &'static str,
-    proxy_status: String,
+pub struct LocalResponse {
+    pub status: StatusCode,
+    fields: String,
     text: String,
 }
 
-/// RFC 9110 section 15.5.6: a 405 says which methods there are.
-fn allow(status: StatusCode) -> Option<HeaderValue> {
-    (status == StatusCode::METHOD_NOT_ALLOWED).then_some(PASSED_ON)
-}
-
-impl Answer {
-    /// Chooses the words.
-    pub fn to(failure: &Failure, upstream: Option<&str>, id: &str, policy: AnswerPolicy, detail: Detail) -> Self {
+impl LocalResponse {
+    /// The answer to a failure, `None` for a reset. `upstream`: `host:port`; `id`: of the event.
+    pub fn to(
+        failure: &Failure,
+        upstream: Option<&str>,
+        id: &str,
+        policy: AnswerPolicy,
+        detail: Detail,
+    ) -> Option<Self> {
         let words = failure.words();
-        let sentence = sentence(failure, &words, upstream, detail);
-        let details = if detail == Detail::None { "" } else { words.class };
-        let proxy_status = format!("vouchsafe; error={}; details=\"{details}\"", words.proxy_status);
-        match policy {
-            AnswerPolicy::Reset => {
-                Self { status: None, content_type: "", proxy_status: String::new(), text: String::new() }
+        let (sentence, class) = (sentence(failure, &words, upstream, detail), words.class);
+        let details = if detail == Detail::None { "" } else { class };
+        let (status, content_type, text) = match policy {
+            AnswerPolicy::Reset => return None,
+            AnswerPolicy::Legacy => {
+                // Known to be raised by tools that take every other status for a response.
+                let status = match words.kind {
+                    FailureKind::Client => StatusCode::BAD_REQUEST,
+                    FailureKind::Failure => StatusCode::INTERNAL_SERVER_ERROR,
+                    FailureKind::Refusal => StatusCode::FORBIDDEN,
+                };
+                (status, "text/plain; charset=utf-8", format!("{sentence} (event {id})\n"))
             }
-            AnswerPolicy::Legacy => Self {
-                status: Some(match words.kind {
-                    // Known to be raised by tools that take every other status for an answer.
-                    Kind::Client => StatusCode::BAD_REQUEST,
-                    Kind::Mishap => StatusCode::INTERNAL_SERVER_ERROR,
-                    Kind::Refusal => StatusCode::FORBIDDEN,
-                }),
-                content_type: "text/plain; charset=utf-8",
-                proxy_status,
-                text: format!("{sentence} (event {id})\n"),
-            },
-            AnswerPolicy::Standard => Self {
-                status: Some(words.status),
-                content_type: "application/problem+json",
-                proxy_status,
-                text: json!({
+            AnswerPolicy::Standard => {
+                let problem = json!({
                     "type": "about:blank",
                     "title": words.status.canonical_reason().unwrap_or_default(),
                     "status": words.status.as_u16(),
                     "detail": sentence,
                     "instance": format!("urn:vouchsafe:event:{id}"),
                     "class": details,
-                })
-                .to_string(),
-            },
-        }
-    }
-
-    /// As a response, after which the connection ends. None for a reset.
-    pub fn into_response(self, body: impl FnOnce(String) -> Own) -> Option<Response<ResponseBody>> {
-        let status = self.status?;
-        let mut response = Response::new(ResponseBody::Own(body(self.text)));
-        *response.status_mut() = status;
-        let fields = response.headers_mut();
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
-        if let Ok(value) = HeaderValue::try_from(self.proxy_status) {
-            fields.insert(HeaderName::from_static("proxy-status"), value);
-        }
-        if let Some(methods) = allow(status) {
-            fields.insert(ALLOW, methods);
-        }
-        fields.insert(CONNECTION, HeaderValue::from_static("close"));
-        Some(response)
-    }
-
-    /// As bytes, for a request whose head could not be read.
-    pub fn into_bytes(self) -> Option<Vec<u8>> {
-        let status = self.status?;
-        let head = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nProxy-Status: {}\r\nConnection: close\r\n\r\n{}",
-            status.as_u16(),
-            status.canonical_reason().unwrap_or_default(),
-            self.content_type,
-            self.text.len(),
-            self.proxy_status,
-            self.text,
+                });
+                (words.status, "application/problem+json", problem.to_string())
+            }
+        };
+        let mut fields = format!(
+            "Content-Type: {content_type}\r\nProxy-Status: vouchsafe; error={}; details=\"{details}\"\r\n",
+            words.proxy_status
         );
-        Some(head.into_bytes())
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110 section 15.5.6.
+            fields.push_str(&allow());
+        }
+        Some(Self { status, fields, text })
+    }
+
+    /// OPTIONS that goes no further (RFC 9110 section 7.6.2).
+    pub fn options() -> Self {
+        Self { status: StatusCode::OK, fields: allow(), text: String::new() }
+    }
+
+    /// Bytes of its content.
+    pub fn length(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Writes it for a client of this version. `to_head`: without the content, which a response to HEAD only
+    /// announces. `close`: the connection ends behind it.
+    pub fn write_to(&self, out: &mut Buffer, version: Version, to_head: bool, close: bool) {
+        let head = format!(
+            "{} {} {}\r\n{}Content-Length: {}\r\n{}\r\n",
+            version.as_str(),
+            self.status.as_u16(),
+            self.status.canonical_reason().unwrap_or_default(),
+            self.fields,
+            self.text.len(),
+            connection(version, close),
+        );
+        out.extend_from_slice(head.as_bytes());
+        if !to_head {
+            out.extend_from_slice(self.text.as_bytes());
+        }
+    }
+}
+
+/// The answer to CONNECT, behind which HTTP goes on inside; it has no length (RFC 9110 section 9.3.6).
+pub(super) fn write_connected(out: &mut Buffer, version: Version) {
+    out.extend_from_slice(format!("{} 200 OK\r\n\r\n", version.as_str()).as_bytes());
+}
+
+fn allow() -> String {
+    format!("Allow: {PASSED_ON}\r\n")
+}
+
+fn connection(version: Version, close: bool) -> &'static str {
+    match (version, close) {
+        (_, true) => "Connection: close\r\n",
+        (Version::Http10, false) => "Connection: keep-alive\r\n",
+        (Version::Http11, false) => "",
     }
 }
 
 fn sentence(failure: &Failure, words: &Words, upstream: Option<&str>, detail: Detail) -> String {
     // A client may always hear what is wrong with its own request.
-    if words.kind == Kind::Client
-        || matches!(failure, Failure::ConnectRefused(_) | Failure::Crowded | Failure::Route(_))
-    {
-        return failure.to_string();
+    let is_its_own = matches!(
+        failure,
+        Failure::ConnectRefused(_) | Failure::TooManyConnections | Failure::Route(_) | Failure::Admission(_)
+    );
+    if words.kind == FailureKind::Client || is_its_own {
+        return format!("vouchsafe refused the request: {failure}");
     }
     let upstream = upstream.unwrap_or("the upstream");
     match (detail, words.kind) {
-        (Detail::None, Kind::Refusal) => "the request was refused by the proxy".into(),
-        (Detail::None, _) => "the proxy could not get an answer".into(),
-        (Detail::Full, Kind::Refusal) => format!("{upstream} was refused: {failure}"),
-        (Detail::Full, _) => format!("no answer from {upstream}: {failure}"),
-        (Detail::Class, Kind::Refusal) if words.proxy_status == "tls_certificate_error" => {
-            format!("{upstream} was not trusted: {}", words.class)
-        }
-        (Detail::Class, Kind::Refusal) => format!("{upstream} was refused: {}", words.class),
-        (Detail::Class, _) => format!("no answer from {upstream}: {}", words.class),
+        (Detail::None, FailureKind::Refusal) => "vouchsafe refused the request".into(),
+        (Detail::None, _) => "vouchsafe could not get a response".into(),
+        (Detail::Full, FailureKind::Refusal) => format!("vouchsafe refused {upstream}: {failure}"),
+        (Detail::Full, _) => format!("vouchsafe got no response from {upstream}: {failure}"),
+        (Detail::Class, FailureKind::Refusal) => format!("vouchsafe refused {upstream}: {}", words.class),
+        (Detail::Class, _) => format!("vouchsafe got no response from {upstream}: {}", words.class),
     }
 }

@@ -1,125 +1,123 @@
 //! What passes after `101 Switching Protocols` (RFC 9110 section 7.8): bytes both ways, until both sides have ended.
 //!
-//! Each side may end alone, and the other goes on. A side that breaks, silence both ways, or the end of the process
-//! resets both: what was cut must not look whole here either.
+//! Each side may end alone, and the other goes on. A side that breaks, or silence both ways, ends both by a reset:
+//! what was cut must not look whole here either.
 
 use std::{
-    cell::Cell,
+    future::poll_fn,
     io,
-    pin::{Pin, pin},
-    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes},
-    time::{Instant, sleep_until},
-};
+use tokio::time::Instant;
 
-use crate::connect::Verified;
+use crate::{connect::upstream::UpstreamConnection, http1::conn::Connection};
 
-use super::{access::Access, client::ClientHandle};
-
-/// Bytes that are read ahead, for each direction.
-const BUFFER: usize = 16 * 1024;
-
-/// An upstream that has switched, and what it said behind its answer.
+/// A tunnel between two connections.
 #[derive(Debug)]
-pub struct Tunnel {
-    /// The connection.
-    pub(super) upstream: Verified,
-    /// What came by it already.
-    pub(super) read: Bytes,
+pub(super) struct Tunnel<'a> {
+    pub(super) client: &'a mut Connection,
+    pub(super) upstream: &'a mut UpstreamConnection,
     /// Silence both ways that ends it.
     pub(super) limit: Duration,
-    /// Whose it is.
-    pub(super) client: ClientHandle,
-    /// Finished at the end.
-    pub(super) access: Access,
+    pub(super) up: Flow,
+    pub(super) down: Flow,
 }
 
-impl Tunnel {
-    /// Carries bytes until both sides have ended, or one breaks, or `cut` does.
-    pub async fn carry(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, cut: impl Future) {
-        let flow = Rc::new(Flow { moved: Cell::new(Instant::now()), up: Cell::new(0), down: Cell::new(0) });
-        let mut stream = Counted { stream, flow: flow.clone() };
-        let whole = {
-            let mut copying = pin!(async {
-                stream.write_all(&self.read).await?;
-                copy_bidirectional_with_sizes(&mut stream, &mut self.upstream, BUFFER, BUFFER).await
-            });
-            let mut cut = pin!(cut);
-            loop {
-                tokio::select! {
-                    end = &mut copying => break end.is_ok(),
-                    () = sleep_until(flow.moved.get() + self.limit) => {
-                        if flow.moved.get().elapsed() >= self.limit {
-                            self.access.silent();
-                            break false;
-                        }
+/// One direction.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    /// Bytes that were taken.
+    pub(super) bytes: u64,
+    ended: bool,
+}
+
+/// Why a tunnel ended before both sides had.
+#[derive(Debug)]
+pub(super) enum TunnelError {
+    /// A side broke.
+    Broken,
+    /// Nothing passed for too long.
+    Silent,
+}
+
+impl From<io::Error> for TunnelError {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
+    }
+}
+
+impl Tunnel<'_> {
+    /// Carries bytes until both sides have ended.
+    pub(super) async fn carry(&mut self) -> Result<(), TunnelError> {
+        let mut moved = Instant::now();
+        poll_fn(|cx| {
+            let before = (self.up.bytes, self.down.bytes);
+            let up = self.poll_up(cx)?;
+            let down = self.poll_down(cx)?;
+            if up.is_ready() && down.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if (self.up.bytes, self.down.bytes) != before {
+                moved = Instant::now();
+            }
+            self.client.poll_deadline(cx, moved + self.limit).map(|()| Err(TunnelError::Silent))
+        })
+        .await
+    }
+
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, TunnelError> {
+        loop {
+            if self.upstream.poll_flush(cx)?.is_pending() {
+                return Ok(Poll::Pending);
+            }
+            if self.up.ended {
+                return Ok(Poll::Ready(()));
+            }
+            let mut piece = self.client.buffers().take();
+            let read = self.client.poll_body(cx, &mut piece)?;
+            let sealed = match read {
+                Poll::Ready(0) => {
+                    self.up.ended = true;
+                    self.upstream.seal_end()
+                }
+                Poll::Ready(count) => {
+                    self.up.bytes += count as u64;
+                    self.upstream.seal(&piece)
+                }
+                Poll::Pending => Ok(()),
+            };
+            self.client.buffers().give(piece);
+            sealed?;
+            if read.is_pending() {
+                return Ok(Poll::Pending);
+            }
+        }
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, TunnelError> {
+        loop {
+            while self.client.unsent() > 0 || !self.upstream.inbox().is_empty() {
+                match self.client.poll_send(cx, self.upstream.inbox().as_slice())? {
+                    Poll::Pending => return Ok(Poll::Pending),
+                    Poll::Ready(count) => {
+                        self.down.bytes += count as u64;
+                        self.upstream.inbox().consume(count);
                     }
-                    _ = &mut cut => break false,
                 }
             }
-        };
-        if !whole {
-            self.access.interrupted();
-            self.upstream.wire().abort.set(true);
-            self.client.reset();
+            if self.down.ended {
+                return Ok(Poll::Ready(()));
+            }
+            match self.upstream.poll_receive(cx)? {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(0) => {
+                    self.down.ended = true;
+                    self.client.shut_down();
+                }
+                Poll::Ready(_) => {}
+            }
         }
-        self.access.finish(flow.up.get(), flow.down.get(), whole);
-    }
-}
-
-/// What went through.
-struct Flow {
-    moved: Cell<Instant>,
-    up: Cell<u64>,
-    down: Cell<u64>,
-}
-
-impl Flow {
-    fn add(&self, to: &Cell<u64>, count: usize) {
-        if count > 0 {
-            to.set(to.get() + count as u64);
-            self.moved.set(Instant::now());
-        }
-    }
-}
-
-/// The client's side, with what goes through it counted.
-struct Counted<S> {
-    stream: S,
-    flow: Rc<Flow>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let end = Pin::new(&mut this.stream).poll_read(cx, buf);
-        this.flow.add(&this.flow.up, buf.filled().len() - before);
-        end
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let end = Pin::new(&mut this.stream).poll_write(cx, buf);
-        if let Poll::Ready(Ok(count)) = end {
-            this.flow.add(&this.flow.down, count);
-        }
-        end
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

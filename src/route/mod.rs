@@ -1,6 +1,6 @@
 //! Which upstream a destination means, and whether one may go there. Pure.
 
-pub mod place;
+pub mod link_context;
 pub mod policy;
 pub mod table;
 pub mod upstream;

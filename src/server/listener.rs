@@ -3,19 +3,24 @@
 use std::{io, rc::Rc, time::Duration};
 
 use socket2::SockRef;
-use tokio::{io::Interest, net::TcpListener, task::JoinSet, time::sleep};
+use tokio::{
+    net::TcpListener,
+    task::{JoinError, JoinSet},
+    time::sleep,
+};
+
+use crate::transport::Transport;
 
 use super::{
     Stop,
-    client::ClientStream,
-    connection::{Door, refuse, serve},
-    places::Places,
+    limiter::ConnectionLimiter,
+    session::{SessionContext, refuse, serve},
 };
 
 /// Out of descriptors or memory, accepting waits this long before it tries again.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Bytes that wait in the system for a client to read on, beside those that are on their way.
+/// Bytes that wait in the system for a client to read on, besides those that are on their way.
 const UNSENT: u32 = 128 << 10;
 
 /// What every connection of a socket is to have from the beginning: on Linux an accepted one has what the listening one
@@ -25,68 +30,98 @@ const UNSENT: u32 = 128 << 10;
 /// The system's.
 pub fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
-    // Small answers must not wait for the acknowledgement of the last one.
+    // Small responses must not wait for the acknowledgement of the last one.
     socket.set_tcp_nodelay(true)?;
     // A client that reads slowly takes long to make room in all that the system would buffer for it, and would
     // seem not to read at all.
     socket.set_tcp_notsent_lowat(UNSENT)?;
-    // The end of a connection is a RST, also where the process is killed; only an orderly one is not.
+    // A connection ends by RST, also where the process is killed, unless it ends in order.
     socket.set_linger(Some(Duration::ZERO))
 }
 
-/// Accepts and serves until it is to stop; then waits for what runs.
-pub async fn accept(listener: TcpListener, door: Rc<Door>, places: Places) {
-    let mut stop = door.stop.clone();
+/// Accepts and serves until the process is about to end; then waits for what is under way, or cuts it.
+pub async fn accept(listener: TcpListener, context: Rc<SessionContext>, limiter: ConnectionLimiter) {
+    let mut stop = context.stop.clone();
     let mut connections = JoinSet::new();
     let mut fails = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop >= Stop::Drain) => break,
-            Some(_) = connections.join_next() => continue,
-        };
-        let (tcp, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if is_the_clients(&error) => continue,
-            Err(error) => {
-                if !std::mem::replace(&mut fails, true) {
-                    tracing::error!(%error, listener = %door.entry.name, "cannot accept a connection; trying again");
-                }
-                sleep(BACK_OFF).await;
+            Some(ended) = connections.join_next() => {
+                report_panic(&ended, &context);
                 continue;
             }
         };
-        if std::mem::take(&mut fails) {
-            tracing::info!(listener = %door.entry.name, "connections are accepted again");
-        }
-        let (door, places) = (door.clone(), places.clone());
-        if let Some(place) = places.free() {
-            let stream = Box::new(ClientStream::new(tcp, address));
-            connections.spawn_local(async move {
-                serve(stream, &door).await;
-                drop(place);
-            });
-        } else if let Some(seat) = places.seat() {
-            connections.spawn_local(async move {
-                let mut ends = door.stop.clone();
-                let place = tokio::select! {
-                    place = places.wait() => place,
-                    // It has gone away.
-                    _ = tcp.ready(Interest::ERROR) => return,
-                    _ = ends.wait_for(|stop| *stop >= Stop::Drain) => None,
-                };
-                let stream = Box::new(ClientStream::new(tcp, address));
-                let Some(place) = place else { return refuse(stream, &door).await };
-                drop(seat);
-                serve(stream, &door).await;
-                drop(place);
-            });
-        } else {
-            ClientStream::new(tcp, address).handle().reset();
+        match accepted {
+            Ok((tcp, address)) => {
+                if std::mem::take(&mut fails) {
+                    tracing::info!(listener = %context.name, "connections are accepted again");
+                }
+                begin(Transport::new(tcp, address), &context, &limiter, &mut connections);
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut fails, true) {
+                    tracing::error!(%error, listener = %context.name, "cannot accept a connection; trying again");
+                }
+                sleep(BACK_OFF).await;
+            }
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => match ended {
+                Some(ended) => report_panic(&ended, &context),
+                None => return,
+            },
+            // Dropped, each connection ends by RST, and each exchange is recorded as interrupted.
+            _ = stop.wait_for(|stop| *stop >= Stop::Now) => {
+                connections.shutdown().await;
+                return;
+            }
+        }
+    }
+}
+
+/// Serves a connection, now or as soon as there is a permit for it.
+fn begin(
+    transport: Transport,
+    context: &Rc<SessionContext>,
+    limiter: &ConnectionLimiter,
+    connections: &mut JoinSet<()>,
+) {
+    let context = context.clone();
+    if let Some(permit) = limiter.try_acquire() {
+        connections.spawn_local(async move {
+            serve(transport, &context).await;
+            drop(permit);
+        });
+    } else if let Some(queued) = limiter.queue() {
+        let limiter = limiter.clone();
+        connections.spawn_local(async move {
+            let mut stop = context.stop.clone();
+            let permit = tokio::select! {
+                permit = limiter.acquire() => permit,
+                // It has gone away.
+                () = transport.reset() => return,
+                _ = stop.wait_for(|stop| *stop >= Stop::Drain) => None,
+            };
+            let Some(permit) = permit else { return refuse(transport, &context).await };
+            drop(queued);
+            serve(transport, &context).await;
+            drop(permit);
+        });
+    }
+    // Otherwise it ends by RST.
+}
+
+/// A defect must not pass unnoticed, though it ends one connection only.
+fn report_panic(ended: &Result<(), JoinError>, context: &SessionContext) {
+    if ended.as_ref().is_err_and(JoinError::is_panic) {
+        tracing::error!(event = "panic", listener = %context.name, "a connection ended by a defect of this program");
+    }
 }
 
 /// accept(2) reports some errors of the connection that was to be accepted.

@@ -1,18 +1,17 @@
-//! The doors inward: listeners, and the connections of clients.
+//! Listeners, and the connections of clients.
 
-pub mod client;
-pub mod connection;
+pub mod limiter;
 pub mod listener;
-pub mod places;
+pub mod session;
 
-/// How far the end has come.
+/// How far the end of the process has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
-    /// Serving.
+    /// It serves.
     #[default]
     No,
-    /// What runs is finished; nothing new is taken.
+    /// What is under way is finished; nothing new is accepted.
     Drain,
-    /// What still runs is reset, so that nothing cut looks whole.
+    /// What is still under way is reset, so that nothing cut looks whole.
     Now,
 }

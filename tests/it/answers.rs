@@ -26,7 +26,7 @@ async fn legacy_says_403_in_one_sentence_of_text() {
     assert!(text.starts_with("HTTP/1.1 403 Forbidden\r\n") && text.contains("Connection: close\r\n"), "{text}");
     assert!(text.contains("Content-Type: text/plain"), "{text}");
     let (_, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(body.starts_with("expired.gallery.test:") && body.lines().count() == 1, "{body}");
+    assert!(body.starts_with("vouchsafe refused expired.gallery.test:") && body.lines().count() == 1, "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

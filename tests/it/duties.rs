@@ -132,7 +132,7 @@ async fn one_reading_of_where_a_request_ends() {
         (with("Content-Length: \r\n", ""), 400),
         (with("Content-Length: 99999999999999999999\r\n", ""), 400),
         (with("Transfer-Encoding: gzip, chunked\r\n", body), 501),
-        (with("Transfer-Encoding: chunked, chunked\r\n", body), 501),
+        (with("Transfer-Encoding: chunked, chunked\r\n", body), 400),
         (with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", body), 501),
         (with("Transfer-Encoding: xchunked\r\n", body), 400),
         (with("Transfer-Encoding: identity\r\n", ""), 400),
@@ -167,7 +167,7 @@ async fn a_body_that_breaks_its_framing_never_ends_at_the_origin() {
         let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         let seen = exchange(proxy.addr(0), format!("{head}{body}").as_bytes()).await;
         assert_eq!(seen.status(), 400, "{body:?}: {}", seen.text());
-        assert!(seen.text().contains("body broke off"), "{body:?}: {}", seen.text());
+        assert!(seen.text().contains("the request's body is not well-formed"), "{body:?}: {}", seen.text());
     }
     assert_eq!(origin.requests(), Vec::<String>::new());
 }
@@ -184,7 +184,7 @@ async fn what_ends_here_does_not_go_on() {
     let seen = exchange(proxy.addr(0), request.as_bytes()).await;
     assert_eq!(
         neutral(&origin.requests()[0], &origin),
-        "GET / HTTP/1.1\r\nHost: good.gallery.test:PORT\r\nVia: 1.0 front\r\nVia: 1.1 vouchsafe\r\nX-Auth-Token: t\r\nX-Three: 3\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: good.gallery.test:PORT\r\nVia: 1.0 front\r\nX-Auth-Token: t\r\nX-Three: 3\r\nVia: 1.1 vouchsafe\r\n\r\n"
     );
     let text = seen.text();
     let (head, _) = text.split_once("-").unwrap_or_default();
@@ -193,7 +193,7 @@ async fn what_ends_here_does_not_go_on() {
         assert!(!text.contains(gone), "{gone}: {text}");
     }
     assert!(
-        text.contains("X-Three: 3\r\nVia: 1.1 front\r\nVia: 1.1 vouchsafe-") && text.contains("Content-Length: 2\r\n"),
+        text.contains("X-Three: 3\r\nVia: 1.1 front\r\n") && text.contains("\r\nVia: 1.1 vouchsafe-") && text.contains("Content-Length: 2\r\n"),
         "{text}"
     );
 }

@@ -163,7 +163,7 @@ async fn the_upstream_says_when_a_body_may_come() {
     let nothing = client.stream.try_read(&mut [0; 1]);
     assert_eq!(nothing.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     agreed.notify_one();
-    assert_eq!(client.head().await, "HTTP/1.1 100 Continue\r\nX-Why: not\r\n\r\n");
+    assert_eq!(client.head().await, "HTTP/1.1 100 Go Ahead\r\nX-Why: not\r\n\r\n");
     client.say("body").await;
     assert!(client.head().await.starts_with("HTTP/1.1 200 OK\r\n"), "one 100 is enough");
     assert_eq!(client.take(2).await, "ok");

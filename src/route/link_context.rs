@@ -12,7 +12,7 @@ use super::{table::Routes, upstream::Upstream};
 
 /// Where a client stands.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct LinkContext<'a> {
     /// The rules in force.
     pub routes: &'a Routes,
     /// The upstream of its listener; None on a forward listener.
@@ -26,10 +26,10 @@ pub struct Place<'a> {
     pub shown: bool,
 }
 
-impl Place<'_> {
+impl LinkContext<'_> {
     /// The authority to which the client says `http://` instead, and is led to the same upstream. None where the URL
     /// is not of one that we serve, or leads the client rightly as it is.
-    pub fn local(&self, origin: &Origin) -> Option<Authority> {
+    pub fn local_form(&self, origin: &Origin) -> Option<Authority> {
         if origin.https && self.is_shown(origin) {
             return self.client.clone();
         }
@@ -129,15 +129,15 @@ mod tests {
     }
 
     /// Where the URLs are from there, `-` where they stay as they are.
-    fn check(place: &Place<'_>, rows: &[(&str, &str)]) {
+    fn check(context: &LinkContext<'_>, rows: &[(&str, &str)]) {
         for (url, expected) in rows {
-            let local = place.local(&origin(url)).map_or("-".to_owned(), |local| local.to_string());
+            let local = context.local_form(&origin(url)).map_or("-".to_owned(), |local| local.to_string());
             assert_eq!(local, *expected, "{url}");
         }
     }
 
-    fn hop(place: &Place<'_>, url: &str) -> Option<(String, String)> {
-        place.hop(&origin(url)).map(|(upstream, host)| (upstream.authority(), host))
+    fn hop(context: &LinkContext<'_>, url: &str) -> Option<(String, String)> {
+        context.hop(&origin(url)).map(|(upstream, host)| (upstream.authority(), host))
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
         let bound = |address: &str| address.parse::<SocketAddr>().unwrap();
         let all = vec![(&a, bound("127.0.0.1:1")), (&b, bound("127.0.0.1:2")), (&c, bound("0.0.0.0:3"))];
         let client = Some("Local:7001".parse().unwrap());
-        let mut place = Place { routes: &routes, own: Some(&a), fixed: all, client, shown: false };
+        let mut context = LinkContext { routes: &routes, own: Some(&a), fixed: all, client, shown: false };
         let rows = [
             ("https://a.example:9443/x", "local:7001"),
             ("HTTPS://A.example.:9443", "local:7001"),
@@ -166,24 +166,24 @@ mod tests {
             ("https://local:7001", "-"),
             ("http://local:7001", "-"),
         ];
-        check(&place, &rows);
-        assert_eq!(hop(&place, "http://a.example:9443"), Some(("a.example:9443".into(), "a.example:9443".into())));
-        assert_eq!(hop(&place, "http://b.example"), Some(("b.example:443".into(), "b.example".into())));
-        assert_eq!(hop(&place, "http://c.example:8080"), Some(("c.example:8443".into(), "c.example:8443".into())));
+        check(&context, &rows);
+        assert_eq!(hop(&context, "http://a.example:9443"), Some(("a.example:9443".into(), "a.example:9443".into())));
+        assert_eq!(hop(&context, "http://b.example"), Some(("b.example:443".into(), "b.example".into())));
+        assert_eq!(hop(&context, "http://c.example:8080"), Some(("c.example:8443".into(), "c.example:8443".into())));
         assert_eq!(
-            hop(&place, "http://allowed.example:1"),
+            hop(&context, "http://allowed.example:1"),
             Some(("allowed.example:1".into(), "allowed.example:1".into()))
         );
-        assert_eq!(hop(&place, "https://local:7001"), None);
-        assert_eq!(hop(&place, "https://other.example"), None);
-        place.shown = true;
-        check(&place, &[("https://local:7001", "local:7001"), ("http://local:7001", "-"), ("https://local", "-")]);
+        assert_eq!(hop(&context, "https://local:7001"), None);
+        assert_eq!(hop(&context, "https://other.example"), None);
+        context.shown = true;
+        check(&context, &[("https://local:7001", "local:7001"), ("http://local:7001", "-"), ("https://local", "-")]);
         for url in ["https://local:7001", "http://local:7001"] {
-            assert_eq!(hop(&place, url), Some(("a.example:9443".into(), "local:7001".into())), "{url}");
+            assert_eq!(hop(&context, url), Some(("a.example:9443".into(), "local:7001".into())), "{url}");
         }
-        (place.shown, place.client) = (false, None);
+        (context.shown, context.client) = (false, None);
         check(
-            &place,
+            &context,
             &[("https://a.example:9443", "-"), ("https://b.example", "127.0.0.1:2"), ("https://c.example:8443", "-")],
         );
     }
@@ -192,7 +192,7 @@ mod tests {
     fn at_a_forward_listener_a_plain_url_leads_to_the_same_port() {
         let routes = routes(&["*.example", "192.0.2.1"]);
         let client = Some("h.example:8080".parse().unwrap());
-        let mut place = Place { routes: &routes, own: None, fixed: Vec::new(), client, shown: false };
+        let mut context = LinkContext { routes: &routes, own: None, fixed: Vec::new(), client, shown: false };
         let rows = [
             ("https://h.example", "h.example"),
             ("https://h.example:443", "h.example"),
@@ -207,12 +207,12 @@ mod tests {
             ("https://192.0.3.1:1", "-"),
             ("https://other.test", "-"),
         ];
-        check(&place, &rows);
-        assert_eq!(hop(&place, "http://h.example:8080"), Some(("h.example:8443".into(), "h.example:8443".into())));
-        assert_eq!(hop(&place, "https://h.example:8080"), Some(("h.example:8080".into(), "h.example:8080".into())));
-        assert_eq!(hop(&place, "https://other.test"), None);
-        place.shown = true;
-        check(&place, &[("https://h.example:8080", "h.example:8080")]);
-        assert_eq!(hop(&place, "https://h.example:8080"), Some(("h.example:8443".into(), "h.example:8080".into())));
+        check(&context, &rows);
+        assert_eq!(hop(&context, "http://h.example:8080"), Some(("h.example:8443".into(), "h.example:8443".into())));
+        assert_eq!(hop(&context, "https://h.example:8080"), Some(("h.example:8080".into(), "h.example:8080".into())));
+        assert_eq!(hop(&context, "https://other.test"), None);
+        context.shown = true;
+        check(&context, &[("https://h.example:8080", "h.example:8080")]);
+        assert_eq!(hop(&context, "https://h.example:8080"), Some(("h.example:8443".into(), "h.example:8080".into())));
     }
 }

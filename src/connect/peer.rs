@@ -1,0 +1,59 @@
+//! What is known of a verified peer.
+
+use std::net::SocketAddr;
+
+use rustls_pki_types::CertificateDer;
+
+use crate::{
+    route::upstream::Upstream,
+    tls::client::{Made, Recorder, Standing, TlsClient, TlsVersion},
+};
+
+/// What is known of a peer that may be spoken to.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Which version was agreed.
+    pub tls_version: TlsVersion,
+    /// Which cipher suite.
+    pub cipher_suite: &'static str,
+    /// Why it may be spoken to.
+    pub standing: Standing,
+    /// What it sent, its own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The client certificate, and whether it was asked for.
+    pub client: ClientAuth,
+}
+
+/// The client's side of authentication.
+#[derive(Clone, Debug, Default)]
+pub struct ClientAuth {
+    /// Whether the server asked.
+    pub asked: bool,
+    /// SHA-256 of the certificate that was at hand.
+    pub certificate: Option<String>,
+}
+
+impl ClientAuth {
+    pub(super) fn of(recorder: &Recorder, client: &TlsClient) -> Self {
+        let certificate = client.settings().client.as_ref().map(|client| client.sha256.clone());
+        Self { asked: recorder.asked_for_certificate(), certificate }
+    }
+}
+
+impl Peer {
+    /// Whether whatever is true of one is true of the other, but for the address.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.tls_version, &self.chain, &self.client.certificate)
+            == (other.tls_version, &other.chain, &other.client.certificate)
+    }
+
+    /// What it would be under the settings of this upstream; None where it could not be.
+    pub fn judged_again(&self, upstream: &Upstream) -> Option<Self> {
+        let certificate = self.client.certificate.as_deref();
+        let made = Made { chain: &self.chain, client: certificate, tls_version: self.tls_version };
+        let standing = upstream.tls.0.judge_again(&made, &upstream.reference)?;
+        Some(Self { standing, ..self.clone() })
+    }
+}

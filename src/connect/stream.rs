@@ -1,0 +1,395 @@
+//! TLS to an upstream over buffers of our own. rustls is the only reader of records, by its unbuffered interface:
+//! ciphertext is received in large pieces into shared space, and what is sent goes out in one call.
+
+use std::{
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::BufMut;
+use rustls::{
+    ClientConfig, Error as TlsError,
+    client::UnbufferedClientConnection,
+    unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus},
+};
+use rustls_pki_types::ServerName;
+use socket2::SockRef;
+use std::sync::Arc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::buffer::{Buffer, BufferPool, PIECE};
+
+/// Bytes of plaintext in a record (RFC 8446 section 5.1).
+const RECORD: usize = 16 * 1024;
+
+/// Header, content type and tag of a record in TLS 1.3; TLS 1.2's explicit nonce and tag need no more.
+const RECORD_OVERHEAD: usize = 64;
+
+/// The flight of a server is at most its largest message, which rustls limits to 64 KiB, and a record.
+const MOST_HANDSHAKE: usize = 128 * 1024;
+
+/// A TLS connection.
+pub(super) struct TlsStream {
+    tcp: TcpStream,
+    tls: Box<UnbufferedClientConnection>,
+    /// The beginning of a record.
+    partial: Vec<u8>,
+    /// Records that the system has not taken.
+    outbox: Buffer,
+    buffers: BufferPool,
+    /// Bytes of records that were received.
+    received: u64,
+    input: Input,
+}
+
+/// What receiving can still bring.
+#[derive(Debug)]
+enum Input {
+    Open,
+    /// The peer has said that nothing follows (`close_notify`).
+    Closed,
+    /// To be reported once what came before it was taken.
+    Failed(io::Error),
+    /// It was reported; nothing more is read or written.
+    Dead,
+}
+
+impl std::fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsStream").field("tcp", &self.tcp).field("input", &self.input).finish_non_exhaustive()
+    }
+}
+
+impl TlsStream {
+    /// Shakes hands. What came behind the handshake is appended to `early`.
+    ///
+    /// # Errors
+    /// What ended the handshake; rustls' own error inside where it is one.
+    pub(super) async fn handshake(
+        mut tcp: TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        buffers: BufferPool,
+        early: &mut Vec<u8>,
+    ) -> io::Result<Self> {
+        let mut tls = Box::new(UnbufferedClientConnection::new(config, name).map_err(tls_error)?);
+        let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
+        loop {
+            let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut incoming);
+            let step = match state {
+                Ok(ConnectionState::EncodeTlsData(message)) => {
+                    encode(message, &mut outgoing)?;
+                    Step::Again
+                }
+                Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                    transmit.done();
+                    Step::Send
+                }
+                Ok(ConnectionState::BlockedHandshake) => Step::Receive,
+                Ok(ConnectionState::WriteTraffic(_)) => Step::Done,
+                // The peer closes before it has finished.
+                Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) => Step::Fail(error),
+            };
+            incoming.drain(..discard);
+            match step {
+                Step::Again => {}
+                Step::Send => {
+                    tcp.write_all(&outgoing).await?;
+                    outgoing.clear();
+                }
+                Step::Receive if incoming.len() > MOST_HANDSHAKE => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the server's handshake is too long"));
+                }
+                Step::Receive => {
+                    incoming.reserve(RECORD);
+                    if tcp.read_buf(&mut incoming).await? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                Step::Done => break,
+                Step::Fail(error) => {
+                    send_alert(&mut tls, &mut incoming, &mut tcp);
+                    return Err(tls_error(error));
+                }
+            }
+        }
+        let outbox = Buffer::new(buffers.clone());
+        let mut stream = Self { tcp, tls, partial: Vec::new(), outbox, buffers, received: 0, input: Input::Open };
+        stream.open(incoming, early);
+        Ok(stream)
+    }
+
+    /// What rustls knows of the connection.
+    pub(super) fn session(&self) -> &UnbufferedClientConnection {
+        &self.tls
+    }
+
+    /// Bytes of records that were received so far, also of ones that are not whole.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether nothing is known to have come: neither data nor the end. Asks no more of the system than its
+    /// readiness.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut early = Vec::new();
+        matches!(self.input, Input::Open) && self.poll_receive(&mut cx, &mut early).is_pending()
+    }
+
+    /// Appends what came to `into`, up to a piece at a time; 0 is the end that the peer announced.
+    ///
+    /// # Errors
+    /// A broken record or connection, an alert, or an end that was not announced (RFC 8446 section 6.1), each once
+    /// what came before it was given.
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let before = into.len();
+        loop {
+            match std::mem::replace(&mut self.input, Input::Open) {
+                Input::Open => {}
+                Input::Closed => {
+                    self.input = Input::Closed;
+                    return Poll::Ready(Ok(0));
+                }
+                Input::Failed(error) => {
+                    self.input = Input::Dead;
+                    return Poll::Ready(Err(error));
+                }
+                Input::Dead => {
+                    self.input = Input::Dead;
+                    return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+                }
+            }
+            ready!(self.tcp.poll_read_ready(cx))?;
+            let mut space = self.buffers.take();
+            space.append(&mut self.partial);
+            let started = space.len();
+            let most = PIECE.saturating_sub(started).max(RECORD);
+            match pin!(self.tcp.read_buf(&mut (&mut space).limit(most))).poll(cx) {
+                Poll::Pending => {
+                    self.keep_partial(space, 0);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.buffers.give(space);
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(Ok(0)) => {
+                    self.buffers.give(space);
+                    self.input = Input::Failed(io::ErrorKind::UnexpectedEof.into());
+                }
+                Poll::Ready(Ok(count)) => {
+                    self.received += count as u64;
+                    self.open(space, into);
+                }
+            }
+            if into.len() > before {
+                return Poll::Ready(Ok(into.len() - before));
+            }
+        }
+    }
+
+    /// Decrypts the whole records in `records`, whose space goes back to the pool.
+    fn open(&mut self, mut records: Vec<u8>, into: &mut Vec<u8>) {
+        let mut taken = 0;
+        loop {
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut records[taken..]);
+            let more = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        match record {
+                            Ok(record) => into.extend_from_slice(record.payload),
+                            Err(error) => self.input = Input::Failed(tls_error(error)),
+                        }
+                    }
+                    true
+                }
+                // An answer to a key update.
+                Ok(ConnectionState::EncodeTlsData(message)) => match encode(message, self.outbox.space()) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        self.input = Input::Failed(error);
+                        false
+                    }
+                },
+                Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                    transmit.done();
+                    true
+                }
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    self.input = Input::Closed;
+                    false
+                }
+                Ok(_) => false,
+                Err(error) => {
+                    self.input = Input::Failed(tls_error(error));
+                    false
+                }
+            };
+            taken += discard;
+            if !more {
+                break;
+            }
+        }
+        self.keep_partial(records, taken);
+    }
+
+    /// Keeps what is not a whole record yet.
+    fn keep_partial(&mut self, records: Vec<u8>, taken: usize) {
+        if taken < records.len() && matches!(self.input, Input::Open) {
+            self.partial = records[taken..].to_vec();
+        }
+        self.buffers.give(records);
+    }
+
+    /// Seals bytes behind what is to be sent.
+    ///
+    /// # Errors
+    /// The connection can send nothing more.
+    pub(super) fn seal(&mut self, plaintext: &[u8]) -> io::Result<()> {
+        for piece in plaintext.chunks(RECORD) {
+            self.write(|traffic, space| traffic.encrypt(piece, space))?;
+        }
+        Ok(())
+    }
+
+    /// Announces that nothing follows.
+    pub(super) fn seal_end(&mut self) -> io::Result<()> {
+        self.write(|traffic, space| traffic.queue_close_notify(space))
+    }
+
+    fn write(
+        &mut self,
+        mut with: impl FnMut(
+            &mut rustls::unbuffered::WriteTraffic<'_, rustls::client::ClientConnectionData>,
+            &mut [u8],
+        ) -> Result<usize, EncryptError>,
+    ) -> io::Result<()> {
+        if matches!(self.input, Input::Failed(_) | Input::Dead) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        loop {
+            // rustls wants to see the beginning of a message that it has seen before.
+            let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut self.partial);
+            match state.map_err(tls_error)? {
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    let space = self.outbox.space();
+                    let start = space.len();
+                    let mut room = RECORD + RECORD_OVERHEAD;
+                    loop {
+                        space.resize(start + room, 0);
+                        match with(&mut traffic, &mut space[start..]) {
+                            Ok(count) => {
+                                space.truncate(start + count);
+                                return Ok(());
+                            }
+                            Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                                room = required_size;
+                            }
+                            Err(error) => {
+                                space.truncate(start);
+                                return Err(io::Error::other(error));
+                            }
+                        }
+                    }
+                }
+                ConnectionState::EncodeTlsData(message) => encode(message, self.outbox.space())?,
+                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+                ConnectionState::PeerClosed => self.input = Input::Closed,
+                _ => return Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+    }
+
+    /// Bytes of records that the system has not taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Forgets what was not sent: the peer takes nothing more.
+    pub(super) fn discard_unsent(&mut self) {
+        self.outbox.consume(usize::MAX);
+    }
+
+    /// Sends what was sealed; ready once the system has all of it.
+    ///
+    /// # Errors
+    /// The system's; with how much it took before, see [`Self::unsent`].
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outbox.is_empty() {
+            match ready!(Pin::new(&mut self.tcp).poll_write(cx, self.outbox.as_slice()))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.outbox.consume(count),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Closes the sending side of the socket.
+    pub(super) fn shut_down(&self) {
+        // A peer that is gone needs no goodbye.
+        let _ = SockRef::from(&self.tcp).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Ends by RST instead of FIN when it is dropped: the peer must not take what it has for the whole.
+    pub(super) fn reset_on_drop(&self) {
+        // Where that fails the socket is broken already.
+        let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Says goodbye as far as that takes no waiting.
+    pub(super) fn say_goodbye(&mut self) {
+        if self.outbox.is_empty() && self.seal_end().is_ok() {
+            let _ = self.tcp.try_write(self.outbox.as_slice());
+        }
+    }
+}
+
+enum Step {
+    Again,
+    Send,
+    Receive,
+    Done,
+    Fail(TlsError),
+}
+
+/// Appends a message of rustls' own.
+fn encode(
+    mut message: EncodeTlsData<'_, rustls::client::ClientConnectionData>,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    let start = out.len();
+    let mut room = 1024;
+    loop {
+        out.resize(start + room, 0);
+        match message.encode(&mut out[start..]) {
+            Ok(count) => {
+                out.truncate(start + count);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => room = required_size,
+            Err(error @ EncodeError::AlreadyEncoded) => return Err(io::Error::other(error)),
+        }
+    }
+}
+
+/// Tells the peer why the handshake ends, as far as that takes no waiting.
+fn send_alert(tls: &mut UnbufferedClientConnection, incoming: &mut [u8], tcp: &mut TcpStream) {
+    let mut alert = Vec::new();
+    // Once only: behind its alert rustls would read on in what has failed.
+    if let Ok(ConnectionState::EncodeTlsData(message)) = tls.process_tls_records(incoming).state
+        && encode(message, &mut alert).is_ok()
+    {
+        let _ = tcp.try_write(&alert);
+    }
+}
+
+fn tls_error(error: TlsError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

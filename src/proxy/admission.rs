@@ -1,0 +1,81 @@
+//! Who may ask a listener what, judged by the request alone.
+//!
+//! A page in a browser of the same host must not be able to use a route, and with it the route's client certificate:
+//! neither under a name of its own that resolves to loopback (DNS rebinding), nor by a form that it posts. And a
+//! request that names another authority is not sent to a fixed route's upstream with its token.
+
+use crate::{
+    http1::{fields::FieldName, head::RequestHead},
+    message::{
+        authority::{Authority, Host},
+        target::{Form, Target},
+        url,
+    },
+    route::upstream::Upstream,
+};
+
+use super::{failure::AdmissionError, settings::Listener};
+
+/// Judges a request. `upstream`: that of the listener, where it is a fixed route.
+pub(super) fn admit(
+    listener: &Listener,
+    upstream: Option<&Upstream>,
+    target: &Target,
+    head: &RequestHead,
+) -> Result<(), AdmissionError> {
+    let named = target.authority.as_ref();
+    if let (Some(upstream), Some(named)) = (upstream, named) {
+        let known = is_name_of(listener, upstream, &named.host);
+        let leads_there = known && !is_another_port(listener, upstream, named);
+        if target.form == Form::Absolute && !leads_there {
+            return Err(AdmissionError::WrongAuthority(named.to_string()));
+        }
+        if listener.address.ip().is_loopback() && !known {
+            return Err(AdmissionError::ForeignHost(named.host.to_string()));
+        }
+    }
+    if is_cross_site(listener, upstream, named, head) {
+        return Err(AdmissionError::CrossSite);
+    }
+    Ok(())
+}
+
+/// Whether clients may reach a fixed route by this name.
+fn is_name_of(listener: &Listener, upstream: &Upstream, host: &Host) -> bool {
+    let own = match host {
+        Host::Ip(ip) => ip.to_canonical().is_loopback() || ip.to_canonical() == listener.address.ip().to_canonical(),
+        // RFC 6761 section 6.3.
+        Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+    };
+    own || *host == upstream.host
+        || upstream.reference.to_string() == host.to_string()
+        || listener.policies.accept_host.contains(host)
+}
+
+/// Whether an authority with the upstream's own host means another service there.
+fn is_another_port(listener: &Listener, upstream: &Upstream, named: &Authority) -> bool {
+    let expected = [upstream.port, listener.address.port()];
+    named.host == upstream.host && named.port.is_some_and(|port| !expected.contains(&port))
+}
+
+/// Whether a browser says that a page of another origin asks (Fetch Metadata; RFC 6454 section 7).
+fn is_cross_site(
+    listener: &Listener,
+    upstream: Option<&Upstream>,
+    named: Option<&Authority>,
+    head: &RequestHead,
+) -> bool {
+    let site = head.fields.get(FieldName::SecFetchSite);
+    if site.is_some_and(|site| !matches!(site, b"none" | b"same-origin")) {
+        return true;
+    }
+    head.fields.values(FieldName::Origin).any(|origin| {
+        let Some((origin, _)) = str::from_utf8(origin).ok().and_then(url::split) else { return true };
+        let authority = &origin.authority;
+        let is_own = !origin.https && named == Some(authority);
+        let is_upstreams = upstream.is_some_and(|upstream| {
+            origin.https && authority.host == upstream.host && authority.port.unwrap_or(443) == upstream.port
+        });
+        !is_own && !is_upstreams && !listener.policies.accept_host.contains(&authority.host)
+    })
+}

@@ -1,0 +1,173 @@
+//! Choose a connection, send a request, wait for the head of the response; and repeat that where it is provably
+//! harmless (RFC 9112 section 9.3.1).
+
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
+
+use crate::{
+    connect::{
+        error::ConnectError,
+        pool::Slot,
+        refused_in,
+        upstream::{NoResponse, UpstreamConnection},
+    },
+    http1::{Version, head::ResponseHead},
+};
+
+use super::{
+    exchange::{Ended, Exchange},
+    failure::Failure,
+    heads,
+    relay::{NoHead, Patience, Relay},
+    upload::Upload,
+};
+
+/// More interim responses than this before one response are no help to anybody.
+const MOST_INTERIMS: u32 = 64;
+
+/// A response's head, and the connection that it came by.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) head: ResponseHead,
+    pub(super) upstream: UpstreamConnection,
+    pub(super) reused: bool,
+    /// The event's id, where the peer was refused and that was only reported.
+    pub(super) bypassed: Option<String>,
+}
+
+/// One request to one upstream, as it is sent and sent again.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The head, as it is sent.
+    pub(super) head: Vec<u8>,
+    pub(super) to_head: bool,
+    pub(super) idempotent: bool,
+}
+
+/// Why an attempt brought no response.
+enum Unanswered {
+    /// Nothing that a repeat could change.
+    Ended(Ended),
+    /// The connection broke before one byte of a response, and a repeat is harmless.
+    Repeat,
+}
+
+impl Exchange<'_> {
+    /// Sends a request on a kept connection if there is one, and on a new one if there is none, or if the kept one
+    /// turned out dead before it said anything.
+    pub(super) async fn send(
+        &mut self,
+        slot: &mut Rc<Slot>,
+        request: &Request,
+        upload: &mut Upload,
+    ) -> Result<Answered, Ended> {
+        let mut bypassed = None;
+        let mut kept = self.take_bound(slot).or_else(|| slot.take());
+        loop {
+            let reused = kept.is_some();
+            let upstream = match kept.take() {
+                Some(upstream) => upstream,
+                None => self.open(slot, &mut bypassed).await?,
+            };
+            // The settings may have changed meanwhile; what they would refuse is not sent on.
+            let Some((current, mut upstream)) = slot.rebind(upstream) else {
+                *slot = self.slot_again(slot)?;
+                self.upstream = Some(slot.clone());
+                continue;
+            };
+            *slot = current;
+            upstream.begin_exchange();
+            match self.attempt(&mut upstream, request, upload, reused).await {
+                Ok(head) => return Ok(Answered { head, upstream, reused, bypassed }),
+                Err(Unanswered::Ended(ended)) => return Err(ended),
+                Err(Unanswered::Repeat) => kept = slot.take(),
+            }
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        upstream: &mut UpstreamConnection,
+        request: &Request,
+        upload: &mut Upload,
+        reused: bool,
+    ) -> Result<ResponseHead, Unanswered> {
+        let settings = &self.current.generation.settings;
+        let broken = |error: NoResponse| Unanswered::Ended(Failure::UpstreamClosed(error.to_string()).into());
+        let received = upstream.received();
+        upstream.seal(&request.head).map_err(|error| broken(NoResponse::Broken(error)))?;
+        let untouched = upload.is_untouched();
+        if let Err(error) = upload.start(self.client, upstream) {
+            return Err(Unanswered::Ended(Failure::ClientBody(error).into()));
+        }
+        let sealed = upstream.unsent();
+        let limits = settings.response_head;
+        let (mut interims, mut continued) = (0, false);
+        let mut relay = Relay { client: self.client, upstream, upload, patience: Patience::of(settings) };
+        let error = loop {
+            match relay.head(limits, request.to_head, &mut continued).await {
+                Ok(head) if head.is_interim() => {
+                    interims += 1;
+                    if interims > MOST_INTERIMS {
+                        let why = format!("more than {MOST_INTERIMS} interim responses came before it");
+                        return Err(Unanswered::Ended(Failure::BadResponse(why).into()));
+                    }
+                    relay.upload.note_interim(head.status == 100);
+                    // A client that was told to go on is not told so again.
+                    let told = head.status == 100 && std::mem::take(&mut continued);
+                    if self.request_version == Version::Http11 && !told {
+                        let policies = &self.current.listeners[self.context.index].policies;
+                        heads::write_interim(head, &settings.pseudonym, policies, relay.client.outbox());
+                    }
+                }
+                Ok(head) => return Ok(head),
+                Err(error) => break error,
+            }
+        };
+        let nothing_sent = relay.upload.was_refused(sealed);
+        let silent = relay.upstream.received() == received;
+        match error {
+            NoHead::ClientGone => Err(Unanswered::Ended(Ended::ClientGone)),
+            NoHead::ClientBody(error) => Err(Unanswered::Ended(Failure::ClientBody(error).into())),
+            NoHead::ClientStalled => Err(Unanswered::Ended(Failure::ClientStalled.into())),
+            NoHead::Timeout => Err(Unanswered::Ended(Failure::ResponseTimeout(settings.response).into())),
+            NoHead::Upstream(NoResponse::Bad(error)) => {
+                Err(Unanswered::Ended(Failure::BadResponse(error.to_string()).into()))
+            }
+            NoHead::Upstream(_)
+                if reused && silent && untouched && relay.upload.is_untouched() && (request.idempotent || nothing_sent) =>
+            {
+                Err(Unanswered::Repeat)
+            }
+            NoHead::Upstream(NoResponse::Broken(error)) => {
+                // A TLS 1.3 server says only now what it thinks of our certificate.
+                let refused = (!reused).then(|| refused_in(&error, relay.upstream.peer())).flatten();
+                match refused {
+                    Some(refused) => {
+                        Err(Unanswered::Ended(Failure::Connect(ConnectError::Handshake(refused)).into()))
+                    }
+                    None => Err(broken(NoResponse::Broken(error))),
+                }
+            }
+            NoHead::Upstream(error) => Err(broken(error)),
+        }
+    }
+
+    /// A new connection, for as long as the client waits for it; where its peer was refused and that is only to be
+    /// reported, with the event's id.
+    async fn open(&mut self, slot: &Slot, bypassed: &mut Option<String>) -> Result<UpstreamConnection, Ended> {
+        let verified = {
+            let mut connecting = pin!(self.proxy.connector.connect(&slot.upstream));
+            let client = &mut *self.client;
+            poll_fn(|cx| match connecting.as_mut().poll(cx) {
+                Poll::Ready(end) => Poll::Ready(end.map_err(|error| Failure::Connect(error).into())),
+                Poll::Pending => client.poll_reset(cx).map(|()| Err(Ended::ClientGone)),
+            })
+            .await?
+        };
+        if let Some(refused) = verified.bypassed() {
+            let id = bypassed.insert(self.proxy.ids.next());
+            self.proxy.record_handshake(&refused, slot, &self.summary(), id);
+        }
+        Ok(UpstreamConnection::new(verified, self.proxy.buffers().clone()))
+    }
+}

@@ -1,0 +1,553 @@
+//! One exchange, every step in order: admit the request, choose its upstream, send it, relay the response, record how
+//! it ended.
+
+use std::{borrow::Cow, rc::Rc};
+
+use crate::{
+    connect::{error::ConnectError, pool::Slot, upstream::UpstreamConnection},
+    http1::{
+        Version,
+        conn::Connection,
+        fields::{FieldName, Fields},
+        head::{RequestHead, ResponseHead},
+    },
+    message::{
+        authority::Authority,
+        target::{Form, Target},
+        url::Origin,
+    },
+    route::table::RouteError,
+    tls::presented::escape,
+};
+
+use super::{
+    Current, ListenerContext, Proxy, RequestSummary, TLS_INSIDE_CONNECT,
+    admission::admit,
+    attempt::{Answered, Request},
+    cookies,
+    download::Download,
+    failure::Failure,
+    heads::{self, ResponseFit},
+    record::ExchangeRecord,
+    redirects::{self, RedirectChain},
+    relay::{Cut, Patience, Relay},
+    respond::{LocalResponse, write_connected},
+    settings::{HostPolicy, Listener, Service},
+    tunnel::{Flow, Tunnel, TunnelError},
+    upload::Upload,
+};
+
+/// Methods are at most so long: those of WebDAV and its kin have up to 20 letters.
+const LONGEST_METHOD: usize = 64;
+
+/// How a client's connection goes on behind an exchange.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With the next request.
+    KeepAlive,
+    /// It ends in order; with `last`, the client has said that nothing follows.
+    Close { last: bool },
+    /// It ends by RST: something was cut.
+    Reset,
+    /// With HTTP again, inside a tunnel to this authority.
+    Inside(Authority),
+}
+
+/// An upstream connection that belongs to one client connection, since authentication is bound to it.
+#[derive(Debug)]
+pub struct BoundUpstream {
+    slot: Rc<Slot>,
+    connection: UpstreamConnection,
+}
+
+/// Why an exchange ended before a response was passed on.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The client reset its connection.
+    ClientGone,
+    /// The client gets an answer of ours.
+    Failed(Failure),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Where a request is to go: an upstream is chosen by nothing else.
+#[derive(Clone, Debug)]
+pub(super) enum Destination {
+    /// To the upstream of the listener's fixed route.
+    Route,
+    /// To where the client asked for: by an absolute-form target, by Host, or by CONNECT.
+    Asked { authority: Authority, https: bool },
+    /// To where a redirect led that was followed for a client which asked for this.
+    Redirect { origin: Origin, asked: Option<Authority> },
+}
+
+impl Destination {
+    /// The one of a request at a listener.
+    fn of(listener: &Listener, target: &Target, tunnel: Option<&Authority>) -> Result<Self, Failure> {
+        match listener.service {
+            Service::Fixed(_) => Ok(Self::Route),
+            Service::Forward => {
+                let authority = target.authority.as_ref().or(tunnel).ok_or(Failure::NoDestination)?.clone();
+                Ok(Self::Asked { authority, https: target.https })
+            }
+        }
+    }
+}
+
+/// An exchange under way.
+#[derive(Debug)]
+pub(super) struct Exchange<'a> {
+    pub(super) proxy: &'a Proxy,
+    /// The settings that it began with.
+    pub(super) current: Rc<Current>,
+    pub(super) context: &'a ListenerContext,
+    pub(super) client: &'a mut Connection,
+    pub(super) head: RequestHead,
+    pub(super) request_version: Version,
+    pub(super) destination: Destination,
+    pub(super) record: ExchangeRecord,
+    bound: &'a mut Option<BoundUpstream>,
+    /// Where it goes, once that is known.
+    pub(super) upstream: Option<Rc<Slot>>,
+}
+
+/// What follows from a request's head before it is changed.
+#[derive(Clone, Copy, Debug)]
+struct RequestFacts {
+    keeps_alive: bool,
+    asks_to_close: bool,
+    websocket: bool,
+    to_head: bool,
+    /// A body with a method that has none by its meaning (RFC 9110 section 9.3): an upstream may take it for the next
+    /// request.
+    odd_body: bool,
+    binds: bool,
+}
+
+impl RequestFacts {
+    fn of(head: &RequestHead) -> Self {
+        let method = head.method();
+        let websocket = head.version == Version::Http11 && head.length.is_empty() && method == "GET";
+        Self {
+            keeps_alive: head.keeps_alive(),
+            asks_to_close: head.version == Version::Http11 && head.asks_to_close(),
+            websocket: websocket && heads::is_websocket(&head.fields),
+            to_head: method == "HEAD",
+            odd_body: !head.length.is_empty() && ["GET", "HEAD", "DELETE", "OPTIONS"].contains(&method),
+            binds: heads::binds_connection(&head.fields),
+        }
+    }
+}
+
+impl Proxy {
+    /// Serves one request to its end. `draining`: whether the process is about to end.
+    pub async fn exchange(
+        &self,
+        context: &ListenerContext,
+        client: &mut Connection,
+        bound: &mut Option<BoundUpstream>,
+        head: RequestHead,
+        draining: impl Fn() -> bool,
+    ) -> Outcome {
+        let current = self.current();
+        let Some(listener) = current.listeners.get(context.index) else { return Outcome::Reset };
+        let record =
+            ExchangeRecord::begin(client.peer(), &listener.name, head.method(), head.target(), || self.ids.next());
+        let mut exchange = Exchange {
+            proxy: self,
+            context,
+            client,
+            request_version: head.version,
+            head,
+            destination: Destination::Route,
+            record,
+            bound,
+            upstream: None,
+            current,
+        };
+        match exchange.run(draining).await {
+            Ok(outcome) => exchange.finish(outcome),
+            Err(Ended::ClientGone) => Outcome::Reset,
+            Err(Ended::Failed(failure)) => exchange.refuse(&failure).await,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    fn listener(&self) -> &Listener {
+        &self.current.listeners[self.context.index]
+    }
+
+    pub(super) fn summary(&self) -> RequestSummary<'_> {
+        RequestSummary {
+            client: self.client.peer(),
+            listener: &self.listener().name,
+            method: self.head.method(),
+            target: self.head.target(),
+        }
+    }
+
+    async fn run(&mut self, draining: impl Fn() -> bool) -> Result<(Outcome, bool), Ended> {
+        let target = self.admit()?;
+        if target.form == Form::Authority {
+            return self.connect(target).await;
+        }
+        self.destination = Destination::of(self.listener(), &target, self.context.tunnel.as_ref())?;
+        let slot = self.choose(&self.current)?;
+        self.upstream = Some(slot.clone());
+        self.record.upstream(|| slot.upstream.authority());
+        if self.head.method() == "OPTIONS" && self.head.fields.contains(FieldName::MaxForwards) {
+            let left = max_forwards(&self.head.fields).ok_or(Failure::MaxForwards)?;
+            let Some(left) = left.checked_sub(1) else { return self.respond(LocalResponse::options()).await };
+            self.head.fields.set(FieldName::MaxForwards, b"Max-Forwards", left.to_string().as_bytes());
+        }
+        self.forward(target, slot, draining).await
+    }
+
+    /// Reads what is asked for, and refuses what is not passed on wherever it should go.
+    fn admit(&self) -> Result<Target, Failure> {
+        let (settings, head) = (&self.current.generation.settings, &self.head);
+        if head.method().len() > LONGEST_METHOD {
+            return Err(Failure::LongMethod);
+        }
+        if head.target().len() > settings.target_bytes {
+            return Err(Failure::LongTarget(settings.target_bytes));
+        }
+        let target = Target::read(head).map_err(Failure::Target)?;
+        if head.method() == "TRACE" {
+            return Err(Failure::Method);
+        }
+        if settings.pseudonym.is_in(&head.fields) {
+            return Err(Failure::Loop);
+        }
+        if target.form != Form::Authority {
+            let upstream = match &self.listener().service {
+                Service::Fixed(upstream) => Some(&**upstream),
+                Service::Forward => None,
+            };
+            admit(self.listener(), upstream, &target, head).map_err(Failure::Admission)?;
+        }
+        Ok(target)
+    }
+
+    /// CONNECT: plain HTTP inside is served like requests by Host. That it is plain is seen only after the answer; to
+    /// port 443 nobody speaks plain HTTP, so there the answer can still tell why not.
+    async fn connect(&mut self, target: Target) -> Result<(Outcome, bool), Ended> {
+        if matches!(self.listener().service, Service::Fixed(_)) {
+            return Err(Failure::ConnectOnRoute.into());
+        }
+        if self.context.tunnel.is_some() {
+            return Err(Failure::ConnectRefused("CONNECT inside CONNECT is not served").into());
+        }
+        let authority = target.authority.ok_or(Failure::NoDestination)?;
+        if authority.port == Some(443) {
+            return Err(Failure::ConnectRefused(TLS_INSIDE_CONNECT).into());
+        }
+        write_connected(self.client.outbox(), self.request_version);
+        self.record.answered_here(200);
+        self.flush().await?;
+        Ok((Outcome::Inside(authority), true))
+    }
+
+    /// A response of our own to a request that is served.
+    async fn respond(&mut self, response: LocalResponse) -> Result<(Outcome, bool), Ended> {
+        let keeps_alive = self.head.keeps_alive() && self.head.length.is_empty();
+        response.write_to(self.client.outbox(), self.request_version, false, !keeps_alive);
+        self.record.answered_here(response.status.as_u16());
+        self.flush().await?;
+        self.record.count(0, response.length() as u64);
+        Ok((if keeps_alive { Outcome::KeepAlive } else { Outcome::Close { last: false } }, true))
+    }
+
+    /// Writes what waits for the client.
+    async fn flush(&mut self) -> Result<(), Ended> {
+        let patience = self.current.generation.settings.response_body;
+        self.client.flush(patience).await.map_err(|_| Ended::ClientGone)
+    }
+
+    /// The slot of the destination's upstream by these settings.
+    fn choose(&self, current: &Current) -> Result<Rc<Slot>, Failure> {
+        let listener = current.listeners.get(self.context.index).ok_or(Failure::NoDestination)?;
+        let upstream = match (&self.destination, &listener.service) {
+            (Destination::Redirect { origin, asked }, _) => {
+                let served = self.proxy.served(current, self.context.index, asked.as_ref(), origin);
+                return served.map(|(slot, _)| slot).ok_or_else(|| denied(origin, current));
+            }
+            (_, Service::Fixed(upstream)) => Cow::Borrowed(upstream.as_ref()),
+            (Destination::Asked { authority, https }, Service::Forward) => {
+                Cow::Owned(current.generation.routes.select(authority, *https).map_err(Failure::Route)?)
+            }
+            (Destination::Route, Service::Forward) => return Err(Failure::NoDestination),
+        };
+        Ok(self.proxy.slots.of(upstream, &current.generation))
+    }
+
+    /// The slot that is current for a destination whose connection does not pass under the newer settings.
+    pub(super) fn slot_again(&self, slot: &Rc<Slot>) -> Result<Rc<Slot>, Failure> {
+        match slot.current() {
+            Some(current) => Ok(current),
+            None => self.choose(&self.proxy.current()),
+        }
+    }
+
+    /// The connection that authentication has bound to this client, if it leads to the same upstream.
+    pub(super) fn take_bound(&mut self, slot: &Rc<Slot>) -> Option<UpstreamConnection> {
+        let bound = self.bound.take()?;
+        let mut connection = bound.connection;
+        let same = bound.slot.upstream.is_but_for_tls(&slot.upstream);
+        if same && connection.is_quiet() {
+            return Some(connection);
+        }
+        connection.close();
+        None
+    }
+
+    /// Passes the request to the upstream and the response back.
+    async fn forward(
+        &mut self,
+        target: Target,
+        mut slot: Rc<Slot>,
+        draining: impl Fn() -> bool,
+    ) -> Result<(Outcome, bool), Ended> {
+        let current = self.current.clone();
+        let settings = &current.generation.settings;
+        let policies = &self.listener().policies;
+        let follows = policies.follow_redirects;
+        let mut facts = RequestFacts::of(&self.head);
+        facts.binds |= self.bound.is_some();
+        let held = self.request_version == Version::Http11
+            && self.head.fields.has_token(FieldName::Expect, "100-continue");
+        let asked = target.authority.as_ref();
+        let host = match (policies.host, asked) {
+            (HostPolicy::Client, Some(authority)) => Cow::Owned(authority.to_string()),
+            _ => Cow::Borrowed(slot.host_field.as_str()),
+        };
+        redirects::globalize(&mut self.head.fields, asked, &slot.upstream);
+        let idempotent = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].contains(&self.head.method());
+        let head = heads::prepare_request(&mut self.head, &target, &host, facts.websocket, &settings.pseudonym);
+        let mut chain = follows.then(|| RedirectChain::begin(&self.head, &target, &slot.upstream)).flatten();
+        let request = Request { head, to_head: facts.to_head, idempotent };
+        let mut upload = Upload::new(self.head.length, held);
+        let sent = self.send(&mut slot, &request, &mut upload).await;
+        self.record.count(upload.content_sent(), 0);
+        let mut answered = sent?;
+        if let Some(chain) = &mut chain {
+            answered = Box::pin(self.follow(chain, answered, &mut slot, &mut upload, asked)).await?;
+        }
+        self.upstream = Some(slot.clone());
+        let followed = chain.as_deref().and_then(RedirectChain::followed);
+        let response = self.localized(answered, facts, followed, asked, &upload, draining)?;
+        if response.switches {
+            return self.tunnel(response).await;
+        }
+        self.relay(response, facts, &slot, &mut upload).await
+    }
+
+    /// Makes the response's head one for the client, and puts it where it waits to be written.
+    fn localized(
+        &mut self,
+        answered: Answered,
+        facts: RequestFacts,
+        followed: Option<&crate::message::url::Url>,
+        asked: Option<&Authority>,
+        upload: &Upload,
+        draining: impl Fn() -> bool,
+    ) -> Result<PassedResponse, Failure> {
+        let Answered { mut head, upstream, reused, bypassed } = answered;
+        let switches = head.status == 101;
+        if switches && !(facts.websocket && heads::is_websocket(&head.fields)) {
+            return Err(Failure::BadResponse("it switches protocols though the client did not ask for that".into()));
+        }
+        let upstream_keeps_alive = head.keeps_alive();
+        let binds = facts.binds || heads::binds_connection(&head.fields);
+        self.record.responded(&head, upstream.peer(), reused);
+        self.record.recorded_as(bypassed);
+        let is_fixed = matches!(self.listener().service, Service::Fixed(_));
+        redirects::localize(&mut head.fields, followed, &self.current, self.context.index, asked);
+        cookies::localize(&mut head.fields, is_fixed);
+        // A response that is early ends the connection, since the rest of the request is read by nobody; a client that
+        // would send its next one all the same must know (RFC 9112 section 9.6).
+        let keep_alive = facts.keeps_alive && upload.is_sent() && !draining();
+        let fit = heads::sanitize_response(
+            &mut head,
+            self.request_version,
+            keep_alive,
+            switches,
+            &self.current.generation.settings.pseudonym,
+            &self.listener().policies,
+        );
+        heads::write_response(&head, self.request_version, self.client.outbox());
+        Ok(PassedResponse { head, upstream, fit, switches, upstream_keeps_alive, binds })
+    }
+
+    /// Relays the bodies.
+    async fn relay(
+        &mut self,
+        response: PassedResponse,
+        facts: RequestFacts,
+        slot: &Rc<Slot>,
+        upload: &mut Upload,
+    ) -> Result<(Outcome, bool), Ended> {
+        let PassedResponse { head, mut upstream, fit, upstream_keeps_alive, binds, .. } = response;
+        let mut download = Download::new(head.length, fit.coding);
+        let patience = Patience::of(&self.current.generation.settings);
+        let mut relay = Relay { client: self.client, upstream: &mut upstream, upload, patience };
+        let end = relay.bodies(&mut download).await;
+        self.record.count(upload.content_sent(), download.content_sent(self.client));
+        if let Err(cut) = end {
+            self.cut(&cut, &download, slot);
+            return Ok((Outcome::Reset, false));
+        }
+        let reusable = upload.is_sent()
+            && upstream_keeps_alive
+            && !download.ended_with_connection()
+            && !facts.odd_body
+            && upstream.inbox().is_empty();
+        if reusable {
+            upstream.end_exchange();
+            if binds {
+                *self.bound = Some(BoundUpstream { slot: slot.clone(), connection: upstream });
+            } else {
+                slot.put(upstream);
+            }
+        } else if upload.is_sent() {
+            upstream.end_exchange();
+            upstream.close();
+        }
+        let outcome = match fit.keep_alive {
+            true => Outcome::KeepAlive,
+            false => Outcome::Close { last: facts.asks_to_close && upload.is_sent() },
+        };
+        Ok((outcome, true))
+    }
+
+    /// The response does not come to its end: logged, whether or not there is an access log.
+    fn cut(&mut self, cut: &Cut, download: &Download, slot: &Slot) {
+        let class = match cut {
+            Cut::ClientGone | Cut::ClientNotReading(_) => return,
+            Cut::ClientBody(_) => "request_body",
+            Cut::ClientStalled(_) => "request_timeout",
+            Cut::Body(_) | Cut::Stalled(_) => "response_incomplete",
+        };
+        self.record.class(class);
+        tracing::warn!(
+            event = "response-incomplete",
+            request = self.record.id(),
+            upstream = slot.upstream.authority(),
+            received = download.content_received(),
+            expected = download.expected(),
+            error = %cut,
+            "the upstream's response was cut; the client's connection is reset"
+        );
+    }
+
+    /// Carries bytes behind a 101.
+    async fn tunnel(&mut self, response: PassedResponse) -> Result<(Outcome, bool), Ended> {
+        let mut upstream = response.upstream;
+        let limit = self.current.generation.settings.tunnel;
+        let (up, down) = (Flow::default(), Flow::default());
+        let mut tunnel = Tunnel { client: self.client, upstream: &mut upstream, limit, up, down };
+        let end = tunnel.carry().await;
+        self.record.count(tunnel.up.bytes, tunnel.down.bytes);
+        match end {
+            Ok(()) => {
+                upstream.end_exchange();
+                Ok((Outcome::Close { last: true }, true))
+            }
+            Err(error) => {
+                if matches!(error, TunnelError::Silent) {
+                    self.record.class("tunnel_timeout");
+                }
+                Ok((Outcome::Reset, false))
+            }
+        }
+    }
+
+    /// The exchange has come to its end.
+    fn finish(self, (outcome, whole): (Outcome, bool)) -> Outcome {
+        if whole {
+            self.record.whole();
+        } else {
+            self.record.interrupted();
+        }
+        if matches!(outcome, Outcome::KeepAlive) {
+            self.client.recycle(self.head.fields.into_buffer());
+        }
+        outcome
+    }
+
+    /// Records a failure, and answers it as the policy says.
+    async fn refuse(mut self, failure: &Failure) -> Outcome {
+        let id = self.proxy.ids.next();
+        let words = failure.words();
+        let slot = self.upstream.clone();
+        let upstream = slot.as_ref().map(|slot| slot.upstream.authority());
+        self.record_failure(failure, slot.as_deref(), &id);
+        let policies = &self.listener().policies;
+        let response = LocalResponse::to(failure, upstream.as_deref(), &id, policies.answer, policies.detail);
+        let status = response.as_ref().map_or(0, |response| response.status.as_u16());
+        self.record.refused(&id, status, words.class);
+        let Some(response) = response else {
+            self.record.interrupted();
+            return Outcome::Reset;
+        };
+        response.write_to(self.client.outbox(), self.request_version, self.head.method() == "HEAD", true);
+        if self.flush().await.is_err() {
+            return Outcome::Reset;
+        }
+        self.record.count_response(response.length() as u64);
+        self.record.whole();
+        Outcome::Close { last: false }
+    }
+
+    fn record_failure(&self, failure: &Failure, slot: Option<&Slot>, id: &str) {
+        let summary = self.summary();
+        match (failure, slot) {
+            (Failure::Connect(ConnectError::Handshake(refused)), Some(slot)) => {
+                self.proxy.record_handshake(refused, slot, &summary, id);
+            }
+            (failure, slot) => {
+                let upstream = slot.map(|slot| slot.upstream.authority());
+                tracing::warn!(
+                    event = "request-failed",
+                    request = id,
+                    class = failure.words().class,
+                    upstream,
+                    client = %summary.client,
+                    listener = %summary.listener,
+                    method = escape(summary.method),
+                    path = escape(&summary.path()),
+                    "{failure}"
+                );
+            }
+        }
+    }
+}
+
+/// A response whose head is on its way to the client.
+struct PassedResponse {
+    head: ResponseHead,
+    upstream: UpstreamConnection,
+    fit: ResponseFit,
+    switches: bool,
+    upstream_keeps_alive: bool,
+    binds: bool,
+}
+
+/// How many more hops a request may take (RFC 9110 section 7.6.2); `None` where that is not one number.
+fn max_forwards(fields: &Fields) -> Option<u32> {
+    let mut values = fields.values(FieldName::MaxForwards);
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let digits = str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok()
+}
+
+fn denied(to: &Origin, current: &Current) -> Failure {
+    let port = current.generation.routes.port(&to.authority, to.https);
+    Failure::Route(RouteError::Denied { host: to.authority.host.clone(), port })
+}

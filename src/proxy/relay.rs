@@ -1,0 +1,218 @@
+//! One exchange on the wire: the request up, the response down, both in every turn, each as fast as its reader takes
+//! it; and the limits on silence.
+//!
+//! Nothing is read from one side while the other has yet to take something, so what waits is at most a piece each way.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    connect::upstream::{NoResponse, UpstreamConnection},
+    http1::{
+        conn::Connection,
+        head::{HeadLimits, ResponseHead},
+    },
+};
+
+use super::{
+    download::{Download, DownloadError},
+    settings::ProxySettings,
+    upload::{Upload, UploadError, UploadWait},
+};
+
+/// What a client is told that waits before it sends its body, where the upstream does not say anything.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Limits on silence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Of a client in the body of its request.
+    pub(super) request_body: Duration,
+    /// Of an upstream before its response.
+    pub(super) response: Duration,
+    /// Of an upstream in the body of its response, and of a client that does not read it.
+    pub(super) response_body: Duration,
+}
+
+impl Patience {
+    pub(super) fn of(settings: &ProxySettings) -> Self {
+        Self {
+            request_body: settings.request_body,
+            response: settings.response,
+            response_body: settings.response_body,
+        }
+    }
+
+    /// Of an upstream that does not take a request. Its client's own silence is watched at the same time, so it gets
+    /// a second more.
+    fn upload(self) -> Duration {
+        self.response.max(self.request_body + Duration::from_secs(1))
+    }
+}
+
+/// Both connections of an exchange, and its request.
+#[derive(Debug)]
+pub(super) struct Relay<'a> {
+    pub(super) client: &'a mut Connection,
+    pub(super) upstream: &'a mut UpstreamConnection,
+    pub(super) upload: &'a mut Upload,
+    pub(super) patience: Patience,
+}
+
+/// Why there is no response head.
+#[derive(Debug)]
+pub(super) enum NoHead {
+    /// The client reset its connection, or does not read.
+    ClientGone,
+    /// The client's body broke off, or its framing.
+    ClientBody(UploadError),
+    /// The client's body stalled.
+    ClientStalled,
+    /// The upstream broke.
+    Upstream(NoResponse),
+    /// The upstream did not respond in time.
+    Timeout,
+}
+
+/// Why a response that has begun does not come to its end.
+#[derive(Debug)]
+pub(super) enum Cut {
+    /// The client reset its connection.
+    ClientGone,
+    /// The client's body broke off, or its framing.
+    ClientBody(UploadError),
+    /// The client's body stalled, for so long.
+    ClientStalled(Duration),
+    /// The client has not read for so long.
+    ClientNotReading(Duration),
+    /// The body broke off.
+    Body(DownloadError),
+    /// The upstream was silent for so long.
+    Stalled(Duration),
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientGone => f.write_str("the client reset its connection"),
+            Self::ClientBody(error) => error.fmt(f),
+            Self::ClientStalled(limit) => write!(f, "the client sent nothing for {} s", limit.as_secs_f32()),
+            Self::ClientNotReading(limit) => write!(f, "the client read nothing for {} s", limit.as_secs_f32()),
+            Self::Body(error) => error.fmt(f),
+            Self::Stalled(limit) => write!(f, "nothing came for {} s", limit.as_secs_f32()),
+        }
+    }
+}
+
+impl Relay<'_> {
+    /// The next head from the upstream, interim or final, while the request moves on. With `continues`, whether the
+    /// client was told to go on in the upstream's place.
+    pub(super) async fn head(
+        &mut self,
+        limits: HeadLimits,
+        to_head: bool,
+        continues: &mut bool,
+    ) -> Result<ResponseHead, NoHead> {
+        poll_fn(|cx| self.poll_head(cx, limits, to_head, continues)).await
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: HeadLimits,
+        to_head: bool,
+        continues: &mut bool,
+    ) -> Poll<Result<ResponseHead, NoHead>> {
+        loop {
+            if let Poll::Ready(Err(error)) = self.upload.poll(cx, self.client, self.upstream) {
+                return Poll::Ready(Err(NoHead::ClientBody(error)));
+            }
+            // Interim responses, in order.
+            if self.client.unsent() > 0
+                && let Poll::Ready(Err(_)) = self.client.poll_send(cx, &[])
+            {
+                return Poll::Ready(Err(NoHead::ClientGone));
+            }
+            if let Poll::Ready(head) = self.upstream.poll_head(cx, limits, to_head) {
+                return Poll::Ready(head.map_err(NoHead::Upstream));
+            }
+            if !self.upload.reads_client(self.upstream) && self.client.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(NoHead::ClientGone));
+            }
+            let (deadline, missed) = match self.upload.waits_for(self.upstream) {
+                UploadWait::Continue(until) => (until, None),
+                UploadWait::Client { since } => (since + self.patience.request_body, Some(NoHead::ClientStalled)),
+                UploadWait::Upstream { since } => (since + self.patience.upload(), Some(NoHead::Timeout)),
+                UploadWait::Nothing { since } => (since + self.patience.response, Some(NoHead::Timeout)),
+            };
+            ready!(self.client.poll_deadline(cx, deadline));
+            match missed {
+                Some(missed) => return Poll::Ready(Err(missed)),
+                None => {
+                    *continues = true;
+                    self.client.outbox().extend_from_slice(CONTINUE);
+                    self.upload.release();
+                }
+            }
+        }
+    }
+
+    /// The rest of the request, and the body of the response, whose head waits to be written.
+    pub(super) async fn bodies(&mut self, download: &mut Download) -> Result<(), Cut> {
+        poll_fn(|cx| self.poll_bodies(cx, download)).await
+    }
+
+    fn poll_bodies(&mut self, cx: &mut Context<'_>, download: &mut Download) -> Poll<Result<(), Cut>> {
+        if let Poll::Ready(Err(error)) = self.upload.poll(cx, self.client, self.upstream) {
+            return Poll::Ready(Err(Cut::ClientBody(error)));
+        }
+        let mut whole = false;
+        match download.poll(cx, self.client, self.upstream) {
+            Poll::Ready(Ok(())) if self.upload.is_over() || self.upload.is_held() => return Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) => whole = true,
+            Poll::Ready(Err(DownloadError::Client(_))) => return Poll::Ready(Err(Cut::ClientGone)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(Cut::Body(error))),
+            Poll::Pending => {}
+        }
+        if !self.upload.reads_client(self.upstream) && self.client.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Cut::ClientGone));
+        }
+        self.poll_silence(cx, download, whole)
+    }
+
+    /// Whether one side was silent for too long. A response that is whole stays so: what is left of its request ends
+    /// without an error.
+    fn poll_silence(&mut self, cx: &mut Context<'_>, download: &Download, whole: bool) -> Poll<Result<(), Cut>> {
+        let patience = self.patience;
+        let up = match self.upload.waits_for(self.upstream) {
+            UploadWait::Client { since } => {
+                Some((since + patience.request_body, Cut::ClientStalled(patience.request_body)))
+            }
+            UploadWait::Upstream { since } => Some((since + patience.upload(), Cut::Stalled(patience.upload()))),
+            UploadWait::Continue(_) | UploadWait::Nothing { .. } => None,
+        };
+        let limit = patience.response_body;
+        let down = match whole {
+            true => None,
+            false if download.waits_for_client(self.client) => Some(Cut::ClientNotReading(limit)),
+            false => Some(Cut::Stalled(limit)),
+        };
+        let down = down.map(|cut| (download.moved() + limit, cut));
+        let Some((deadline, cut)) = earlier(up, down) else { return Poll::Pending };
+        ready!(self.client.poll_deadline(cx, deadline));
+        Poll::Ready(if whole { Ok(()) } else { Err(cut) })
+    }
+}
+
+fn earlier<T>(one: Option<(Instant, T)>, other: Option<(Instant, T)>) -> Option<(Instant, T)> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,137 @@
+//! What the way of a request depends on: for all requests, and for those of one listener.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use crate::{
+    connect::pool::PoolLimits,
+    http1::head::HeadLimits,
+    message::{authority::Host, via::Pseudonym},
+    route::{table::Routes, upstream::Upstream},
+};
+
+use super::respond::{AnswerPolicy, Detail};
+
+/// Where the clients of a listener are taken.
+#[derive(Clone, Debug)]
+pub enum Service {
+    /// Always to one upstream.
+    Fixed(Box<Upstream>),
+    /// Where each request says.
+    Forward,
+}
+
+/// What Host an upstream sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostPolicy {
+    /// The client's own, so that links which the upstream builds lead back to the client's address.
+    Client,
+    /// The upstream's.
+    #[default]
+    Upstream,
+}
+
+/// How response field names are written to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FieldCase {
+    /// In lower case.
+    Lower,
+    /// As the upstream wrote them.
+    #[default]
+    Preserve,
+    /// With a capital after each hyphen.
+    Title,
+}
+
+/// What a listener does its own way.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerPolicies {
+    /// How failures are answered.
+    pub answer: AnswerPolicy,
+    /// How much a failure's answer tells.
+    pub detail: Detail,
+    /// What Host the upstream sees.
+    pub host: HostPolicy,
+    /// How response field names are written.
+    pub field_case: FieldCase,
+    /// Whether links to upstreams that are served here lead the client to them through this proxy.
+    pub rewrite_redirects: bool,
+    /// Whether redirects of GET and HEAD are followed here.
+    pub follow_redirects: bool,
+    /// Names that clients may use for a fixed route, besides loopback's, the listener's and the upstream's.
+    pub accept_host: Vec<Host>,
+}
+
+/// What the way of every request depends on.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// Silence of a client in the body of its request that ends it.
+    pub request_body: Duration,
+    /// Silence of an upstream in the body of its response that ends it, and of a client that does not read one.
+    pub response_body: Duration,
+    /// From the end of the request to the head of the response.
+    pub response: Duration,
+    /// Silence both ways, once an upstream has switched protocols.
+    pub tunnel: Duration,
+    /// Bytes of a request's target.
+    pub target_bytes: usize,
+    /// Limits on the heads of requests.
+    pub request_head: HeadLimits,
+    /// Limits on the heads of responses.
+    pub response_head: HeadLimits,
+    /// Limits on idle connections.
+    pub pool: PoolLimits,
+    /// This proxy's name in Via.
+    pub pseudonym: Pseudonym,
+}
+
+/// A listener, as the operator configured it.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    /// Its name in logs: what the operator wrote.
+    pub name: String,
+    /// Where to listen; port 0 asks the system for a free one.
+    pub address: SocketAddr,
+    /// Where its clients are taken.
+    pub service: Service,
+    pub policies: ListenerPolicies,
+}
+
+/// A listener, as a request sees it.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name in logs.
+    pub name: Arc<str>,
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// Where its clients are taken.
+    pub service: Service,
+    pub policies: ListenerPolicies,
+}
+
+/// All that a reload replaces, whole: requests keep the one that they began with.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// Counts up from 1.
+    pub number: u64,
+    /// What it was made for.
+    pub why: &'static str,
+    pub settings: ProxySettings,
+    /// From destinations to upstreams.
+    pub routes: Arc<Routes>,
+    pub listeners: Vec<ListenerSettings>,
+}
+
+impl Generation {
+    /// What an upstream of an older generation is in this one; `None` where it is not the same place any more, or may
+    /// not be connected to.
+    pub(super) fn find_again(&self, before: &Upstream) -> Option<Upstream> {
+        let fixed = self.listeners.iter().filter_map(|listener| match &listener.service {
+            Service::Fixed(upstream) => Some((**upstream).clone()),
+            Service::Forward => None,
+        });
+        let forwarded = self.routes.again(before);
+        fixed.chain(forwarded).find(|upstream| upstream.is_but_for_tls(before))
+    }
+}
