@@ -267,8 +267,8 @@ impl Fields {
         self.lines.push(line);
     }
 
-    /// Sets the one line with this name where its first line is, with the name as it came; it goes first, with the
-    /// name as `written`, where there was none.
+    /// Sets the one line with this name where its first line is, with the name as it came; where there was none, it goes
+    /// first, with the name as `written`.
     pub fn set(&mut self, name: FieldName, written: &[u8], value: &[u8]) {
         let as_it_came = self.iter().find(|field| field.name == name).map(|field| field.raw_name.to_vec());
         let line = self.write_line(as_it_came.as_deref().unwrap_or(written), value);

@@ -65,8 +65,8 @@ fn is_never_nominated(field: &Field<'_>) -> bool {
     }
 }
 
-/// Removes the fields that end here: the fixed list, and whatever any `Connection` line nominates.
-fn remove_hop_by_hop(fields: &mut Fields) {
+/// Removes the fields that end here: the fixed list but for `kept`, and whatever any `Connection` line nominates.
+fn remove_hop_by_hop(fields: &mut Fields, kept: &[FieldName]) {
     let nominated: Vec<Vec<u8>> = fields
         .values(FieldName::Connection)
         .flat_map(tokens)
@@ -76,7 +76,8 @@ fn remove_hop_by_hop(fields: &mut Fields) {
         .collect();
     fields.retain(|field| {
         let named = || nominated.iter().any(|name| field.raw_name.eq_ignore_ascii_case(name));
-        !is_hop_by_hop(field.name) && (nominated.is_empty() || !named() || is_never_nominated(&field))
+        let ends_here = is_hop_by_hop(field.name) || !nominated.is_empty() && named() && !is_never_nominated(&field);
+        !ends_here || kept.contains(&field.name)
     });
 }
 
@@ -98,23 +99,26 @@ pub(super) fn prepare_request(
     let trailers = head.fields.has_token(FieldName::Te, "trailers");
     let received = head.version;
     let fields = &mut head.fields;
-    remove_hop_by_hop(fields);
+    let (kept, connection): (&[FieldName], &[u8]) = match (trailers, websocket) {
+        (true, true) => (&[FieldName::Connection, FieldName::Te, FieldName::Upgrade], b"TE, Upgrade"),
+        (true, false) => (&[FieldName::Connection, FieldName::Te], b"TE"),
+        (false, true) => (&[FieldName::Connection, FieldName::Upgrade], b"Upgrade"),
+        (false, false) => (&[], b""),
+    };
+    remove_hop_by_hop(fields, kept);
     if received == Version::Http10 {
         // RFC 9110 section 10.1.1: it has no meaning there, and would have one to the upstream.
         fields.remove(&[FieldName::Expect]);
     }
     fields.set(FieldName::Host, b"Host", host.as_bytes());
     if trailers {
-        fields.append(b"TE", b"trailers");
+        fields.set(FieldName::Te, b"TE", b"trailers");
     }
     if websocket {
-        fields.append(b"Upgrade", b"websocket");
+        fields.set(FieldName::Upgrade, b"Upgrade", b"websocket");
     }
-    match (trailers, websocket) {
-        (true, true) => fields.append(b"Connection", b"TE, Upgrade"),
-        (true, false) => fields.append(b"Connection", b"TE"),
-        (false, true) => fields.append(b"Connection", b"Upgrade"),
-        (false, false) => {}
+    if !connection.is_empty() {
+        fields.set(FieldName::Connection, b"Connection", connection);
     }
     fields.append(b"Via", pseudonym.via(received));
     write_request(head, target)
@@ -153,7 +157,8 @@ pub(super) fn sanitize_response(
     policies: &ListenerPolicies,
 ) -> ResponseFit {
     let received = head.version;
-    remove_hop_by_hop(&mut head.fields);
+    let kept: &[FieldName] = if switches { &[FieldName::Connection, FieldName::Upgrade] } else { &[] };
+    remove_hop_by_hop(&mut head.fields, kept);
     let mut coding = BodyCoding::AsCame;
     if head.status == 204 || switches {
         // There is none, and whoever is told of one waits for it (RFC 9110 section 8.6, RFC 9112 section 6.1).
@@ -176,8 +181,8 @@ pub(super) fn sanitize_response(
         (BodyLength::Exact(_) | BodyLength::Chunked, Version::Http11) => {}
     }
     if switches {
-        head.fields.append(b"Upgrade", b"websocket");
-        head.fields.append(b"Connection", b"Upgrade");
+        head.fields.set(FieldName::Upgrade, b"Upgrade", b"websocket");
+        head.fields.set(FieldName::Connection, b"Connection", b"Upgrade");
     } else if !keep_alive {
         head.fields.append(b"Connection", b"close");
     } else if client == Version::Http10 {
@@ -206,7 +211,7 @@ pub(super) fn write_interim(
     policies: &ListenerPolicies,
     out: &mut Buffer,
 ) {
-    remove_hop_by_hop(&mut head.fields);
+    remove_hop_by_hop(&mut head.fields, &[]);
     head.fields.remove(&[FieldName::ContentLength, FieldName::TransferEncoding]);
     if head.status != 100 {
         // A bare 100 has nothing that somebody would trace.
@@ -290,16 +295,16 @@ mod tests {
 
     #[test]
     fn te_passes_trailers_only() {
-        assert_eq!(prepared("Host: a\nTE: gzip, trailers;q=1\n", false), "Host: up:1\nTE: trailers\nConnection: TE\n");
+        assert_eq!(prepared("Host: a\nTE: gzip, trailers;q=1\n", false), "Connection: TE\nHost: up:1\nTE: trailers\n");
         assert_eq!(prepared("Host: a\nTE: gzip\n", false), "Host: up:1\n");
     }
 
     #[test]
     fn websocket_passes_where_it_may_and_nothing_else_does() {
         let lines = "Host: a\nConnection: keep-alive, Upgrade\nUpgrade: h2c, WebSocket\nTE: trailers\nA: b\n";
-        let with = "Host: up:1\nA: b\nTE: trailers\nUpgrade: websocket\nConnection: TE, Upgrade\n";
+        let with = "Host: up:1\nConnection: TE, Upgrade\nUpgrade: websocket\nTE: trailers\nA: b\n";
         assert_eq!(prepared(lines, true), with);
-        assert_eq!(prepared(lines, false), "Host: up:1\nA: b\nTE: trailers\nConnection: TE\n");
+        assert_eq!(prepared(lines, false), "Host: up:1\nConnection: TE\nTE: trailers\nA: b\n");
     }
 
     #[test]

@@ -180,6 +180,11 @@ const KNOWN: &[Known] = &[
         cases: &["MAL-NON-ASCII-URL", "MAL-URL-OVERLONG-UTF8"],
     },
     Known {
+        verdict: Verdict::Warn,
+        why: "RFC 9110 section 2.5: a later minor version is read as 1.1",
+        cases: &["COMP-HTTP12-VERSION"],
+    },
+    Known {
         verdict: Verdict::Fail,
         why: "403 and not 400: a target of another host is refused on a fixed route, whatever Host says",
         cases: &["SMUG-ABSOLUTE-URI-HOST-MISMATCH"],
