@@ -81,6 +81,10 @@ pub enum Cause {
     EscapedLineBreaks,
     /// The PEM text was encoded in base64 once more, as in a Kubernetes Secret.
     Base64OfPem,
+    /// The same as a value among other text, as in the manifest of a Secret.
+    Base64OfPemInText,
+    /// A binary file was encoded in base64.
+    Base64OfBinary(Binary),
     /// Base64 text of a DER structure without the boundaries of a block.
     NoBoundaries,
     /// White space before a boundary.

@@ -150,28 +150,22 @@ fn other_forms_of_a_bundle_get_a_hint_that_converts_them() {
     let other = lab.root("Other");
     let two = text(&lab.bundle(&[&other, &root]));
     let pem = read(Path::new(&two));
-    let one = read(&root.cert);
     let openssl = |arguments: &[&str]| lab.openssl(arguments);
     let pkcs7 = String::from_utf8(openssl(&["crl2pkcs7", "-nocrl", "-certfile", &two])).unwrap();
     let trusted = |made: &Made| openssl(&["x509", "-in", &text(&made.cert), "-trustout", "-addtrust", "serverAuth"]);
     let utf_16 = |bytes: fn(u16) -> [u8; 2], text: &str| text.encode_utf16().flat_map(bytes).collect::<Vec<_>>();
-    let body: String = one.lines().filter(|line| !line.starts_with("-----")).collect();
+    let pkcs7_der = openssl(&["crl2pkcs7", "-nocrl", "-certfile", &two, "-outform", "DER"]);
+    let pkcs12 = openssl(&["pkcs12", "-export", "-nokeys", "-in", &two, "-passout", "pass:"]);
+    // As `base64` writes it.
+    let in_lines = |text: String| text.as_bytes().chunks(76).flat_map(|line| [line, b"\n"].concat()).collect();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("DER", openssl(&["x509", "-in", &text(&root.cert), "-outform", "DER"]), "it is DER, not PEM"),
         ("PKCS #7", pkcs7.clone().into(), "no certificate in it (found 1 PEM block: PKCS7)"),
         ("PKCS #7, signed", pkcs7.replace("PKCS7", "PKCS #7 SIGNED DATA").into(), "no certificate in it"),
         ("PKCS #7, another label", pkcs7.replace("PKCS7", "CERTIFICATE").into(), "no certificate in it"),
         ("CMS", pkcs7.replace("PKCS7", "CMS").into(), "no certificate in it (found 1 PEM block: CMS)"),
-        (
-            "PKCS #7, DER",
-            openssl(&["crl2pkcs7", "-nocrl", "-certfile", &two, "-outform", "DER"]),
-            "it is PKCS #7 in DER",
-        ),
-        (
-            "PKCS #12",
-            openssl(&["pkcs12", "-export", "-nokeys", "-in", &two, "-passout", "pass:"]),
-            "it is PKCS #12, not PEM",
-        ),
+        ("PKCS #7, DER", pkcs7_der.clone(), "it is PKCS #7 in DER"),
+        ("PKCS #12", pkcs12.clone(), "it is PKCS #12, not PEM"),
         ("OpenSSL's own form", [trusted(&other), trusted(&root)].concat(), "no certificate in it"),
         ("an old label", pem.replace(" CERTIFICATE", " X509 CERTIFICATE").into(), "no certificate in it"),
         ("UTF-16LE", utf_16(u16::to_le_bytes, &pem), "it is UTF-16"),
@@ -186,8 +180,12 @@ fn other_forms_of_a_bundle_get_a_hint_that_converts_them() {
         ("escaped", pem.replace('\n', "\\n").into(), "line 1: the line breaks are written as `\\n`"),
         ("a JSON string", format!("\"{}\"\n", pem.replace('\n', "\\r\\n")).into(), "line 1: the line breaks are"),
         ("base64", BASE64.encode(pem.as_bytes()).into(), "the PEM text is encoded in base64 once more"),
+        ("base64 in lines", in_lines(BASE64.encode(pem.as_bytes())), "the PEM text is encoded in base64 once more"),
+        ("base64 of a large file", BASE64.encode(pem.repeat(20).as_bytes()).into(), "encoded in base64 once more"),
+        ("base64 of DER", in_lines(BASE64.encode(&root.der())), "it is base64 without `-----BEGIN`"),
+        ("base64 of PKCS #12", in_lines(BASE64.encode(&pkcs12)), "it is base64 without `-----BEGIN`"),
+        ("base64 of PKCS #7", in_lines(BASE64.encode(&pkcs7_der)), "it is base64 without `-----BEGIN`"),
         ("base64 of text and PEM", BASE64.encode(format!("x\n{pem}").as_bytes()).into(), "encoded in base64"),
-        ("no boundaries", format!("{body}\n").into(), "line 1: base64 text outside of a block"),
     ];
     for (number, (what, bytes, cause)) in cases.into_iter().enumerate() {
         let file = lab.write(&format!("my {number}.ca"), bytes);

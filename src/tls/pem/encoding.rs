@@ -26,14 +26,12 @@ pub(super) fn not_text(bytes: &[u8]) -> Option<PemError> {
     if let Some(at) = memmem::find(bytes, br"-----\n").or_else(|| memmem::find(bytes, br"-----\r\n")) {
         return Some(PemError { line: Some(line_of(bytes, at)), cause: Cause::EscapedLineBreaks });
     }
+    if !has_blocks && let Some(cause) = encoded(bytes) {
+        return whole(cause);
+    }
     // `-----BEGIN ` at the start of what was encoded.
-    if let Some(at) = memmem::find(bytes, b"LS0tLS1CRUdJTi") {
-        return Some(PemError { line: Some(line_of(bytes, at)), cause: Cause::Base64OfPem });
-    }
-    if !has_blocks && is_base64_of_pem(bytes) {
-        return whole(Cause::Base64OfPem);
-    }
-    None
+    let at = memmem::find(bytes, b"LS0tLS1CRUdJTi")?;
+    Some(PemError { line: Some(line_of(bytes, at)), cause: Cause::Base64OfPemInText })
 }
 
 /// Whether UTF-16 has its low byte first; `None` if the file is not UTF-16. Without a byte order mark, the dashes of a
@@ -50,10 +48,14 @@ fn line_of(bytes: &[u8], at: usize) -> usize {
     1 + memchr::memchr_iter(b'\n', &bytes[..at]).count()
 }
 
-/// Whether the whole file is base64 of a text with a block somewhere in it.
-fn is_base64_of_pem(bytes: &[u8]) -> bool {
+/// What the whole file is, if it is base64 of a text with a block somewhere in it, or of a binary file.
+fn encoded(bytes: &[u8]) -> Option<Cause> {
     let text: Vec<u8> = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    BASE64.decode(&text).is_ok_and(|inner| memmem::find(&inner, b"-----BEGIN").is_some())
+    let inner = BASE64.decode(&text).ok()?;
+    if memmem::find(&inner, b"-----BEGIN").is_some() {
+        return Some(Cause::Base64OfPem);
+    }
+    binary(&inner).map(Cause::Base64OfBinary)
 }
 
 /// What a binary file is; `None` for text.

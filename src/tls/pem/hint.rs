@@ -37,6 +37,8 @@ impl Cause {
             Self::Utf16 { .. } => "it is UTF-16, not ASCII or UTF-8",
             Self::EscapedLineBreaks => "the line breaks are written as `\\n`",
             Self::Base64OfPem => "the PEM text is encoded in base64 once more",
+            Self::Base64OfPemInText => "a value on the line is PEM text that is encoded in base64 once more",
+            Self::Base64OfBinary(_) => "it is base64 without `-----BEGIN` and `-----END` lines",
             Self::NoBoundaries => "base64 text outside of a block: the `-----BEGIN` line before it is missing",
             Self::Indented => "the `-----BEGIN` or `-----END` line is indented",
             Self::TextBeforeBoundary => "there is text before `-----BEGIN` or `-----END` on the line",
@@ -65,10 +67,9 @@ impl Cause {
             Self::EscapedLineBreaks => {
                 format!("write them as line breaks: `printf '%b\\n' \"$(tr -d '\"' <{file})\" >{file}.pem`")
             }
-            Self::Base64OfPem => format!("decode it: `openssl base64 -d -A -in {file} -out {file}.pem`"),
-            Self::NoBoundaries if wanted == Wanted::Certificates => format!(
-                "if the file is nothing but that: `openssl base64 -d -A -in {file} | openssl x509 -inform DER -out {file}.pem`"
-            ),
+            Self::Base64OfPem => format!("decode it: `base64 -d {file} >{file}.pem`"),
+            Self::Base64OfPemInText => "decode the value, and write it to a file of its own".into(),
+            Self::Base64OfBinary(binary) => return binary.decoding(file, wanted),
             Self::Indented => format!("remove the white space: `sed 's/^[[:space:]]*//' {file} >{file}.pem`"),
             Self::BinaryAndPem => "keep binary files and PEM apart, and convert the former".into(),
             Self::BeginWithoutEnd | Self::IncompleteBase64 | Self::NotBase64 => {
@@ -95,28 +96,35 @@ impl Binary {
 
     /// `file` is quoted.
     fn hint(self, file: &str, wanted: Wanted) -> Option<String> {
-        Some(match (self, wanted) {
+        match (self, wanted) {
             (Self::Certificate, Wanted::Crls) => {
-                "this is a certificate; CAs to trust are given with --ca-bundle".into()
+                Some("this is a certificate; CAs to trust are given with --ca-bundle".into())
             }
+            (Self::Crl, Wanted::Certificates) => Some("lists are given with --crl".into()),
+            _ => {
+                let (what, command) = self.conversion(wanted)?;
+                Some(format!("{what}: `{command} -in {file} -out {file}.pem`"))
+            }
+        }
+    }
+
+    /// The same for a file that is encoded in base64. `file` is quoted.
+    fn decoding(self, file: &str, wanted: Wanted) -> Option<String> {
+        let (_, command) = self.conversion(wanted)?;
+        Some(format!("decode and convert it: `base64 -d {file} | {command} -out {file}.pem`"))
+    }
+
+    /// The command that converts it to PEM, without input and output, and what that does.
+    const fn conversion(self, wanted: Wanted) -> Option<(&'static str, &'static str)> {
+        Some(match (self, wanted) {
             (Self::Certificate | Self::Other, Wanted::Certificates | Wanted::ClientIdentity) => {
-                format!("convert it: `openssl x509 -inform DER -in {file} -out {file}.pem`")
+                ("convert it", "openssl x509 -inform DER")
             }
-            (Self::Crl, Wanted::Certificates) => "lists are given with --crl".into(),
-            (Self::Pkcs7, _) => {
-                format!(
-                    "take the certificates out: `openssl pkcs7 -inform DER -print_certs -in {file} -out {file}.pem`"
-                )
-            }
-            (Self::Pkcs12, Wanted::Certificates) => {
-                format!("take the certificates out: `openssl pkcs12 -nokeys -in {file} -out {file}.pem`")
-            }
-            (Self::Pkcs12, Wanted::ClientIdentity) => {
-                format!("take certificate and key out: `openssl pkcs12 -nodes -in {file} -out {file}.pem`")
-            }
-            (Self::PrivateKey, Wanted::ClientIdentity) => {
-                format!("convert it: `openssl pkey -inform DER -in {file} -out {file}.pem`")
-            }
+            (Self::Pkcs7, _) => ("take the certificates out", "openssl pkcs7 -inform DER -print_certs"),
+            (Self::Pkcs12, Wanted::Certificates) => ("take the certificates out", "openssl pkcs12 -nokeys"),
+            (Self::Pkcs12, Wanted::ClientIdentity) => ("take certificate and key out", "openssl pkcs12 -nodes"),
+            (Self::PrivateKey, Wanted::ClientIdentity) => ("convert it", "openssl pkey -inform DER"),
+            (Self::Crl, Wanted::Crls) => ("convert it", "openssl crl -inform DER"),
             _ => return None,
         })
     }

@@ -106,7 +106,7 @@ fn whatever_resembles_a_block_is_read_or_refused_with_its_line() {
         (format!("{good}MIIB{}\n", "A".repeat(60)), 4, NoBoundaries),
         (good.replace('\n', "\\n"), 1, EscapedLineBreaks),
         (format!("{good}{}", good.replace('\n', "\\r\\n")), 4, EscapedLineBreaks),
-        (format!("\n\nca.crt: {}\n", BASE64.encode(good.as_bytes())), 3, Base64OfPem),
+        (format!("\n\nca.crt: {}\n", BASE64.encode(good.as_bytes())), 3, Base64OfPemInText),
     ] {
         assert_eq!(refusal(&text), (Some(line), cause), "{text:?}");
     }
@@ -139,6 +139,8 @@ fn other_encodings_of_the_whole_file_are_named() {
         }
     }
     assert_eq!(refusal(BASE64.encode(format!("text{good}").as_bytes())), (None, Cause::Base64OfPem));
+    let pkcs12 = BASE64.encode(b"\x30\x82\x01\x00\x02\x01\x03\x30");
+    assert_eq!(refusal(format!("{pkcs12}\n")), (None, Cause::Base64OfBinary(Binary::Pkcs12)));
     assert_eq!(refusal(format!("{good}\0")), (Some(4), Cause::BinaryAndPem));
     assert_eq!(refusal([&[0x30, 0x82, 0, 1][..], good.as_bytes()].concat()), (None, Cause::BinaryAndPem));
     for (bytes, binary) in [
