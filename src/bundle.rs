@@ -4,14 +4,12 @@
 //! open. A warning works, and deserves a look.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::{self, Write as _},
 };
 
-use rustls_pki_types::{
-    CertificateDer,
-    pem::{PemObject, SectionKind},
-};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
 use time::{Duration, OffsetDateTime};
 
@@ -28,8 +26,9 @@ use crate::{
     tls::{
         failure::{Code, Finding, Subject},
         judge,
-        presented::{Certificate, Facts, escape},
-        trust::{is_der, is_usable, remedy},
+        pem::{self, PemError, Wanted},
+        presented::{Certificate, Facts},
+        trust::is_usable,
     },
 };
 
@@ -101,7 +100,7 @@ struct Flaw {
     code: &'static str,
     line: Option<usize>,
     sentence: String,
-    fix: &'static str,
+    fix: Cow<'static, str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,8 +119,8 @@ impl Level {
 }
 
 impl Flaw {
-    fn new(level: Level, code: &'static str, sentence: impl Into<String>, fix: &'static str) -> Self {
-        Self { level, code, line: None, sentence: sentence.into(), fix }
+    fn new(level: Level, code: &'static str, sentence: impl Into<String>, fix: impl Into<Cow<'static, str>>) -> Self {
+        Self { level, code, line: None, sentence: sentence.into(), fix: fix.into() }
     }
 
     fn error(finding: Finding, fix: &'static str) -> Self {
@@ -168,40 +167,30 @@ pub fn lint(files: &[Named], at: OffsetDateTime) -> Lint {
 impl File {
     fn read(name: &str, bytes: &[u8]) -> Self {
         let mut file = Self { name: name.to_owned(), entries: Vec::new(), flaws: Vec::new() };
-        let (blocks, cut) = blocks(bytes);
-        let not_pem =
-            |why: String| Flaw::new(Level::Error, "not_pem", why, "get the file anew; something cut or changed it");
-        let mut other: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        for block in &blocks {
-            if block.label == "CERTIFICATE" {
-                match CertificateDer::from_pem_slice(block.text) {
-                    Ok(der) => {
-                        let certificate = Certificate::read(&der);
-                        let what = What::of(&certificate);
-                        file.entries.push(Entry { line: block.line, what, certificate, flaws: Vec::new() });
-                    }
-                    Err(_) => file.flaws.push(not_pem("the block is not Base64".into()).at(block.line)),
+        let mut other: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for block in pem::blocks(bytes) {
+            match block {
+                Ok(block) if block.label != pem::CERTIFICATE => {
+                    other.entry(block.label).or_insert((block.line, 0)).1 += 1;
                 }
-            } else {
-                other.entry(&block.label).or_insert((block.line, 0)).1 += 1;
+                Ok(block) if pem::is_pkcs7(&block.der) => {
+                    let sentence = "the block holds PKCS #7, not a certificate";
+                    let flaw = Flaw::new(Level::Error, "not_pem", sentence, pem::relabelled(name));
+                    file.flaws.push(flaw.at(block.line));
+                }
+                Ok(block) => {
+                    let certificate = Certificate::read(&CertificateDer::from(block.der));
+                    let what = What::of(&certificate);
+                    file.entries.push(Entry { line: block.line, what, certificate, flaws: Vec::new() });
+                }
+                Err(error) => file.flaws.push(not_pem(name, error)),
             }
         }
-        file.flaws.extend(other.into_iter().map(|(label, (line, count))| foreign(label, count).at(line)));
-        file.flaws.extend(cut.map(|line| not_pem("the block that begins here does not end".into()).at(line)));
-        let unread = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes).any(|section| section.is_err());
-        if unread && !file.flaws.iter().any(|flaw| flaw.code == "not_pem") {
-            file.flaws.push(not_pem("it cannot be read as PEM".into()));
-        }
-        if blocks.is_empty() && cut.is_none() && !bytes.is_empty() {
-            file.flaws.push(match is_der(bytes) {
-                true => Flaw::new(
-                    Level::Error,
-                    "not_pem",
-                    "it is DER, not PEM",
-                    "convert it: `openssl x509 -inform der -in FILE -out FILE.pem`",
-                ),
-                false => not_pem("it is not PEM".into()),
-            });
+        let foreign = |(label, (line, count)): (String, (usize, usize))| foreign(name, &label, count).at(line);
+        file.flaws.extend(other.into_iter().map(foreign));
+        if file.entries.is_empty() && file.flaws.is_empty() && !bytes.is_empty() {
+            let fix = "get the file again; there should be CERTIFICATE blocks in it";
+            file.flaws.push(Flaw::new(Level::Error, "not_pem", "it is not PEM", fix));
         }
         file
     }
@@ -211,8 +200,15 @@ impl File {
     }
 }
 
+/// Why a file is refused; nothing behind the place is read.
+fn not_pem(file: &str, error: PemError) -> Flaw {
+    let hint = error.cause.hint(file, Wanted::Certificates);
+    let fix = hint.unwrap_or_else(|| "correct the file, or get it again".into());
+    Flaw { line: error.line, ..Flaw::new(Level::Error, "not_pem", error.cause.to_string(), fix) }
+}
+
 /// What has no place in a bundle.
-fn foreign(label: &str, count: usize) -> Flaw {
+fn foreign(file: &str, label: &str, count: usize) -> Flaw {
     if label.ends_with("PRIVATE KEY") {
         return Flaw::new(
             Level::Error,
@@ -222,36 +218,11 @@ fn foreign(label: &str, count: usize) -> Flaw {
         );
     }
     let what = if count == 1 { "is a block".into() } else { format!("are {count} blocks") };
-    Flaw::new(Level::Warning, "other_block", format!("there {what} of another kind in it: {label}"), remedy(label))
-}
-
-struct Block<'a> {
-    label: String,
-    line: usize,
-    text: &'a [u8],
-}
-
-/// The blocks of a file, of any kind, and the line of one that does not end.
-fn blocks(bytes: &[u8]) -> (Vec<Block<'_>>, Option<usize>) {
-    let (mut found, mut cut) = (Vec::new(), None);
-    let mut open: Option<(&[u8], usize, usize)> = None;
-    let mut start = 0;
-    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let end = start + line.len();
-        let line = line.trim_ascii_end();
-        if let Some(label) = line.strip_prefix(b"-----BEGIN ").and_then(|rest| rest.strip_suffix(b"-----")) {
-            cut = cut.or(open.map(|(_, _, line)| line));
-            open = Some((label, start, number + 1));
-        } else if let Some(label) = line.strip_prefix(b"-----END ").and_then(|rest| rest.strip_suffix(b"-----"))
-            && let Some((_, from, line)) = open.filter(|(begun, ..)| *begun == label)
-        {
-            let label = escape(&String::from_utf8_lossy(label));
-            found.push(Block { label, line, text: &bytes[from..end] });
-            open = None;
-        }
-        start = end;
-    }
-    (found, cut.or(open.map(|(_, _, line)| line)))
+    let fix = pem::remedy(label, file).unwrap_or_else(|| match label {
+        pem::X509_CRL => "give it with --crl; here it does not count".into(),
+        _ => "take it out; only CERTIFICATE blocks count here".into(),
+    });
+    Flaw::new(Level::Warning, "other_block", format!("there {what} of another kind in it: {label}"), fix)
 }
 
 /// What is wrong with one certificate, among all.
@@ -485,21 +456,6 @@ fn indented(text: &mut String, block: &str, first: &str, rest: &str) -> fmt::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn blocks_of_any_kind_are_found_by_line() {
-        let text = b"text\n-----BEGIN A-----\nx\n-----END A-----\r\n-----BEGIN B C-----\n-----END B C-----\n";
-        let (found, cut) = blocks(text);
-        let found: Vec<_> = found.iter().map(|block| (block.label.as_str(), block.line)).collect();
-        assert_eq!((found.as_slice(), cut), (&[("A", 2), ("B C", 5)][..], None));
-        for (text, line) in [
-            (&b"-----BEGIN A-----\n"[..], 1),
-            (b"-----BEGIN A-----\n-----END B-----\n", 1),
-            (b"\n-----BEGIN A-----\n-----BEGIN B-----\n-----END B-----\n", 2),
-        ] {
-            assert_eq!(blocks(text).1, Some(line));
-        }
-    }
 
     #[test]
     fn an_empty_directory_is_not_good() {

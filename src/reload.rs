@@ -68,7 +68,7 @@ impl Reloader {
 
     /// Reloads where files changed, and stand still since the last look: one that is being written is not whole.
     fn look(&mut self) {
-        let now = self.seen.look_again();
+        let now = self.seen.rescan();
         let settled = now.same_as(&self.seen);
         self.seen = now;
         if settled && !self.seen.same_as(&self.tried) {

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
@@ -17,14 +17,16 @@ use crate::{
         watch::Files,
     },
     tls::{
-        crl::{CrlError, CrlPolicy, CrlRule, Crls, Leniency},
+        crl::{CrlError, Crls},
         diagnose::Case,
         failure::{Code, Finding, Subject, VerificationFailure},
         fingerprint::Fingerprint,
         identity::ReferenceId,
         judge::{Accepted, Terms, Trust, judge},
+        pem::{self, Wanted},
         presented::Certificate,
-        trust::{TrustAnchors, converted, is_der, not_pem},
+        revocation::{CrlPolicy, CrlRule, Leniency},
+        trust::TrustAnchors,
     },
 };
 
@@ -131,13 +133,8 @@ impl Question {
 /// # Errors
 /// A sentence, where there is none.
 pub fn chain(what: &str, name: &str, bytes: &[u8]) -> Result<Vec<Certificate>, String> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(bytes)
-        .map(|der| der.map(|der| Certificate::read(&der)))
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("{what} `{name}`: not PEM: {}", not_pem(&error)))?;
-    if chain.is_empty() && is_der(bytes) {
-        return Err(format!("{what} `{name}`: it is DER, not PEM\nhint: convert it: {}", converted(name)));
-    }
+    let chain = pem::chain(name, bytes, Wanted::Certificates).map_err(|why| format!("{what} `{name}`: {why}"))?;
+    let chain: Vec<_> = chain.into_iter().map(|der| Certificate::read(&CertificateDer::from(der))).collect();
     if chain.is_empty() {
         return Err(format!(
             "{what} `{name}`: no certificate in it\nhint: it should hold CERTIFICATE blocks (PEM), the server's own first"

@@ -1,18 +1,21 @@
 //! Reads the named files, by way of [`Files`], which has the only file IO of this room.
 
 use std::{
-    io,
+    collections::HashSet,
+    ffi::OsStr,
+    fs, io,
     ops::Range,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use clap::{Args as _, Command};
-use memchr::memmem;
 use toml::de::{DeTable, DeValue};
 
 use super::{
     args::{Options, UpstreamOptions},
     error::ConfigError,
+    paths,
     watch::Files,
 };
 
@@ -104,17 +107,25 @@ fn line(text: &str, span: Range<usize>) -> usize {
 
 /// Reads PEM bundles: files, and directories of `*.pem`, `*.crt`, `*.cer` and OpenSSL's hashed names.
 ///
+/// A file of a directory is read once, however many links lead to it. Names that begin with `..` are passed over: a
+/// Kubernetes volume keeps its versions under such names, and links to the current one.
+///
 /// # Errors
 /// A sentence that names the path.
 pub fn bundle(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
     let mut found = Vec::new();
     for path in paths {
-        let Some(entries) = files.list(path).map_err(|error| unread(what, path, &error))? else {
-            found.push(named(files, what, path)?);
+        paths::is_name(what, path)?;
+        let Some(entries) = files.list(path).map_err(|error| unread(what, path, paths, &error))? else {
+            found.push(read(files, what, path, paths)?);
             continue;
         };
-        for entry in entries.iter().filter(|entry| is_certificate_name(entry) && entry.is_file()) {
-            found.push(named(files, what, entry)?);
+        let mut known = HashSet::new();
+        for entry in entries.iter().filter(|entry| is_certificate_name(entry)) {
+            let Ok(metadata) = fs::metadata(entry) else { continue };
+            if metadata.is_file() && known.insert((metadata.dev(), metadata.ino())) {
+                found.push(named(files, what, entry)?);
+            }
         }
     }
     Ok(found)
@@ -125,7 +136,7 @@ pub fn bundle(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Na
 /// # Errors
 /// A sentence that names the path.
 pub fn each(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
-    paths.iter().map(|path| named(files, what, path)).collect()
+    paths.iter().map(|path| read(files, what, path, paths)).collect()
 }
 
 /// Reads a file.
@@ -133,30 +144,26 @@ pub fn each(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Name
 /// # Errors
 /// A sentence that names the path.
 pub fn named(files: &mut Files, what: &str, path: &Path) -> Result<Named, String> {
-    let mut bytes = files.read(path).map_err(|error| unread(what, path, &error))?;
-    // Some editors begin a file with a byte order mark, and `cat` takes it into the middle; the line behind it
-    // would not be seen to begin a block.
-    while let Some(at) = memmem::find(&bytes, "\u{feff}-----BEGIN ".as_bytes()) {
-        bytes.drain(at..at + '\u{feff}'.len_utf8());
-    }
+    read(files, what, path, &[])
+}
+
+/// Reads one of several files.
+fn read(files: &mut Files, what: &str, path: &Path, paths: &[PathBuf]) -> Result<Named, String> {
+    paths::is_name(what, path)?;
+    let bytes = files.read(path).map_err(|error| unread(what, path, paths, &error))?;
     Ok((path.display().to_string(), bytes))
 }
 
-fn unread(what: &str, path: &Path, error: &io::Error) -> String {
-    let hint = match (error.kind(), std::env::current_dir()) {
-        (io::ErrorKind::NotFound, Ok(here)) if path.is_relative() => {
-            format!("\nhint: it was looked for in `{}`; give the whole path", here.display())
-        }
-        (io::ErrorKind::PermissionDenied, _) => "\nhint: let the user that this runs as read it".into(),
-        _ => String::new(),
-    };
+fn unread(what: &str, path: &Path, paths: &[PathBuf], error: &io::Error) -> String {
+    let hint = paths::hint(path, error, paths).map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
     format!("{what} `{}`: {error}{hint}", path.display())
 }
 
 fn is_certificate_name(path: &Path) -> bool {
-    let Some((stem, extension)) = path.file_name().and_then(|name| name.to_str()?.rsplit_once('.')) else {
+    let Some(name) = path.file_name().and_then(OsStr::to_str).filter(|name| !name.starts_with("..")) else {
         return false;
     };
+    let Some((stem, extension)) = name.rsplit_once('.') else { return false };
     // `5ed36f99.0`, as `openssl rehash` makes it; a `ca.pem.1` that somebody put aside is none.
     let hashed = || {
         let digits = !extension.is_empty() && extension.bytes().all(|b| b.is_ascii_digit());
@@ -170,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_says_what_flags_say() {
+    fn a_file_has_the_settings_of_the_flags() {
         let options = parse(
             "route = [\"127.0.0.1:1=https://a\"]\nanswer = \"reset\"\nconnect_timeout = \"2s\"\n[[upstream]]\nof = \"a\"\nsni = \"b\"\n",
         )

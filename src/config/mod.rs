@@ -3,5 +3,6 @@
 pub mod args;
 pub mod error;
 pub mod load;
+pub mod paths;
 pub mod settings;
 pub mod watch;

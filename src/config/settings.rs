@@ -36,12 +36,13 @@ use crate::{
     tls::{
         client::{TlsClient, TlsSettings},
         client_identity::{ClientIdentity, IdentityError},
-        crl::{CrlPolicy, CrlRule, Crls, Leniency},
+        crl::Crls,
         failure::Subject,
         fingerprint::Fingerprint,
         identity::ReferenceId,
         judge::{self, Terms, Trust},
         report_only::ReportOnly,
+        revocation::{CrlPolicy, CrlRule, Leniency},
         trust::{TrustAnchors, TrustError},
     },
 };
@@ -50,6 +51,7 @@ use super::{
     args::{Options, Preset, RunArgs, Span, UpstreamOptions},
     error::ConfigError,
     load::{self, Named},
+    paths,
     watch::Files,
 };
 
@@ -161,7 +163,8 @@ struct Said {
 
 impl Said {
     fn of(args: RunArgs, variable: &impl Fn(&str) -> Option<OsString>, files: &mut Files) -> Result<Self, ConfigError> {
-        let file = args.config.as_deref().map(|path| load::file(files, path)).transpose()?.unwrap_or_default();
+        let config = args.config.clone().map(paths::trimmed);
+        let file = config.map(|path| load::file(files, &path)).transpose()?.unwrap_or_default();
         let bundle_by = match (&args.config, args.options.ca_bundle.is_empty()) {
             (Some(path), true) => format!("{}: ca_bundle", path.display()),
             _ if is_of_variable(&args.options.ca_bundle, variable("VOUCHSAFE_CA_BUNDLE")) => {
@@ -169,7 +172,7 @@ impl Said {
             }
             _ => "--ca-bundle".into(),
         };
-        Ok(Self { options: layered(args.options, file), bundle_by })
+        Ok(Self { options: layered(as_names(args.options), file), bundle_by })
     }
 }
 
@@ -261,6 +264,25 @@ fn is_of_variable(paths: &[PathBuf], variable: Option<OsString>) -> bool {
     let value = variable.unwrap_or_default();
     !value.is_empty()
         && paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(",") == value.to_string_lossy()
+}
+
+/// The file that a variable names; an empty one counts as not set.
+fn named_by(variable: Option<OsString>) -> Option<PathBuf> {
+    variable.map(paths::trimmed).filter(|path| !path.as_os_str().is_empty())
+}
+
+/// The file names of flags and variables.
+fn as_names(options: Options) -> Options {
+    Options {
+        ca_bundle: paths::list(options.ca_bundle),
+        crl: paths::list(options.crl),
+        client_cert: options.client_cert.map(paths::trimmed),
+        client_key: options.client_key.map(paths::trimmed),
+        audit_log: options.audit_log.map(paths::trimmed),
+        save_failed_chains: options.save_failed_chains.map(paths::trimmed),
+        ready_file: options.ready_file.map(paths::trimmed),
+        ..options
+    }
 }
 
 /// A flag goes before its variable (clap sees to that), that before the file, that before the preset.
@@ -381,7 +403,7 @@ impl<'a> Build<'a> {
         self.lists_for("--crl-policy", crl_policy, &crls);
         let client = match (&options.client_cert, &options.client_key) {
             (None, None) => {
-                let of = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+                let of = |name: &str| named_by(variable(name));
                 self.client_identity(["OS_CERT", "OS_KEY"], of("OS_CERT").as_deref(), of("OS_KEY").as_deref())
             }
             (cert, key) => self.client_identity(["--client-cert", "--client-key"], cert.as_deref(), key.as_deref()),
@@ -434,6 +456,8 @@ impl<'a> Build<'a> {
         let [what, of_key] = what;
         let Some(cert) = cert else {
             if let Some(key) = key {
+                let named = paths::is_name(of_key, key);
+                self.take(named)?;
                 let key = key.display();
                 let hint = "a key alone proves nothing; name its certificate, too";
                 self.problems.push(format!("{of_key} `{key}`: there is a key, but no certificate\nhint: {hint}"));
@@ -441,11 +465,11 @@ impl<'a> Build<'a> {
             return None;
         };
         let (of_key, key_file) = key.map_or((what, cert), |key| (of_key, key));
-        let read = load::named(self.files, what, cert).and_then(|(name, chain)| {
-            let (key_name, key) = load::named(self.files, of_key, key_file)?;
+        let read = load::named(self.files, what, cert).and_then(|chain| {
+            let key = load::named(self.files, of_key, key_file)?;
             ClientIdentity::from_pem(&chain, &key).map_err(|error| match error {
-                IdentityError::Certificate(why) => format!("{what} `{name}`: {why}"),
-                IdentityError::Key(why) => format!("{of_key} `{key_name}`: {why}"),
+                IdentityError::Certificate(why) => format!("{what} `{}`: {why}", chain.0),
+                IdentityError::Key(why) => format!("{of_key} `{}`: {why}", key.0),
             })
         });
         let identity = self.take(read)?;
@@ -459,15 +483,14 @@ impl<'a> Build<'a> {
         let system = self.options.system_roots == Some(true);
         let (source, files) = match self.options.ca_bundle.as_slice() {
             [] => {
-                let set =
-                    BUNDLE_VARIABLES.iter().find_map(|name| Some((*name, variable(name).filter(|v| !v.is_empty())?)));
+                let set = BUNDLE_VARIABLES.iter().find_map(|name| Some((*name, named_by(variable(name))?)));
                 match set {
                     // The environment's bundle is for whoever named nothing; system roots were named. Where these
                     // are, SSL_CERT_FILE and SSL_CERT_DIR may still say: see `system_roots`.
                     Some((name, value)) if !system => {
                         let paths: Vec<_> = match name {
                             "SSL_CERT_DIR" => env::split_paths(&value).collect(),
-                            _ => vec![PathBuf::from(&value)],
+                            _ => vec![value.clone()],
                         };
                         (format!("{name} `{}`", value.display()), load::bundle(self.files, name, &paths)?)
                     }
@@ -830,7 +853,7 @@ pub fn identity(files: &mut Files, what: &str, named: &str) -> Result<Fingerprin
     let file = load::named(files, what, Path::new(named))?;
     let what = format!("{what} `{named}`");
     let set = TrustAnchors::from_pem(&what, &[file], Vec::new()).map_err(|error| match error {
-        TrustError::Empty { .. } => format!(
+        TrustError::Empty { other, .. } if other.iter().all(|(_, remedy)| remedy.is_none()) => format!(
             "{what}: no certificate in it\nhint: name a PEM file with the one certificate, or `sha256:` and its fingerprint"
         ),
         error => error.to_string(),
@@ -854,14 +877,14 @@ pub fn no_list(what: &str) -> String {
 /// rustls-native-certs reads SSL_CERT_FILE and SSL_CERT_DIR of the process before it looks where systems have them.
 /// An empty SSL_CERT_FILE it would take for a path; here it counts as not set.
 fn system_roots() -> (Vec<String>, CertificateResult) {
-    let set = |name: &str| env::var_os(name).filter(|value| paths(value).next().is_some());
+    let set = |name: &str| env::var_os(name).filter(|value| directories(value).next().is_some());
     let shown = |name: &&str| Some(format!("{name} `{}`", set(name)?.display()));
     let by: Vec<_> = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().filter_map(shown).collect();
     if env::var_os("SSL_CERT_FILE").is_none() || set("SSL_CERT_FILE").is_some() {
         return (by, load_native_certs());
     }
     let (file, directories) = match set("SSL_CERT_DIR") {
-        Some(directories) => (None, paths(&directories).collect()),
+        Some(directories) => (None, self::directories(&directories).collect()),
         None => {
             let found = openssl_probe::probe();
             (found.cert_file, found.cert_dir)
@@ -876,7 +899,7 @@ fn system_roots() -> (Vec<String>, CertificateResult) {
     (by, all)
 }
 
-fn paths(value: &OsStr) -> impl Iterator<Item = PathBuf> {
+fn directories(value: &OsStr) -> impl Iterator<Item = PathBuf> {
     env::split_paths(value).filter(|path| !path.as_os_str().is_empty())
 }
 

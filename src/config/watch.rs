@@ -1,7 +1,7 @@
-//! The files that settings were made of, and whether they say something else now.
+//! The files that the settings were read from, and whether they have changed.
 //!
 //! Contents are compared, so that renames, symbolic links that are moved (as Kubernetes does it) and writes in
-//! place are all seen. A file whose metadata stands still is not read again.
+//! place are all noticed. A file whose metadata did not change is not read again.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ pub struct Files {
 #[derive(Clone, Debug)]
 struct Seen {
     content: Content,
-    /// None where it may change without its metadata showing it.
+    /// `None` if the file may change and its metadata stay the same.
     stamp: Option<Stamp>,
 }
 
@@ -40,7 +40,7 @@ enum Content {
 type Stamp = (u64, u64, u64, i128, i128);
 
 impl Files {
-    /// At start, when a pipe may be waited for; it is not looked at again.
+    /// At start, when a pipe may be waited for; it is not read again later.
     pub fn waiting() -> Self {
         Self { waits: true, ..Self::default() }
     }
@@ -69,7 +69,7 @@ impl Files {
         bytes
     }
 
-    /// The entries of a directory in the order of their names; None for what is none.
+    /// The entries of a directory in the order of their names; `None` if the path is no directory.
     ///
     /// # Errors
     /// The system's.
@@ -84,12 +84,12 @@ impl Files {
         entries
     }
 
-    /// What is there now, for the same paths.
-    pub fn look_again(&self) -> Self {
+    /// Reads the same paths again.
+    pub fn rescan(&self) -> Self {
         let mut now = Self { clock: self.clock, waits: false, seen: BTreeMap::new() };
         for (path, seen) in &self.seen {
-            let stands_still = seen.stamp.is_some() && stamp(path, self.clock) == seen.stamp;
-            if stands_still {
+            let is_unchanged = seen.stamp.is_some() && stamp(path, self.clock) == seen.stamp;
+            if is_unchanged {
                 now.seen.insert(path.clone(), seen.clone());
             } else if !matches!(now.list(path), Ok(None)) {
                 // A directory, or gone: remembered as such.
@@ -101,7 +101,7 @@ impl Files {
         now
     }
 
-    /// Whether the same is in the same files.
+    /// Whether the same paths have the same contents.
     pub fn same_as(&self, other: &Self) -> bool {
         let contents = |files: &Self| files.seen.values().map(|seen| seen.content.clone()).collect::<Vec<_>>();
         self.seen.keys().eq(other.seen.keys()) && contents(self) == contents(other)
@@ -117,8 +117,8 @@ fn list(path: &Path) -> io::Result<Option<Vec<PathBuf>>> {
     Ok(Some(entries))
 }
 
-/// None where it was changed so lately that another change could leave the same stamp: the times of a file
-/// move by ticks of the kernel, or of the file system.
+/// `None` if the file was changed so recently that another change could leave the same stamp: the times of a file
+/// have the resolution of the kernel's ticks, or of the file system.
 fn stamp(path: &Path, clock: Clock) -> Option<Stamp> {
     let meta = fs::metadata(path).ok()?;
     let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
@@ -128,7 +128,7 @@ fn stamp(path: &Path, clock: Clock) -> Option<Stamp> {
     settled.then_some((meta.dev(), meta.ino(), meta.len(), modified, changed))
 }
 
-/// FAT counts in steps of 2 s, nothing in use in longer ones.
+/// FAT has a resolution of 2 s, the coarsest in use.
 const SETTLED: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
@@ -149,10 +149,10 @@ mod tests {
         files.list(&at("two")).unwrap();
         assert!(files.read(&at("not-yet")).is_err());
         let mut changed = |what: &str, change: &dyn Fn()| {
-            let unchanged = files.look_again();
+            let unchanged = files.rescan();
             assert!(unchanged.same_as(&files), "before {what}");
             change();
-            let now = files.look_again();
+            let now = files.rescan();
             assert!(!now.same_as(&files), "{what}");
             files = now;
         };

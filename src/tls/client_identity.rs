@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{
+    pem::{self, Wanted},
     presented::Certificate,
-    trust::{converted, is_der, not_pem},
 };
 
 /// A certificate with its chain and its key. The key is never shown.
@@ -27,18 +27,15 @@ impl fmt::Debug for ClientIdentity {
 }
 
 impl ClientIdentity {
-    /// Reads PEM: the certificate with what stands between it and the root, and its key, not encrypted.
+    /// Reads PEM files, each with its name for messages: the certificate followed by its intermediates, and its key, not
+    /// encrypted. Both may be the same file.
     ///
     /// # Errors
     /// [`IdentityError`]; it never repeats what is in the key's file.
-    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
-        if is_der(chain) {
-            let hint = format!("convert it: {}", converted("FILE"));
-            return Err(IdentityError::Certificate(format!("it is DER, not PEM\nhint: {hint}")));
-        }
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<_, _>>()
-            .map_err(|error| IdentityError::Certificate(format!("it is not PEM: {}", not_pem(&error))))?;
+    pub fn from_pem(chain: &(String, Vec<u8>), key: &(String, Vec<u8>)) -> Result<Self, IdentityError> {
+        let (file, bytes) = chain;
+        let chain = pem::chain(file, bytes, Wanted::ClientIdentity).map_err(IdentityError::Certificate)?;
+        let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
         let Some(own) = chain.first() else {
             return Err(IdentityError::Certificate(
                 "no CERTIFICATE block in it\nhint: it should hold the certificate, PEM, and behind it what issued it"
@@ -46,7 +43,7 @@ impl ClientIdentity {
             ));
         };
         let certificate = Certificate::read(own);
-        let own_key = PrivateKeyDer::from_pem_slice(key).map_err(|_| IdentityError::Key(no_key(key)))?;
+        let own_key = private_key(&key.0, &key.1).map_err(IdentityError::Key)?;
         let key = CertifiedKey::from_der(chain, own_key, &aws_lc_rs::default_provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => IdentityError::Key(format!(
                 "it is not the key of the certificate `{}`\nhint: `openssl pkey -in KEY -pubout` and `openssl x509 -in CERTIFICATE -noout -pubkey` print the same where they belong together; the certificate stands before those of its CAs",
@@ -63,17 +60,30 @@ impl ClientIdentity {
     }
 }
 
-/// Why there is no key to be had of these bytes.
-fn no_key(bytes: &[u8]) -> String {
-    let has = |words: &[u8]| bytes.windows(words.len()).any(|window| window == words);
-    // PKCS#8 says it in its label, the older form in a line below.
-    let why = match has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
-        true => "the key in it is encrypted, and nobody is here to be asked for the password",
-        false => "no PRIVATE KEY block in it",
+/// The first private key of a PEM file that is not encrypted.
+fn private_key(file: &str, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    let blocks = pem::read(bytes).map_err(|error| error.sentence(file, Wanted::ClientIdentity))?;
+    let is_encrypted = |block: &pem::Block| block.encrypted || block.label == "ENCRYPTED PRIVATE KEY";
+    let why = match blocks.iter().find(|block| block.is_private_key()) {
+        None => "no PRIVATE KEY block in it".to_owned(),
+        Some(block) if is_encrypted(block) => {
+            "the key in it is encrypted, and nobody is here to be asked for the password".to_owned()
+        }
+        Some(block) => format!("the key in it is of a kind that is not supported: {}", block.label),
     };
-    format!(
-        "{why}\nhint: it should be PEM and not encrypted (`openssl pkey -in KEY -out PLAIN`), readable by this process alone"
-    )
+    let usable = blocks.into_iter().filter(|block| !is_encrypted(block)).find_map(|block| {
+        Some(match &*block.label {
+            "PRIVATE KEY" => PrivateKeyDer::Pkcs8(block.der.into()),
+            "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(block.der.into()),
+            "EC PRIVATE KEY" => PrivateKeyDer::Sec1(block.der.into()),
+            _ => return None,
+        })
+    });
+    usable.ok_or_else(|| {
+        format!(
+            "{why}\nhint: it should be PEM and not encrypted (`openssl pkey -in KEY -out PLAIN`), readable by this process alone"
+        )
+    })
 }
 
 /// Which file of the two is at fault, and why.
@@ -83,4 +93,41 @@ pub enum IdentityError {
     Certificate(String),
     /// The key's.
     Key(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use certs_dev::{Case, Gallery};
+
+    use super::*;
+
+    #[test]
+    fn certificates_and_a_key_glued_without_a_line_break_are_read() {
+        let gallery = Gallery::new(time::OffsetDateTime::now_utc()).unwrap();
+        let identity = gallery.identity(Case::Good).unwrap();
+        let (chain, key) = (identity.chain_pem(), identity.key_pem());
+        assert!(chain.matches("BEGIN").count() > 1);
+        let chain = chain.replace("-----\n-----", "----------");
+        for text in [chain.trim_end().to_owned() + &key, key.trim_end().to_owned() + &chain] {
+            let file = ("both.pem".to_owned(), text.into_bytes());
+            let read = ClientIdentity::from_pem(&file, &file).unwrap();
+            assert_eq!(read.key.cert, identity.chain);
+        }
+    }
+
+    #[test]
+    fn a_chain_with_a_block_that_is_not_understood_is_refused() {
+        let gallery = Gallery::new(time::OffsetDateTime::now_utc()).unwrap();
+        let identity = gallery.identity(Case::Good).unwrap();
+        let (chain, key) = (identity.chain_pem(), ("k.pem".to_owned(), identity.key_pem().into_bytes()));
+        for (from, to, why) in [
+            ("BEGIN CERTIFICATE", "BEGIN TRUSTED CERTIFICATE", "`-----END` line has another label"),
+            (" CERTIFICATE", " TRUSTED CERTIFICATE", "line 1: this is a block `TRUSTED CERTIFICATE`\nhint: write it"),
+            ("-----BEGIN", "----BEGIN", "line 1: it looks like a BEGIN or END line"),
+        ] {
+            let file = ("c.pem".to_owned(), chain.replacen(from, to, 2).into_bytes());
+            let refused = ClientIdentity::from_pem(&file, &key).unwrap_err();
+            assert!(matches!(&refused, IdentityError::Certificate(said) if said.contains(why)), "{refused:?}");
+        }
+    }
 }

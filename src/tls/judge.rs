@@ -6,7 +6,7 @@
 //! - the trust anchor is looked at too: validity, CA-ness, keyUsage, critical extensions (its path
 //!   length is not, as RFC 5280 section 6.1.1 has it and BoringSSL's tests);
 //! - keys are RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519;
-//! - revocation lists are asked for each certificate of the path ([`super::crl`]);
+//! - revocation lists are asked for each certificate of the path ([`super::revocation`]);
 //! - **pins**: where there are any, one of the path's keys must be among them, in addition to all else;
 //! - **exact anchor**: a server certificate that itself stands in the bundle, byte for byte, is its own
 //!   chain, as `openssl req -x509` and Python's `ssl` have it. Validity, purpose, key and name still count;
@@ -24,11 +24,12 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use crate::clock::{distance, rfc3339, unix};
 
 use super::{
-    crl::{CrlPolicy, Crls, Step},
+    crl::Crls,
     diagnose::Case,
     failure::{Code, Finding, Subject, VerificationFailure},
     fingerprint::Fingerprint,
     presented::{Certificate, Facts, Key, SERVER_AUTH},
+    revocation::{CrlPolicy, PathCertificate},
     trust::TrustAnchors,
 };
 
@@ -293,7 +294,7 @@ fn question(case: &Case<'_>, path: &VerifiedPath<'_>, algorithms: Algorithms<'_>
 }
 
 /// The certificates of a path, from the server's own to the anchor.
-fn ladder<'a>(case: &Case<'a>, path: &VerifiedPath<'_>) -> Result<Vec<Step<'a>>, Finding> {
+fn ladder<'a>(case: &Case<'a>, path: &VerifiedPath<'_>) -> Result<Vec<PathCertificate<'a>>, Finding> {
     let presented = |place: usize| (&case.presented[place], Subject::Presented(place));
     let mut ladder = vec![presented(0)];
     for issuer in path.intermediate_certificates() {

@@ -12,6 +12,8 @@ pub mod fingerprint;
 pub mod hint;
 pub mod identity;
 pub mod judge;
+pub mod pem;
 pub mod presented;
 pub mod report_only;
+pub mod revocation;
 pub mod trust;

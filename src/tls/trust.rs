@@ -7,12 +7,12 @@ use std::{
 
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
-use rustls_pki_types::{
-    CertificateDer, TrustAnchor,
-    pem::{self, PemObject, SectionKind},
-};
+use rustls_pki_types::{CertificateDer, TrustAnchor};
 
-use super::presented::Certificate;
+use super::{
+    pem::{self, Cause, PemError, Wanted},
+    presented::Certificate,
+};
 
 /// A set of trust anchors, never empty, with where it came from.
 ///
@@ -42,35 +42,18 @@ impl TrustAnchors {
         files: &[(String, Vec<u8>)],
         more: Vec<CertificateDer<'static>>,
     ) -> Result<Self, TrustError> {
-        let mut ders = Vec::new();
-        let (mut other, mut odd, mut binary) = (Vec::new(), Vec::new(), None);
+        let mut found = Found::default();
         for (name, bytes) in files {
-            if is_der(bytes) {
-                odd.push(format!("`{name}` is DER, not PEM, and not trusted; convert it: {}", converted(name)));
-                binary = binary.or(Some(name));
-            }
-            for label in unknown_labels(bytes) {
-                odd.push(format!("`{name}`: a block `{label}` is not trusted; {}", remedy(&label)));
-                other.push(label);
-            }
-            for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
-                match section {
-                    Ok((SectionKind::Certificate, der)) => ders.push(CertificateDer::from(der)),
-                    Ok((kind, _)) => other.push(kind_name(kind).to_owned()),
-                    Err(error) => {
-                        let why = not_pem(&error);
-                        return Err(TrustError::Pem { source: source.into(), file: name.clone(), why });
-                    }
-                }
-            }
+            found.add(source, name, bytes)?;
         }
-        ders.extend(more);
-        let mut set = Self::from_der(source, ders).map_err(|error| match (error, binary) {
-            (TrustError::Empty { source, .. }, Some(file)) => TrustError::Der { source, file: file.clone() },
+        let Found { mut certificates, other, skipped, binary } = found;
+        certificates.extend(more);
+        let mut set = Self::from_der(source, certificates).map_err(|error| match (error, binary) {
+            (TrustError::Empty { .. }, Some(binary)) => binary,
             (TrustError::Empty { source, .. }, None) => TrustError::Empty { source, other },
             (error, _) => error,
         })?;
-        set.skipped.extend(odd);
+        set.skipped.extend(skipped);
         Ok(set)
     }
 
@@ -141,98 +124,81 @@ impl TrustAnchors {
     }
 }
 
-/// Why a text is not PEM. Nothing of the text is repeated: it may be a key in the wrong file.
-pub(crate) fn not_pem(error: &pem::Error) -> &'static str {
-    match error {
-        pem::Error::Base64Decode(_) => "the text of a block is not base64",
-        pem::Error::IllegalSectionStart { .. } => "a `-----BEGIN` line does not end in `-----`",
-        pem::Error::MissingSectionEnd { .. } => "a block has no `-----END` line",
-        pem::Error::SectionTooLarge => "a block is too large",
-        _ => "it cannot be read",
+/// What files of a bundle hold.
+#[derive(Default)]
+struct Found {
+    certificates: Vec<CertificateDer<'static>>,
+    /// Labels of the other blocks, each with what to do about it.
+    other: Vec<(String, Option<String>)>,
+    skipped: Vec<String>,
+    /// The first file that is not text.
+    binary: Option<TrustError>,
+}
+
+impl Found {
+    /// A file that is not text is passed over, as a directory may have some.
+    fn add(&mut self, source: &str, file: &str, bytes: &[u8]) -> Result<(), TrustError> {
+        for block in pem::blocks(bytes) {
+            match block {
+                Ok(block) if block.label == pem::CERTIFICATE && !pem::is_pkcs7(&block.der) => {
+                    self.certificates.push(block.der.into());
+                }
+                Ok(block) => self.pass_over(file, &block),
+                Err(error) => {
+                    let is_binary = matches!(error.cause, Cause::Binary(_));
+                    let refused = TrustError::Pem { source: source.to_owned(), file: file.to_owned(), error };
+                    if !is_binary {
+                        return Err(refused);
+                    }
+                    let hint = error.cause.hint(file, Wanted::Certificates).map(|hint| format!("; {hint}"));
+                    self.skipped.push(format!("`{file}` is not trusted: {error}{}", hint.unwrap_or_default()));
+                    self.binary.get_or_insert(refused);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_over(&mut self, file: &str, block: &pem::Block) {
+        let (label, line) = (&block.label, block.line);
+        let is_pkcs7 = label == pem::CERTIFICATE;
+        let remedy = if is_pkcs7 { Some(pem::relabelled(file)) } else { pem::remedy(label, file) };
+        if !PASSED_OVER.contains(&&**label) {
+            let what = if is_pkcs7 { " holds PKCS #7 and" } else { "" };
+            let remedy = remedy.as_deref().unwrap_or("take it out; only CERTIFICATE blocks count here");
+            self.skipped.push(format!("`{file}`, line {line}: the block `{label}`{what} is not trusted; {remedy}"));
+        }
+        self.other.push((label.clone(), remedy));
     }
 }
 
-/// Whether a file that should be PEM is DER: an ASN.1 SEQUENCE with a length of more than one octet.
-pub fn is_der(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x30, 0x82]) || bytes.starts_with(&[0x30, 0x81])
-}
-
-/// What makes PEM of a DER file, to be pasted.
-pub(crate) fn converted(file: &str) -> String {
-    format!("`openssl x509 -inform DER -in {file} -out {file}.pem`")
-}
-
-/// What to do about a block of another label, as a fix.
-pub fn remedy(label: &str) -> &'static str {
-    match label {
-        "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => "write it as a plain one: `openssl x509 -in FILE -out FILE.pem`",
-        "X509 CRL" => "give it with --crl; here it does not count",
-        _ => "take it out; only CERTIFICATE blocks count here",
-    }
-}
-
-/// The labels of blocks that the PEM reader passes over, as it does not know their kind.
-fn unknown_labels(bytes: &[u8]) -> Vec<String> {
-    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
-    let labels = lines.filter_map(|line| line.strip_prefix(b"-----BEGIN ")?.strip_suffix(b"-----"));
-    let unknown = labels.filter(|label| SectionKind::try_from(*label).is_err());
-    // A text that is none may be a key on one line.
-    let is_label = |label: &[u8]| {
-        label.len() <= 40
-            && label.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b' ')
-    };
-    unknown
-        .map(
-            |label| {
-                if is_label(label) { String::from_utf8_lossy(label).into_owned() } else { "of another kind".into() }
-            },
-        )
-        .collect()
-}
+/// Labels of blocks that people keep in the file of a bundle; nobody takes them for certificates.
+const PASSED_OVER: [&str; 6] =
+    [pem::X509_CRL, "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "PUBLIC KEY", "CERTIFICATE REQUEST"];
 
 /// Whether a certificate can be an anchor at all; one that cannot is passed over.
 pub fn is_usable(der: &CertificateDer<'_>) -> bool {
     webpki::anchor_from_trusted_cert(der).is_ok()
 }
 
-fn kind_name(kind: SectionKind) -> &'static str {
-    match kind {
-        SectionKind::Certificate => "CERTIFICATE",
-        SectionKind::PublicKey => "PUBLIC KEY",
-        SectionKind::RsaPrivateKey => "RSA PRIVATE KEY",
-        SectionKind::PrivateKey => "PRIVATE KEY",
-        SectionKind::EcPrivateKey => "EC PRIVATE KEY",
-        SectionKind::Crl => "X509 CRL",
-        SectionKind::Csr => "CERTIFICATE REQUEST",
-        _ => "another kind",
-    }
-}
-
 /// Why there is no set of trust anchors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustError {
-    /// No certificate at all; the kinds of the other PEM blocks.
+    /// There is no certificate at all.
     Empty {
         /// What the operator called it.
         source: String,
-        /// Kinds of PEM blocks found instead.
-        other: Vec<String>,
+        /// The labels of the blocks found instead, and what to do about each.
+        other: Vec<(String, Option<String>)>,
     },
-    /// Nothing that is PEM, and a file that looks like DER.
-    Der {
-        /// What the operator called it.
-        source: String,
-        /// The file.
-        file: String,
-    },
-    /// Not PEM.
+    /// A file is not PEM, or a part of it resembles PEM and is not.
     Pem {
         /// What the operator called it.
         source: String,
         /// The file.
         file: String,
         /// In what respect.
-        why: &'static str,
+        error: PemError,
     },
     /// Certificates, none of which can be read.
     Unreadable {
@@ -251,20 +217,20 @@ impl fmt::Display for TrustError {
                 "{source}: no certificate in it\nhint: it should hold the CERTIFICATE blocks (PEM) of the authorities to trust"
             ),
             Self::Empty { source, other } => {
-                let openssls = other.iter().find(|label| label.ends_with(" CERTIFICATE"));
+                let labels = BTreeSet::from_iter(other.iter().map(|(label, _)| label.as_str()));
+                let remedy = other.iter().find_map(|(_, remedy)| remedy.as_deref());
                 write!(
                     f,
                     "{source}: no certificate in it (found {} PEM block{}: {})\nhint: it should hold the CERTIFICATE blocks of the authorities to trust{}",
                     other.len(),
                     if other.len() == 1 { "" } else { "s" },
-                    Vec::from_iter(BTreeSet::from_iter(other.iter().map(String::as_str))).join(", "),
-                    openssls.map_or_else(String::new, |label| format!("; {}", remedy(label)))
+                    Vec::from_iter(labels).join(", "),
+                    remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default()
                 )
             }
-            Self::Der { source, file } => {
-                write!(f, "{source}: `{file}` is DER, not PEM\nhint: convert it: {}", converted(file))
+            Self::Pem { source, file, error } => {
+                write!(f, "{source}: `{file}`: {}", error.sentence(file, Wanted::Certificates))
             }
-            Self::Pem { source, file, why } => write!(f, "{source}: `{file}` is not PEM: {why}"),
             Self::Unreadable { source, found } => {
                 write!(f, "{source}: none of its {found} certificates can be read")
             }
@@ -279,29 +245,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_bundle_is_told_in_words_and_not_repeated() {
-        for (text, expected) in [
-            ("-----BEGIN CERTIFICATE----\n", "`ca.pem` is not PEM: a `-----BEGIN` line does not end in `-----`"),
-            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "`ca.pem` is not PEM: a block has no `-----END` line"),
-            // All on one line, so that the secret stands in the label.
-            (
-                "-----BEGIN PRIVATE KEY-----SECRET-----END PRIVATE KEY-----",
-                "`ca.pem` is not PEM: a block has no `-----END` line",
-            ),
-            (
-                "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
-                "`ca.pem` is not PEM: the text of a block is not base64",
-            ),
-        ] {
-            let files = [("ca.pem".to_owned(), text.into())];
-            let error = TrustAnchors::from_pem("--ca-bundle", &files, Vec::new()).unwrap_err();
-            assert_eq!(error.to_string(), format!("--ca-bundle: {expected}"));
-        }
-    }
-
-    #[test]
     fn kinds_of_other_blocks_are_named_once() {
-        let other = ["X509 CRL", "PRIVATE KEY", "X509 CRL"].map(str::to_owned).to_vec();
+        let other = ["X509 CRL", "PRIVATE KEY", "X509 CRL"].map(|label| (label.to_owned(), None)).to_vec();
         let error = TrustError::Empty { source: "ca.pem".into(), other };
         assert!(error.to_string().contains("(found 3 PEM blocks: PRIVATE KEY, X509 CRL)"), "{error}");
     }
@@ -311,19 +256,24 @@ mod tests {
         let now = time::OffsetDateTime::now_utc();
         let good = certs_dev::Authority::root("Good", now).unwrap();
         let block = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
-        for (file, said) in [
-            (block("TRUSTED CERTIFICATE").into_bytes(), "a block `TRUSTED CERTIFICATE` is not trusted; write it as"),
-            (block("DH PARAMETERS").into_bytes(), "a block `DH PARAMETERS` is not trusted; take it out"),
-            (block("MIIsecret").into_bytes(), "a block `of another kind` is not trusted"),
+        for (file, expected) in [
+            (
+                block("TRUSTED CERTIFICATE").into_bytes(),
+                "`odd.crt`, line 1: the block `TRUSTED CERTIFICATE` is not trusted; write it as",
+            ),
+            (
+                block("DH PARAMETERS").into_bytes(),
+                "`odd.crt`, line 1: the block `DH PARAMETERS` is not trusted; take it out",
+            ),
             (
                 vec![0x30, 0x82, 1, 0],
-                "DER, not PEM, and not trusted; convert it: `openssl x509 -inform DER -in odd.crt",
+                "`odd.crt` is not trusted: it is DER, not PEM; convert it: `openssl x509 -inform DER -in odd.crt",
             ),
         ] {
             let files = [("good.pem".to_owned(), good.certificate_pem().into_bytes()), ("odd.crt".to_owned(), file)];
             let set = TrustAnchors::from_pem("--ca-bundle", &files, Vec::new()).unwrap();
             assert_eq!((set.certificates().len(), set.skipped.len()), (1, 1), "{:?}", set.skipped);
-            assert!(set.skipped[0].starts_with("`odd.crt`") && set.skipped[0].contains(said), "{:?}", set.skipped);
+            assert!(set.skipped[0].starts_with(expected), "{:?}", set.skipped);
         }
     }
 }

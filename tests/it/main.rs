@@ -27,6 +27,7 @@ mod life;
 mod limits;
 mod loud_tools;
 mod messages;
+mod pem_files;
 mod redirects;
 mod relay_faults;
 mod reload;

@@ -820,7 +820,7 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
             &format!("ca_bundle = '{trusted}'"),
             in_section(&format!("ca_bundle `{trusted}`: ")),
             "no certificate in it (found 1 PEM block: TRUSTED CERTIFICATE)",
-            "write it as a plain one: `openssl x509 -in FILE -out FILE.pem`",
+            "write it as plain certificates: `openssl storeutl -certs -out ",
         ),
         ("connect_to = 'a.lab.test:99999'", in_section("connect_to: `a.lab.test:99999`"), "port", "within 1-65535"),
         ("connect_to = 5", in_line("connect_to"), "integer `5`", "expected a string"),

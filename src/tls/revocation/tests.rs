@@ -10,8 +10,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{CertificateDer, DnsName};
 use time::{Duration, macros::datetime};
 
+use x509_parser::revocation_list::CertificateRevocationList;
+
 use super::*;
 use crate::tls::{
+    crl::CrlError,
     identity::ReferenceId,
     judge::{Accepted, Terms, Trust, judge},
     trust::TrustAnchors,
