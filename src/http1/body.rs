@@ -6,8 +6,7 @@ use std::fmt;
 
 use super::{
     Version,
-    fields::{FieldName, Fields},
-    head::is_token_byte,
+    fields::{FieldName, Fields, is_token_byte},
 };
 
 /// Bytes of all trailer fields, and of one line with a chunk's size.

@@ -12,7 +12,7 @@ use memchr::memchr_iter;
 use super::{
     Version,
     body::{BodyLength, FramingError, Message, message_length},
-    fields::{FieldName, Fields, ParsedLines},
+    fields::{FieldName, Fields, ParsedLines, is_token_byte},
 };
 
 /// Limits on one head.
@@ -393,11 +393,6 @@ fn odd_field_name(bytes: &[u8]) -> HeadError {
     });
     let name: String = odd.unwrap_or_default().escape_ascii().map(char::from).take(60).collect();
     HeadError::OddFieldName(name)
-}
-
-/// `tchar` (RFC 9110 section 5.6.2).
-pub fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    exchange::{Ended, Exchange},
+    context::{Ended, RequestContext},
     failure::Failure,
     heads,
     relay::{NoHead, Patience, Relay},
@@ -51,7 +51,7 @@ enum Unanswered {
     Repeat,
 }
 
-impl Exchange<'_> {
+impl RequestContext<'_> {
     /// Sends a request on a kept connection if there is one, and on a new one if there is none, or if the kept one
     /// turned out dead before it said anything.
     pub(super) async fn send(

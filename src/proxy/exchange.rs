@@ -14,25 +14,25 @@ use crate::{
     message::{
         authority::Authority,
         target::{Form, Target},
-        url::Origin,
     },
-    route::table::RouteError,
     tls::presented::escape,
 };
 
 use super::{
-    Current, ListenerContext, Proxy, RequestSummary, TLS_INSIDE_CONNECT,
+    ListenerContext, Proxy, TLS_INSIDE_CONNECT,
     admission::admit,
     attempt::{Answered, Request},
+    context::{BoundUpstream, Destination, Ended, RequestContext},
     cookies,
     download::Download,
     failure::Failure,
     heads::{self, ResponseFit},
+    links,
     record::ExchangeRecord,
-    redirects::{self, RedirectChain},
+    redirects::RedirectChain,
     relay::{Cut, Patience, Relay},
     respond::{LocalResponse, write_connected},
-    settings::{HostPolicy, Listener, Service},
+    settings::{HostPolicy, Service},
     tunnel::{Flow, Tunnel, TunnelError},
     upload::Upload,
 };
@@ -51,69 +51,6 @@ pub enum Outcome {
     Reset,
     /// With HTTP again, inside a tunnel to this authority.
     Inside(Authority),
-}
-
-/// An upstream connection that belongs to one client connection, since authentication is bound to it.
-#[derive(Debug)]
-pub struct BoundUpstream {
-    slot: Rc<Slot>,
-    connection: UpstreamConnection,
-}
-
-/// Why an exchange ended before a response was passed on.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// The client reset its connection.
-    ClientGone,
-    /// The client gets an answer of ours.
-    Failed(Failure),
-}
-
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-/// Where a request is to go: an upstream is chosen by nothing else.
-#[derive(Clone, Debug)]
-pub(super) enum Destination {
-    /// To the upstream of the listener's fixed route.
-    Route,
-    /// To where the client asked for: by an absolute-form target, by Host, or by CONNECT.
-    Asked { authority: Authority, https: bool },
-    /// To where a redirect led that was followed for a client which asked for this.
-    Redirect { origin: Origin, asked: Option<Authority> },
-}
-
-impl Destination {
-    /// The one of a request at a listener.
-    fn of(listener: &Listener, target: &Target, tunnel: Option<&Authority>) -> Result<Self, Failure> {
-        match listener.service {
-            Service::Fixed(_) => Ok(Self::Route),
-            Service::Forward => {
-                let authority = target.authority.as_ref().or(tunnel).ok_or(Failure::NoDestination)?.clone();
-                Ok(Self::Asked { authority, https: target.https })
-            }
-        }
-    }
-}
-
-/// An exchange under way.
-#[derive(Debug)]
-pub(super) struct Exchange<'a> {
-    pub(super) proxy: &'a Proxy,
-    /// The settings that it began with.
-    pub(super) current: Rc<Current>,
-    pub(super) context: &'a ListenerContext,
-    pub(super) client: &'a mut Connection,
-    pub(super) head: RequestHead,
-    pub(super) request_version: Version,
-    pub(super) destination: Destination,
-    pub(super) record: ExchangeRecord,
-    bound: &'a mut Option<BoundUpstream>,
-    /// Where it goes, once that is known.
-    pub(super) upstream: Option<Rc<Slot>>,
 }
 
 /// What follows from a request's head before it is changed.
@@ -158,7 +95,7 @@ impl Proxy {
         let Some(listener) = current.listeners.get(context.index) else { return Outcome::Reset };
         let record =
             ExchangeRecord::begin(client.peer(), &listener.name, head.method(), head.target(), || self.ids.next());
-        let mut exchange = Exchange {
+        let mut exchange = RequestContext {
             proxy: self,
             context,
             client,
@@ -178,20 +115,7 @@ impl Proxy {
     }
 }
 
-impl Exchange<'_> {
-    fn listener(&self) -> &Listener {
-        &self.current.listeners[self.context.index]
-    }
-
-    pub(super) fn summary(&self) -> RequestSummary<'_> {
-        RequestSummary {
-            client: self.client.peer(),
-            listener: &self.listener().name,
-            method: self.head.method(),
-            target: self.head.target(),
-        }
-    }
-
+impl RequestContext<'_> {
     async fn run(&mut self, draining: impl Fn() -> bool) -> Result<(Outcome, bool), Ended> {
         let target = self.admit()?;
         if target.form == Form::Authority {
@@ -270,43 +194,6 @@ impl Exchange<'_> {
         self.client.flush(patience).await.map_err(|_| Ended::ClientGone)
     }
 
-    /// The slot of the destination's upstream by these settings.
-    fn choose(&self, current: &Current) -> Result<Rc<Slot>, Failure> {
-        let listener = current.listeners.get(self.context.index).ok_or(Failure::NoDestination)?;
-        let upstream = match (&self.destination, &listener.service) {
-            (Destination::Redirect { origin, asked }, _) => {
-                let served = self.proxy.served(current, self.context.index, asked.as_ref(), origin);
-                return served.map(|(slot, _)| slot).ok_or_else(|| denied(origin, current));
-            }
-            (_, Service::Fixed(upstream)) => Cow::Borrowed(upstream.as_ref()),
-            (Destination::Asked { authority, https }, Service::Forward) => {
-                Cow::Owned(current.generation.routes.select(authority, *https).map_err(Failure::Route)?)
-            }
-            (Destination::Route, Service::Forward) => return Err(Failure::NoDestination),
-        };
-        Ok(self.proxy.slots.of(upstream, &current.generation))
-    }
-
-    /// The slot that is current for a destination whose connection does not pass under the newer settings.
-    pub(super) fn slot_again(&self, slot: &Rc<Slot>) -> Result<Rc<Slot>, Failure> {
-        match slot.current() {
-            Some(current) => Ok(current),
-            None => self.choose(&self.proxy.current()),
-        }
-    }
-
-    /// The connection that authentication has bound to this client, if it leads to the same upstream.
-    pub(super) fn take_bound(&mut self, slot: &Rc<Slot>) -> Option<UpstreamConnection> {
-        let bound = self.bound.take()?;
-        let mut connection = bound.connection;
-        let same = bound.slot.upstream.is_but_for_tls(&slot.upstream);
-        if same && connection.is_quiet() {
-            return Some(connection);
-        }
-        connection.close();
-        None
-    }
-
     /// Passes the request to the upstream and the response back.
     async fn forward(
         &mut self,
@@ -327,7 +214,7 @@ impl Exchange<'_> {
             (HostPolicy::Client, Some(authority)) => Cow::Owned(authority.to_string()),
             _ => Cow::Borrowed(slot.host_field.as_str()),
         };
-        redirects::globalize(&mut self.head.fields, asked, &slot.upstream);
+        links::globalize(&mut self.head.fields, asked, &slot.upstream);
         let idempotent = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].contains(&self.head.method());
         let head = heads::prepare_request(&mut self.head, &target, &host, facts.websocket, &settings.pseudonym);
         let mut chain = follows.then(|| RedirectChain::begin(&self.head, &target, &slot.upstream)).flatten();
@@ -368,7 +255,7 @@ impl Exchange<'_> {
         self.record.responded(&head, upstream.peer(), reused);
         self.record.recorded_as(bypassed);
         let is_fixed = matches!(self.listener().service, Service::Fixed(_));
-        redirects::localize(&mut head.fields, followed, &self.current, self.context.index, asked);
+        links::localize(&mut head.fields, followed, &self.current, self.context.index, asked);
         cookies::localize(&mut head.fields, is_fixed);
         // A response that is early ends the connection, since the rest of the request is read by nobody; a client that
         // would send its next one all the same must know (RFC 9112 section 9.6).
@@ -545,9 +432,4 @@ fn max_forwards(fields: &Fields) -> Option<u32> {
     let (value, None) = (values.next()?, values.next()) else { return None };
     let digits = str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
-}
-
-fn denied(to: &Origin, current: &Current) -> Failure {
-    let port = current.generation.routes.port(&to.authority, to.https);
-    Failure::Route(RouteError::Denied { host: to.authority.host.clone(), port })
 }

@@ -3,12 +3,14 @@
 
 mod admission;
 mod attempt;
+mod context;
 mod cookies;
 mod download;
 mod exchange;
 pub mod failure;
 mod heads;
 pub(crate) mod ids;
+mod links;
 pub mod record;
 mod redirects;
 mod relay;
@@ -37,7 +39,7 @@ use self::{
     slots::Slots,
 };
 
-pub use self::exchange::{BoundUpstream, Outcome};
+pub use self::{context::BoundUpstream, exchange::Outcome};
 
 /// The proxy of one worker thread.
 #[derive(Debug)]

@@ -1,10 +1,9 @@
-//! Responses that lead elsewhere: their links are written so that the client stays on this proxy, and where it is
-//! configured, redirects of GET and HEAD are followed here, since old tools do not.
+//! Where it is configured, redirects of GET and HEAD are followed here, since old tools do not.
 //!
 //! A hop is a request of its own: its upstream is that of a fixed route or allowed by the policy, and its connection
 //! is verified like any other. Only harmless fields go to another authority, and none comes back after that.
 
-use std::{cell::LazyCell, future::poll_fn, rc::Rc, time::Duration};
+use std::{future::poll_fn, rc::Rc, time::Duration};
 
 use tokio::time::timeout;
 
@@ -17,18 +16,15 @@ use crate::{
     },
     message::{
         authority::{Authority, Host},
-        links,
         target::Target,
-        url::{self, Origin, Url},
+        url::{Origin, Url},
     },
-    route::{link_context::LinkContext, upstream::Upstream},
+    route::upstream::Upstream,
 };
 
 use super::{
-    Current, Proxy,
     attempt::{Answered, Request},
-    exchange::{Destination, Ended, Exchange},
-    settings::{HostPolicy, Service},
+    context::{Destination, Ended, RequestContext},
     upload::Upload,
 };
 
@@ -117,7 +113,7 @@ impl RedirectChain {
     }
 }
 
-impl Exchange<'_> {
+impl RequestContext<'_> {
     /// Follows redirects from a response on, and gives the last one's.
     pub(super) async fn follow(
         &mut self,
@@ -142,84 +138,6 @@ impl Exchange<'_> {
             answered = self.send(slot, &request, upload).await?;
         }
     }
-}
-
-impl Proxy {
-    /// The upstream that a redirect may lead to, and the Host to ask it for.
-    pub(super) fn served(
-        &self,
-        current: &Current,
-        listener: usize,
-        asked: Option<&Authority>,
-        to: &Origin,
-    ) -> Option<(Rc<Slot>, String)> {
-        let (upstream, host) = link_context(current, listener, asked)?.hop(to)?;
-        Some((self.slots.of(std::borrow::Cow::Owned(upstream), &current.generation), host))
-    }
-}
-
-/// Writes the links of a response so that they lead the client here. Where redirects were followed, what is relative
-/// to the last one's URL is made absolute: the client knows the first one's alone.
-pub(super) fn localize(
-    fields: &mut Fields,
-    followed: Option<&Url>,
-    current: &Current,
-    listener: usize,
-    asked: Option<&Authority>,
-) {
-    let rewrites = current.listeners[listener].policies.rewrite_redirects;
-    if !rewrites && followed.is_none() {
-        return;
-    }
-    let context = LazyCell::new(|| link_context(current, listener, asked).filter(|_| rewrites));
-    let local = |origin: &Origin| context.as_ref().and_then(|context| context.local_form(origin));
-    links::rewrite(fields, |reference| {
-        if let Some((origin, behind)) = url::split(reference) {
-            return local(&origin).map(|local| format!("http://{local}{behind}"));
-        }
-        let url = followed?.resolve(reference)?;
-        let fragment = reference.find('#').map_or("", |at| &reference[at..]);
-        Some(match local(&url.origin) {
-            Some(local) => format!("http://{local}{}{fragment}", url.path),
-            None => format!("{url}{fragment}"),
-        })
-    });
-}
-
-/// Writes the references of a request to where its client reaches the upstream as references to the upstream itself:
-/// `Origin`, `Referer`, and WebDAV's `Destination` (RFC 4918 section 10.3).
-pub(super) fn globalize(fields: &mut Fields, asked: Option<&Authority>, upstream: &Upstream) {
-    let Some(asked) = asked else { return };
-    fields.map_values(|field| {
-        if !matches!(field.name, FieldName::Destination | FieldName::Origin | FieldName::Referer) {
-            return None;
-        }
-        let (origin, behind) = url::split(str::from_utf8(field.value).ok()?)?;
-        let is_here = !origin.https && origin.authority == *asked;
-        is_here.then(|| format!("https://{}{behind}", upstream.host_field()).into_bytes())
-    });
-}
-
-/// Where the client is.
-fn link_context<'a>(current: &'a Current, listener: usize, asked: Option<&Authority>) -> Option<LinkContext<'a>> {
-    let fixed = current.listeners.iter().filter_map(|listener| match &listener.service {
-        Service::Fixed(upstream) => Some((&**upstream, listener.address)),
-        Service::Forward => None,
-    });
-    let listener = current.listeners.get(listener)?;
-    let own = match &listener.service {
-        Service::Fixed(upstream) => Some(&**upstream),
-        Service::Forward => None,
-    };
-    let bound = Some(listener.address).filter(|bound| !bound.ip().is_unspecified());
-    let bound = || bound.map(|bound| Authority { host: Host::Ip(bound.ip()), port: Some(bound.port()) });
-    Some(LinkContext {
-        routes: &current.generation.routes,
-        own,
-        fixed: fixed.collect(),
-        client: asked.cloned().or_else(bound),
-        shown: listener.policies.host == HostPolicy::Client && asked.is_some(),
-    })
 }
 
 /// What the upstream takes for its own origin.

@@ -1,0 +1,137 @@
+//! What every step of an exchange needs: the request, its client, the settings that it began with, and where it goes.
+
+use std::{borrow::Cow, rc::Rc};
+
+use crate::{
+    connect::{pool::Slot, upstream::UpstreamConnection},
+    http1::{Version, conn::Connection, head::RequestHead},
+    message::{authority::Authority, target::Target, url::Origin},
+    route::table::RouteError,
+};
+
+use super::{
+    Current, ListenerContext, Proxy, RequestSummary,
+    failure::Failure,
+    record::ExchangeRecord,
+    settings::{Listener, Service},
+};
+
+/// An upstream connection that belongs to one client connection, since authentication is bound to it.
+#[derive(Debug)]
+pub struct BoundUpstream {
+    pub(super) slot: Rc<Slot>,
+    pub(super) connection: UpstreamConnection,
+}
+
+/// Why an exchange ended before a response was passed on.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The client reset its connection.
+    ClientGone,
+    /// The client gets an answer of ours.
+    Failed(Failure),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Where a request is to go: an upstream is chosen by nothing else.
+#[derive(Clone, Debug)]
+pub(super) enum Destination {
+    /// To the upstream of the listener's fixed route.
+    Route,
+    /// To where the client asked for: by an absolute-form target, by Host, or by CONNECT.
+    Asked { authority: Authority, https: bool },
+    /// To where a redirect led that was followed for a client which asked for this.
+    Redirect { origin: Origin, asked: Option<Authority> },
+}
+
+impl Destination {
+    /// The one of a request at a listener.
+    pub(super) fn of(listener: &Listener, target: &Target, tunnel: Option<&Authority>) -> Result<Self, Failure> {
+        match listener.service {
+            Service::Fixed(_) => Ok(Self::Route),
+            Service::Forward => {
+                let authority = target.authority.as_ref().or(tunnel).ok_or(Failure::NoDestination)?.clone();
+                Ok(Self::Asked { authority, https: target.https })
+            }
+        }
+    }
+}
+
+/// A request under way: what every step of its exchange needs.
+#[derive(Debug)]
+pub(super) struct RequestContext<'a> {
+    pub(super) proxy: &'a Proxy,
+    /// The settings that it began with.
+    pub(super) current: Rc<Current>,
+    pub(super) context: &'a ListenerContext,
+    pub(super) client: &'a mut Connection,
+    pub(super) head: RequestHead,
+    pub(super) request_version: Version,
+    pub(super) destination: Destination,
+    pub(super) record: ExchangeRecord,
+    pub(super) bound: &'a mut Option<BoundUpstream>,
+    /// Where it goes, once that is known.
+    pub(super) upstream: Option<Rc<Slot>>,
+}
+
+impl RequestContext<'_> {
+    pub(super) fn listener(&self) -> &Listener {
+        &self.current.listeners[self.context.index]
+    }
+
+    pub(super) fn summary(&self) -> RequestSummary<'_> {
+        RequestSummary {
+            client: self.client.peer(),
+            listener: &self.listener().name,
+            method: self.head.method(),
+            target: self.head.target(),
+        }
+    }
+
+    /// The slot of the destination's upstream by these settings.
+    pub(super) fn choose(&self, current: &Current) -> Result<Rc<Slot>, Failure> {
+        let listener = current.listeners.get(self.context.index).ok_or(Failure::NoDestination)?;
+        let upstream = match (&self.destination, &listener.service) {
+            (Destination::Redirect { origin, asked }, _) => {
+                let served = self.proxy.served(current, self.context.index, asked.as_ref(), origin);
+                return served.map(|(slot, _)| slot).ok_or_else(|| denied(origin, current));
+            }
+            (_, Service::Fixed(upstream)) => Cow::Borrowed(upstream.as_ref()),
+            (Destination::Asked { authority, https }, Service::Forward) => {
+                Cow::Owned(current.generation.routes.select(authority, *https).map_err(Failure::Route)?)
+            }
+            (Destination::Route, Service::Forward) => return Err(Failure::NoDestination),
+        };
+        Ok(self.proxy.slots.of(upstream, &current.generation))
+    }
+
+    /// The slot that is current for a destination whose connection does not pass under the newer settings.
+    pub(super) fn slot_again(&self, slot: &Rc<Slot>) -> Result<Rc<Slot>, Failure> {
+        match slot.current() {
+            Some(current) => Ok(current),
+            None => self.choose(&self.proxy.current()),
+        }
+    }
+
+    /// The connection that authentication has bound to this client, if it leads to the same upstream.
+    pub(super) fn take_bound(&mut self, slot: &Rc<Slot>) -> Option<UpstreamConnection> {
+        let bound = self.bound.take()?;
+        let mut connection = bound.connection;
+        let same = bound.slot.upstream.is_but_for_tls(&slot.upstream);
+        if same && connection.is_quiet() {
+            return Some(connection);
+        }
+        connection.close();
+        None
+    }
+}
+
+fn denied(to: &Origin, current: &Current) -> Failure {
+    let port = current.generation.routes.port(&to.authority, to.https);
+    Failure::Route(RouteError::Denied { host: to.authority.host.clone(), port })
+}
