@@ -124,7 +124,9 @@ impl RequestContext<'_> {
             }
         };
         let nothing_sent = relay.upload.was_refused(sealed);
-        let silent = relay.upstream.received() == received;
+        // An orderly close is no part of a response; any other byte could be the beginning of one.
+        let silent = relay.upstream.inbox().is_empty()
+            && (matches!(error, NoHead::Upstream(NoResponse::Closed)) || relay.upstream.received() == received);
         match error {
             NoHead::ClientGone => Err(Unanswered::Ended(Ended::ClientGone)),
             NoHead::ClientBody(error) => Err(Unanswered::Ended(Failure::ClientBody(error).into())),

@@ -132,6 +132,7 @@ impl RequestContext<'_> {
                 slot.put(connection);
             }
             *slot = hop.slot;
+            self.upstream = Some(slot.clone());
             self.record.followed(|| slot.upstream.authority());
             self.destination = Destination::Redirect { origin: hop.origin, asked: asked.cloned() };
             let request = Request { head: hop.head, to_head: chain.method == "HEAD", idempotent: true };

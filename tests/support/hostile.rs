@@ -138,7 +138,7 @@ impl Stage {
         let (End::Refused(codes) | End::RefusedLate(codes)) = end else { unreachable!() };
         assert!(code != "other" && codes.split('|').any(|known| known == code), "{context}");
         let (status, says) = match field("event.action") {
-            "tls-verification-refused" => (403, format!("was not trusted: {code} (event ")),
+            "tls-verification-refused" => (403, format!(": {code} (event ")),
             _ => (500, format!(": {code} (event ")),
         };
         assert_eq!(seen.status(), status, "{context}");
