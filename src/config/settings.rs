@@ -704,7 +704,7 @@ impl<'a> Build<'a> {
         };
         let ip = match host.parse::<Host>() {
             Ok(Host::Ip(ip)) => ip,
-            Ok(Host::Name(name)) if name == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Ok(Host::Name(name)) if name.as_str() == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
             _ => {
                 return Err(format!(
                     "`{}` is not an IP address to listen on",

@@ -27,6 +27,7 @@ mod life;
 mod limits;
 mod loud_tools;
 mod messages;
+mod names;
 mod redirects;
 mod relay_faults;
 mod reload;
