@@ -1,11 +1,11 @@
 //! `/etc/resolv.conf` (resolv.conf(5)): which name servers there are, and which names a name may stand for.
 
-use std::{net::IpAddr, path::Path};
+use std::{fs, net::IpAddr, path::Path};
 
 use hickory_net::proto::rr::Name;
 use resolv_conf::{Config, ScopedIp};
 
-use super::{read_lossy, server::NameServer};
+use super::server::NameServer;
 
 /// What the file says, as far as it matters here.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ pub(super) struct ResolvConf {
 impl ResolvConf {
     /// Reads the file. One that is absent or empty means a name server on this host, as it does for glibc.
     pub(super) fn read(path: &Path) -> Self {
-        Self::parse(&read_lossy(path))
+        // An odd byte spoils its own word and no other.
+        Self::parse(&String::from_utf8_lossy(&fs::read(path).unwrap_or_default()))
     }
 
     fn parse(text: &str) -> Self {
@@ -50,11 +51,10 @@ impl ResolvConf {
     /// The absolute names that a name may stand for, in the order to ask for them.
     pub(super) fn candidates(&self, name: &str) -> Vec<Name> {
         let as_is = absolute(name);
-        let Some(relative) = as_is.clone().filter(|_| !name.ends_with('.')) else {
+        let Some(mut relative) = as_is.clone().filter(|_| !name.ends_with('.')) else {
             return as_is.into_iter().collect();
         };
-        let dots = usize::from(relative.num_labels()) - 1;
-        let mut relative = relative;
+        let dots = usize::from(relative.num_labels()).saturating_sub(1);
         relative.set_fqdn(false);
         let mut names: Vec<Name> =
             self.search.iter().filter_map(|domain| relative.clone().append_domain(domain).ok()).collect();

@@ -158,16 +158,8 @@ mod tests {
                 "no name server could tell (192.0.2.1: connection refused; 192.0.2.2: no answer)",
                 true,
             ),
-            (
-                &[("192.0.2.1", Reply::Silence)],
-                "no name server answered (192.0.2.1: no answer)",
-                true,
-            ),
-            (
-                &[("192.0.2.1", refused())],
-                "no name server can be reached (192.0.2.1: connection refused)",
-                false,
-            ),
+            (&[("192.0.2.1", Reply::Silence)], "no name server answered (192.0.2.1: no answer)", true),
+            (&[("192.0.2.1", refused())], "no name server can be reached (192.0.2.1: connection refused)", false),
         ] {
             let failure = of(replies);
             assert_eq!(failure.describe(&[]), expected);

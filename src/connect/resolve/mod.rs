@@ -19,7 +19,7 @@ mod server;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     pin::pin,
     time::Duration,
 };
@@ -41,9 +41,9 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// A name server that is silent for so long is asked alongside the next one.
 const SERVER_PATIENCE: Duration = Duration::from_millis(250);
 
-/// A name of the search list that is not answered for so long is asked alongside the next one. Long enough for an
+/// A name of the search list that is not answered for so long is asked for alongside the next one. Long enough for an
 /// ordinary recursive lookup, so that the order of the search list decides wherever the servers answer.
-const NAME_PATIENCE: Duration = Duration::from_secs(1);
+const NAME_PATIENCE: Duration = Duration::from_millis(750);
 
 /// Looks names up. It has no state but the paths of the system's two files.
 #[derive(Debug)]
@@ -111,7 +111,8 @@ impl Lookup<'_> {
         if self.conf.no_aaaa {
             return self.records(name, RecordType::A).await;
         }
-        let (mut ipv4, mut ipv6) = (pin!(self.records(name, RecordType::A)), pin!(self.records(name, RecordType::AAAA)));
+        let (mut ipv4, mut ipv6) =
+            (pin!(self.records(name, RecordType::A)), pin!(self.records(name, RecordType::AAAA)));
         let (mut found4, mut found6) = (None, None);
         let mut hurry = None;
         while found4.is_none() || found6.is_none() {
@@ -160,7 +161,34 @@ fn reserved(name: &str) -> Option<&'static str> {
     ["invalid", "localhost", "onion"].into_iter().find(|reserved| reserved.eq_ignore_ascii_case(top))
 }
 
-/// The text of a file as far as there is one: an odd byte spoils its own word and no other.
-fn read_lossy(path: &Path) -> String {
-    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn names_that_need_no_name_server_are_not_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("hosts"), "2001:db8::1 glance.example\n192.0.2.1 special.invalid\n").unwrap();
+        // Whoever is asked here never answers.
+        std::fs::write(at("resolv.conf"), "nameserver 192.0.2.53\n").unwrap();
+        let resolver = Resolver { hosts: at("hosts"), resolv_conf: at("resolv.conf") };
+        for (name, expected) in [
+            ("glance.example", Ok("2001:db8::1")),
+            ("GLANCE.example.", Ok("2001:db8::1")),
+            ("special.invalid", Ok("192.0.2.1")),
+            ("localhost", Ok("127.0.0.1, ::1")),
+            ("a.localhost.", Ok("127.0.0.1, ::1")),
+            ("glance.invalid", Err("no such name (`.invalid` is reserved: no name server has it)")),
+            ("a.ONION", Err("no such name (`.onion` is reserved: no name server has it)")),
+        ] {
+            let found = resolver.lookup(name, Duration::from_secs(3600)).await;
+            let found = found.map(|all| all.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "));
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{name}"),
+                (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{name}: {error}"),
+                (found, _) => panic!("{name}: {found:?}"),
+            }
+        }
+    }
 }
