@@ -25,10 +25,11 @@ use crate::{
         settings::moment,
         watch::Files,
     },
+    text::escape,
     tls::{
         failure::{Code, Finding, Subject},
         judge,
-        presented::{Certificate, Facts, escape},
+        presented::{Certificate, Facts},
         trust::{is_der, is_usable, remedy},
     },
 };

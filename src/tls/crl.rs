@@ -29,13 +29,17 @@ use x509_parser::{
     x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
 };
 
-use crate::clock::{distance, rfc3339};
+use crate::{
+    clock::{distance, rfc3339},
+    text::escape,
+};
 
 use super::{
     diagnose::{Case, malformation},
+    distinguished_name::distinguished_name,
     failure::{Code, Finding, Subject},
     judge::{Algorithms, kind},
-    presented::{Certificate, Facts, escape},
+    presented::{Certificate, Facts},
     trust::not_pem,
 };
 
@@ -361,7 +365,7 @@ impl List {
             CrlError::Unreadable(format!("`{name}`: not a revocation list: {}{KIND}", escape(&error.to_string())))
         })?;
         let cannot_be_used = |why: String| {
-            let issuer = escape(&parsed.issuer().to_string());
+            let issuer = distinguished_name(parsed.issuer());
             CrlError::Unusable(format!("`{name}`: the revocation list of `{issuer}` cannot be used: {why}"))
         };
         let searched = OwnedCertRevocationList::from_der(der).map_err(|error| cannot_be_used(unusable(&error)))?;
@@ -380,7 +384,7 @@ impl List {
             scope.ok_or_else(|| cannot_be_used(unusable(&webpki::Error::UnsupportedCrlIssuingDistributionPoint)))?;
         Ok(Self {
             issuer: parsed.issuer().as_raw().to_vec(),
-            issuer_name: escape(&parsed.issuer().to_string()),
+            issuer_name: distinguished_name(parsed.issuer()),
             authority_key,
             scope,
             this_update: parsed.last_update().to_datetime(),
