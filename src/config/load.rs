@@ -8,10 +8,16 @@ use std::{
 
 use clap::{Args as _, Command};
 use memchr::memmem;
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use crate::text::show_value;
 
 use super::{
     args::{Options, UpstreamOptions},
+    contents,
     error::ConfigError,
     watch::Files,
 };
@@ -24,8 +30,7 @@ pub type Named = (String, Vec<u8>);
 /// # Errors
 /// [`ConfigError`] that names the file, the line, and the nearest known key.
 pub fn file(files: &mut Files, path: &Path) -> Result<Options, ConfigError> {
-    let name = path.display();
-    let (_, bytes) = named(files, "--config", path).map_err(ConfigError::one)?;
+    let (name, bytes) = named(files, "--config", path).map_err(ConfigError::one)?;
     let text = String::from_utf8(bytes).map_err(|_| ConfigError::one(format!("--config `{name}`: not UTF-8")))?;
     parse(&text).map_err(|problems| {
         let problems: Vec<_> = problems.into_iter().map(|problem| format!("{name}:{problem}")).collect();
@@ -46,11 +51,32 @@ pub fn parse(text: &str) -> Result<Options, Vec<String>> {
         vec![format!("{line}: {}{}", key(text, line), error.message())]
     };
     let table = DeTable::parse(text).map_err(complain)?;
-    let problems = unknown_keys(text, table.get_ref());
+    let mut problems = unknown_keys(text, table.get_ref());
+    problems.extend(contents_of_files(text, table.get_ref()));
     if !problems.is_empty() {
         return Err(problems);
     }
     toml::from_str(text).map_err(complain)
+}
+
+/// Values that must not get as far as a message that repeats them.
+fn contents_of_files(text: &str, table: &DeTable<'_>) -> Vec<String> {
+    fn values<'a>(value: &'a Spanned<DeValue<'_>>, found: &mut Vec<(Range<usize>, &'a str)>) {
+        match value.get_ref() {
+            DeValue::String(text) => found.push((value.span(), text)),
+            DeValue::Array(all) => all.iter().for_each(|value| values(value, found)),
+            DeValue::Table(table) => table.values().for_each(|value| values(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    table.values().for_each(|value| values(value, &mut found));
+    let problems = found.into_iter().filter_map(|(span, value)| {
+        let line = line(text, span);
+        let key = key(text, line);
+        contents::problem(format!("{line}: {key}").trim_end_matches(": "), value)
+    });
+    problems.collect()
 }
 
 fn unknown_keys(text: &str, table: &DeTable<'_>) -> Vec<String> {
@@ -87,7 +113,7 @@ fn check(text: &str, key: &str, span: Range<usize>, known: &[&str], problems: &m
         Some(nearest) if strsim::jaro_winkler(&written, nearest) > 0.7 => format!("\nhint: did you mean `{nearest}`?"),
         _ => format!("\nhint: the keys are {}", known.join(", ")),
     };
-    problems.push(format!("{}: unknown key `{key}`{hint}", line(text, span)));
+    problems.push(format!("{}: unknown key `{}`{hint}", line(text, span), show_value(key)));
 }
 
 /// The key on a line, to be put before what is wrong with its value; nothing where there is none.
@@ -109,6 +135,9 @@ fn line(text: &str, span: Range<usize>) -> usize {
 pub fn bundle(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Named>, String> {
     let mut found = Vec::new();
     for path in paths {
+        if let Some(problem) = contents::problem(what, path) {
+            return Err(problem);
+        }
         let Some(entries) = files.list(path).map_err(|error| unread(what, path, &error))? else {
             found.push(named(files, what, path)?);
             continue;
@@ -133,13 +162,16 @@ pub fn each(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Name
 /// # Errors
 /// A sentence that names the path.
 pub fn named(files: &mut Files, what: &str, path: &Path) -> Result<Named, String> {
+    if let Some(problem) = contents::problem(what, path) {
+        return Err(problem);
+    }
     let mut bytes = files.read(path).map_err(|error| unread(what, path, &error))?;
     // Some editors begin a file with a byte order mark, and `cat` takes it into the middle; the line behind it
     // would not be seen to begin a block.
     while let Some(at) = memmem::find(&bytes, "\u{feff}-----BEGIN ".as_bytes()) {
         bytes.drain(at..at + '\u{feff}'.len_utf8());
     }
-    Ok((path.display().to_string(), bytes))
+    Ok((show_value(path), bytes))
 }
 
 fn unread(what: &str, path: &Path, error: &io::Error) -> String {
@@ -150,7 +182,7 @@ fn unread(what: &str, path: &Path, error: &io::Error) -> String {
         (io::ErrorKind::PermissionDenied, _) => "\nhint: let the user that this runs as read it".into(),
         _ => String::new(),
     };
-    format!("{what} `{}`: {error}{hint}", path.display())
+    format!("{what} `{}`: {error}{hint}", show_value(path))
 }
 
 fn is_certificate_name(path: &Path) -> bool {

@@ -11,6 +11,8 @@ use std::{
     str::FromStr,
 };
 
+use crate::text::{escape_within, show_value};
+
 /// A host: a DNS name, or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
@@ -262,7 +264,7 @@ fn canonical_name(written: &str) -> Result<HostName, Why> {
 }
 
 fn shorten(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_default).collect()
+    escape_within(&show_value(text), 80)
 }
 
 #[cfg(test)]

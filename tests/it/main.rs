@@ -34,6 +34,7 @@ mod reload;
 mod replicator33;
 mod report_only;
 mod retries;
+mod secrets;
 mod suites;
 mod taxonomy;
 mod thrift;
