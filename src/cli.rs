@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     config::{
         args::{AuditArgs, CheckArgs, Cli, Command, Moment, Options, PinArgs, RunArgs},
+        contents,
         error::ConfigError,
     },
     demo::{self, DemoError},
@@ -86,16 +87,24 @@ impl std::error::Error for CliError {}
 
 /// Parses the process's arguments and variables. A variable that is set to nothing counts as not set, as
 /// compose files with `${X:-}` leave it. Usage errors end the process with status 2.
-pub fn read() -> Cli {
-    fn without_empty(command: clap::Command) -> clap::Command {
+///
+/// # Errors
+/// [`CliError::Config`], where a value is the contents of a file instead of its name: it must not be repeated.
+pub fn read() -> Result<Cli, CliError> {
+    fn variables(command: clap::Command) -> clap::Command {
         command.mut_args(|arg| match arg.get_env().map(std::env::var_os) {
             Some(Some(value)) if value.is_empty() => arg.env(Resettable::Reset),
-            _ => arg,
+            // `--help` names variables, and does not say what is in them.
+            _ => arg.hide_env_values(true),
         })
     }
-    let command = Cli::command().mut_subcommands(without_empty);
-    let command = command.mut_subcommand("check", outward).mut_subcommand("pin", outward);
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    contents::check_arguments().map_err(CliError::Config)?;
+    let command = Cli::command().mut_subcommands(variables);
+    let mut command = command.mut_subcommand("check", outward).mut_subcommand("pin", outward);
+    let usage = |error: clap::Error| -> ! { contents::masked(error).exit() };
+    let matches = command.try_get_matches_from_mut(std::env::args_os()).unwrap_or_else(|error| usage(error));
+    contents::check_variables(&matches, &command).map_err(CliError::Config)?;
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| usage(error.format(&mut command))))
 }
 
 /// The flags of `run` for a command that goes out only and takes words without a flag: what is not for the way

@@ -27,11 +27,12 @@
 //!
 //! # The rooms
 //!
-//! A room uses the rooms named beside it and no others. The names are links to what each is for.
+//! A room uses the rooms named beside it, [`text`], and no others. The names are links to what each is for.
 //!
 //! | room | is | may use |
 //! |---|---|---|
 //! | [`clock`] | the only door to the time of day | |
+//! | [`text`] | text that is not ours: escaped, cut, without secrets | |
 //! | [`message`] | facts about HTTP messages; pure | |
 //! | [`logging`] | the process's log on stderr | |
 //! | [`tls`] | whom to believe: judge, evidence, words; no sockets | `clock`, `message::authority` |
@@ -72,6 +73,7 @@ pub mod proxy;
 pub mod reload;
 pub mod route;
 pub mod server;
+pub mod text;
 pub mod tls;
 pub mod transport;
 pub mod verify;

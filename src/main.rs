@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use vouchsafe::cli::{self, CliError};
 
 fn main() -> ExitCode {
-    match cli::run(cli::read()) {
+    match cli::read().and_then(cli::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, CliError::No) {

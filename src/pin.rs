@@ -129,7 +129,7 @@ fn spki(certificate: &Certificate) -> Option<Fingerprint> {
 /// Of a file or a server that is trusted, TOML; of another, a warning and comments.
 impl fmt::Display for Pins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let asked = crate::tls::presented::escape(&self.asked);
+        let asked = crate::text::escape(&self.asked);
         match &self.source {
             Source::File => writeln!(f, "# {asked}")?,
             Source::Trusted => writeln!(f, "# {asked}: trusted")?,

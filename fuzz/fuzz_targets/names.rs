@@ -8,7 +8,8 @@ use libfuzzer_sys::fuzz_target;
 
 use vouchsafe::{
     message::authority::{Authority, AuthorityError, Host},
-    tls::{identity::ReferenceId, presented::escape},
+    text::escape,
+    tls::identity::ReferenceId,
 };
 use vouchsafe_fuzz::is_plain;
 

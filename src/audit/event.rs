@@ -13,9 +13,10 @@ use super::{chains, fold::Kind};
 use crate::{
     clock::rfc3339,
     route::upstream::Upstream,
+    text::escape,
     tls::{
         failure::{Finding, HandshakeFailure, Occasion, Subject},
-        presented::{Certificate, escape},
+        presented::Certificate,
         trust::TrustAnchors,
     },
 };

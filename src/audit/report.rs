@@ -13,7 +13,7 @@ use super::{
     summary::{Broken, Extent, Group, MOST_CERTIFICATES, MOST_GROUPS, Offender, Order},
     survey::{Log, Survey},
 };
-use crate::{clock::rfc3339, tls::presented::escape};
+use crate::{clock::rfc3339, text::escape};
 
 /// The version of the JSON document; it moves with every change that a reader could notice.
 pub const SCHEMA: u32 = 1;

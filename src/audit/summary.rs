@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 
 use super::entry::{Entry, Flaw};
-use crate::tls::presented::{escape, escape_within};
+use crate::text::{escape, escape_within};
 
 /// How many groups are told apart; events of others are counted together.
 pub const MOST_GROUPS: usize = 10_000;

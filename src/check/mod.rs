@@ -15,11 +15,12 @@ use crate::{
     config::{
         args::{CheckArgs, RunArgs},
         error::ConfigError,
-        settings::{Outward, masked},
+        settings::Outward,
     },
     connect::{Connector, error::ConnectError, refused_in},
     message::authority::Authority,
     route::{table::RouteError, table::Routes, upstream::Upstream},
+    text::show_value,
     tls::client::TlsVersion,
 };
 
@@ -65,8 +66,8 @@ pub fn targets(routes: &Routes, urls: Vec<String>) -> Result<Vec<Target>, Config
     for url in urls {
         match target(routes, &url) {
             // A query may be a secret.
-            Ok(upstream) => targets.push((masked(&url), upstream)),
-            Err(why) => problems.push(format!("`{}`: {why}", masked(&url))),
+            Ok(upstream) => targets.push((show_value(&url), upstream)),
+            Err(why) => problems.push(format!("`{}`: {why}", show_value(&url))),
         }
     }
     ConfigError::unless_empty(problems)?;

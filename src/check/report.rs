@@ -11,13 +11,14 @@ use crate::{
     connect::{ClientAuth, Peer, error::ConnectError},
     proxy::failure::connect_words,
     route::upstream::Upstream,
+    text::escape,
     tls::{
         client::Standing,
         diagnose::Case,
         failure::{Finding, HandshakeFailure, Subject},
         hint::hint,
         judge::{Accepted, Proof, judge},
-        presented::{Certificate, escape},
+        presented::Certificate,
     },
 };
 

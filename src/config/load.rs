@@ -10,10 +10,16 @@ use std::{
 };
 
 use clap::{Args as _, Command};
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use crate::text::show_value;
 
 use super::{
     args::{Options, UpstreamOptions},
+    contents,
     error::ConfigError,
     paths,
     watch::Files,
@@ -27,8 +33,7 @@ pub type Named = (String, Vec<u8>);
 /// # Errors
 /// [`ConfigError`] that names the file, the line, and the nearest known key.
 pub fn file(files: &mut Files, path: &Path) -> Result<Options, ConfigError> {
-    let name = path.display();
-    let (_, bytes) = named(files, "--config", path).map_err(ConfigError::one)?;
+    let (name, bytes) = named(files, "--config", path).map_err(ConfigError::one)?;
     let text = String::from_utf8(bytes).map_err(|_| ConfigError::one(format!("--config `{name}`: not UTF-8")))?;
     parse(&text).map_err(|problems| {
         let problems: Vec<_> = problems.into_iter().map(|problem| format!("{name}:{problem}")).collect();
@@ -49,11 +54,32 @@ pub fn parse(text: &str) -> Result<Options, Vec<String>> {
         vec![format!("{line}: {}{}", key(text, line), error.message())]
     };
     let table = DeTable::parse(text).map_err(complain)?;
-    let problems = unknown_keys(text, table.get_ref());
+    let mut problems = unknown_keys(text, table.get_ref());
+    problems.extend(contents_of_files(text, table.get_ref()));
     if !problems.is_empty() {
         return Err(problems);
     }
     toml::from_str(text).map_err(complain)
+}
+
+/// Values that must not get as far as a message that repeats them.
+fn contents_of_files(text: &str, table: &DeTable<'_>) -> Vec<String> {
+    fn values<'a>(value: &'a Spanned<DeValue<'_>>, found: &mut Vec<(Range<usize>, &'a str)>) {
+        match value.get_ref() {
+            DeValue::String(text) => found.push((value.span(), text)),
+            DeValue::Array(all) => all.iter().for_each(|value| values(value, found)),
+            DeValue::Table(table) => table.values().for_each(|value| values(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    table.values().for_each(|value| values(value, &mut found));
+    let problems = found.into_iter().filter_map(|(span, value)| {
+        let line = line(text, span);
+        let key = key(text, line);
+        contents::problem(format!("{line}: {key}").trim_end_matches(": "), value)
+    });
+    problems.collect()
 }
 
 fn unknown_keys(text: &str, table: &DeTable<'_>) -> Vec<String> {
@@ -90,7 +116,7 @@ fn check(text: &str, key: &str, span: Range<usize>, known: &[&str], problems: &m
         Some(nearest) if strsim::jaro_winkler(&written, nearest) > 0.7 => format!("\nhint: did you mean `{nearest}`?"),
         _ => format!("\nhint: the keys are {}", known.join(", ")),
     };
-    problems.push(format!("{}: unknown key `{key}`{hint}", line(text, span)));
+    problems.push(format!("{}: unknown key `{}`{hint}", line(text, span), show_value(key)));
 }
 
 /// The key on a line, to be put before what is wrong with its value; nothing where there is none.
@@ -151,12 +177,12 @@ pub fn named(files: &mut Files, what: &str, path: &Path) -> Result<Named, String
 fn read(files: &mut Files, what: &str, path: &Path, paths: &[PathBuf]) -> Result<Named, String> {
     paths::is_name(what, path)?;
     let bytes = files.read(path).map_err(|error| unread(what, path, paths, &error))?;
-    Ok((path.display().to_string(), bytes))
+    Ok((show_value(path), bytes))
 }
 
 fn unread(what: &str, path: &Path, paths: &[PathBuf], error: &io::Error) -> String {
     let hint = paths::hint(path, error, paths).map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-    format!("{what} `{}`: {error}{hint}", path.display())
+    format!("{what} `{}`: {error}{hint}", show_value(path))
 }
 
 fn is_certificate_name(path: &Path) -> bool {

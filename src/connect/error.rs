@@ -17,19 +17,21 @@ pub enum ConnectError {
         /// How long was waited.
         after: Duration,
     },
-    /// The resolver said no.
+    /// The name has no address, or no name server could tell.
     Dns {
         /// The name.
         name: String,
-        /// The resolver's words.
+        /// What the name servers said.
         why: String,
     },
-    /// The resolver said nothing.
+    /// A name server was silent, and no other had an answer.
     DnsTimeout {
         /// The name.
         name: String,
         /// How long was waited.
         after: Duration,
+        /// What the name servers said, or did not.
+        why: String,
     },
     /// The handshake failed, or the peer was refused.
     Handshake(Rc<HandshakeFailure>),
@@ -56,8 +58,8 @@ impl fmt::Display for ConnectError {
             }
             Self::ConnectTimeout { after } => write!(f, "no connection within {} s", after.as_secs_f32()),
             Self::Dns { name, why } => write!(f, "the name `{name}` cannot be resolved: {why}"),
-            Self::DnsTimeout { name, after } => {
-                write!(f, "the name `{name}` was not resolved within {} s", after.as_secs_f32())
+            Self::DnsTimeout { name, after, why } => {
+                write!(f, "the name `{name}` was not resolved within {} s: {why}", after.as_secs_f32())
             }
             Self::Handshake(failure) => f.write_str(&failure.failure.verdict.sentence),
             Self::Loop { address } => write!(f, "{address} is a listener of this proxy: a loop"),

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::{
     buffer::BufferPool,
@@ -89,7 +89,7 @@ impl Connector {
     /// [`ConnectError`], with the evidence where the peer was refused.
     pub async fn connect(&self, upstream: &Upstream) -> Result<Verified, ConnectError> {
         let deadline = Instant::now() + self.limits.connect;
-        let addresses = self.addresses(upstream, deadline).await?;
+        let addresses = self.addresses(upstream).await?;
         if let Some(failure) = self.remembered(upstream, &addresses) {
             return Err(ConnectError::Handshake(failure));
         }
@@ -127,13 +127,10 @@ impl Connector {
         }
     }
 
-    async fn addresses(&self, upstream: &Upstream, deadline: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
+    async fn addresses(&self, upstream: &Upstream) -> Result<Vec<SocketAddr>, ConnectError> {
         let ips = match &upstream.dial_host {
             Host::Ip(ip) => vec![*ip],
-            Host::Name(name) => match timeout_at(deadline, self.resolver.lookup(name)).await {
-                Ok(answer) => answer?,
-                Err(_) => return Err(ConnectError::DnsTimeout { name: name.clone(), after: self.limits.connect }),
-            },
+            Host::Name(name) => self.resolver.lookup(&name.to_lookup(), self.limits.connect).await?,
         };
         let all: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, upstream.dial_port)).collect();
         let permitted: Vec<_> = all.iter().copied().filter(|to| upstream.addresses.permits(to.ip())).collect();

@@ -4,18 +4,74 @@
 //! address by one reader and for a name by another (`127.1`, `0x7f.0.0.1`) is neither, and refused.
 
 use std::{
+    cmp::Ordering,
     fmt,
+    hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
-/// A host: a DNS name in lower case, as A-labels, without a trailing dot; or an IP address.
+use crate::text::{escape_within, show_value};
+
+/// A host: a DNS name, or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
     /// An IP address literal.
     Ip(IpAddr),
     /// A DNS name.
-    Name(String),
+    Name(HostName),
+}
+
+/// A DNS name in lower case, as A-labels. Whether it was written with a trailing dot makes no difference to which host
+/// it names, so two names are equal without it; it only says how to look the name up.
+#[derive(Clone, Debug)]
+pub struct HostName {
+    name: String,
+    trailing_dot: bool,
+}
+
+impl HostName {
+    /// The name without a trailing dot: what is compared, verified and sent.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// The name as a resolver takes it: with the trailing dot that keeps the search list away, where it was written.
+    pub fn to_lookup(&self) -> String {
+        format!("{}{}", self.name, if self.trailing_dot { "." } else { "" })
+    }
+}
+
+impl PartialEq for HostName {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for HostName {}
+
+impl Hash for HostName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl PartialOrd for HostName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for HostName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name.cmp(&other.name)
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 impl Host {
@@ -24,7 +80,7 @@ impl Host {
         match self {
             Self::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
             Self::Ip(IpAddr::V4(ip)) => ip.to_string(),
-            Self::Name(name) => name.clone(),
+            Self::Name(name) => name.as_str().to_owned(),
         }
     }
 }
@@ -33,7 +89,7 @@ impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(ip) => ip.fmt(f),
-            Self::Name(name) => f.write_str(name),
+            Self::Name(name) => name.fmt(f),
         }
     }
 }
@@ -177,9 +233,9 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Lower case, A-labels, no trailing dot. Underscores stay: container names have them.
-fn canonical_name(text: &str) -> Result<String, Why> {
-    let text = text.strip_suffix('.').unwrap_or(text);
+/// Lower case, A-labels. Underscores stay: container names have them.
+fn canonical_name(written: &str) -> Result<HostName, Why> {
+    let text = written.strip_suffix('.').unwrap_or(written);
     let name = if text.is_ascii() {
         text.to_ascii_lowercase()
     } else {
@@ -204,11 +260,11 @@ fn canonical_name(text: &str) -> Result<String, Why> {
     if hex || last.bytes().all(|b| b.is_ascii_digit()) {
         return Err(Why::Numeric);
     }
-    Ok(name)
+    Ok(HostName { name, trailing_dot: written.ends_with('.') })
 }
 
 fn shorten(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_default).collect()
+    escape_within(&show_value(text), 80)
 }
 
 #[cfg(test)]
@@ -229,6 +285,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Host>().map(|h| h.to_string()), Ok(expected.into()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_trailing_dot_matters_to_a_lookup_alone() {
+        let hosts = ["glance.example", "glance.example.", "GLANCE.example."].map(|text| text.parse::<Host>().unwrap());
+        assert!(hosts.iter().all(|host| *host == hosts[0] && host.in_authority() == "glance.example"));
+        let looked_up = hosts.map(|host| match host {
+            Host::Name(name) => name.to_lookup(),
+            Host::Ip(ip) => ip.to_string(),
+        });
+        assert_eq!(looked_up, ["glance.example", "glance.example.", "glance.example."]);
     }
 
     #[test]

@@ -10,7 +10,10 @@
 
 use std::fmt;
 
-use crate::http1::{Version, fields::FieldName, head::RequestHead};
+use crate::{
+    http1::{Version, fields::FieldName, head::RequestHead},
+    text::{mask_tokens, mask_userinfo},
+};
 
 use super::authority::{Authority, AuthorityError};
 
@@ -136,29 +139,21 @@ fn authority(bytes: &[u8]) -> Result<Authority, TargetError> {
     text.parse().map_err(|error: AuthorityError| TargetError::Authority(error.why()))
 }
 
-/// A raw target's path as it may be written down: without a query, a user name, or a password that holds a `/`.
-/// Keystone's v2 API has tokens in paths, as in `/v2.0/tokens/TOKEN/endpoints`.
+/// A raw target's path as it may be written down: without a query, a user name or password, and without tokens, which
+/// Keystone's APIs have in paths.
 pub fn path_for_records(target: &[u8]) -> String {
     let text = String::from_utf8_lossy(target);
     let path = match text.split_once("://") {
         Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            // A password that is not encoded as it should be may hold a `/`.
             let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
             rest.find(['/', '?', '#']).map_or("/", |at| &rest[at..])
         }
         _ => &text,
     };
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    without_tokens(path)
-}
-
-/// A path without what stands behind a segment `tokens`.
-fn without_tokens(path: &str) -> String {
-    let (mut segments, mut after_tokens) = (Vec::new(), false);
-    for segment in path.split('/') {
-        segments.push(if after_tokens && !segment.is_empty() { "***" } else { segment });
-        after_tokens = segment == "tokens";
-    }
-    segments.join("/")
+    // What is not a path is refused, and may be anything.
+    if path.starts_with('/') { mask_tokens(path) } else { mask_tokens(&mask_userinfo(path)) }
 }
 
 /// Why a request's target cannot be read.
@@ -276,6 +271,8 @@ mod tests {
             ("/v1/images//detail", "/v1/images//detail"),
             ("http://a/v2.0/tokens/gAAAA", "/v2.0/tokens/***"),
             ("http://u:pa/ss@a/b", "/b"),
+            ("u:pass@a:80", "***@a:80"),
+            ("/a@b/os-console-auth-tokens/x", "/a@b/os-console-auth-tokens/***"),
             ("http://a", "/"),
             ("*", "*"),
             ("", ""),

@@ -45,7 +45,7 @@ fn is_name_of(listener: &Listener, upstream: &Upstream, host: &Host) -> bool {
     let own = match host {
         Host::Ip(ip) => ip.to_canonical().is_loopback() || ip.to_canonical() == listener.address.ip().to_canonical(),
         // RFC 6761 section 6.3.
-        Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+        Host::Name(name) => name.as_str() == "localhost" || name.as_str().ends_with(".localhost"),
     };
     own || *host == upstream.host
         || upstream.reference.to_string() == host.to_string()

@@ -15,7 +15,7 @@ use crate::{
         authority::Authority,
         target::{Form, Target},
     },
-    tls::presented::escape,
+    text::{escape, escape_within},
 };
 
 use super::{
@@ -407,7 +407,7 @@ impl RequestContext<'_> {
                     upstream,
                     client = %summary.client,
                     listener = %summary.listener,
-                    method = escape(summary.method),
+                    method = escape_within(summary.method, 40),
                     path = escape(&summary.path()),
                     "{failure}"
                 );

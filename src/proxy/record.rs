@@ -11,8 +11,11 @@ use crate::{
     http1::{fields::FieldName, head::ResponseHead},
     logging,
     message::target::path_for_records,
-    tls::presented::escape,
+    text::{escape, escape_within},
 };
+
+/// Characters of a method in records; one that is longer is not passed on.
+const LONGEST_METHOD: usize = 40;
 
 /// What is known of an exchange.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ impl ExchangeRecord {
         id: impl FnOnce() -> String,
     ) -> Self {
         let texts = logging::logs_access().then(|| {
-            let (method, path) = (escape(method), escape(&path_for_records(target)));
+            let (method, path) = (escape_within(method, LONGEST_METHOD), escape(&path_for_records(target)));
             Box::new(Texts { id: id(), method, path, ..Texts::default() })
         });
         Self {

@@ -121,7 +121,9 @@ impl DestinationPolicy {
             match (&allow.hosts, host) {
                 (Hosts::Any, _) => rule.public = true,
                 (Hosts::Exact(exact), _) if exact == host => rule.any = true,
-                (Hosts::Suffix(suffix), Host::Name(name)) if name.ends_with(suffix.as_str()) => rule.public = true,
+                (Hosts::Suffix(suffix), Host::Name(name)) if name.as_str().ends_with(suffix.as_str()) => {
+                    rule.public = true
+                }
                 _ => {}
             }
         }

@@ -23,9 +23,9 @@ impl ReferenceId {
     pub fn of(host: &Host) -> Result<Self, String> {
         match host {
             Host::Ip(ip) => Ok(Self::Ip(*ip)),
-            Host::Name(name) => match DnsName::try_from(name.clone()) {
+            Host::Name(name) => match DnsName::try_from(name.as_str().to_owned()) {
                 Ok(name) => Ok(Self::Dns(name)),
-                Err(_) => Err(name.clone()),
+                Err(_) => Err(name.to_string()),
             },
         }
     }

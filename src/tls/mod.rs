@@ -7,6 +7,7 @@ pub mod client;
 pub mod client_identity;
 pub mod crl;
 pub mod diagnose;
+mod distinguished_name;
 pub mod failure;
 pub mod fingerprint;
 pub mod hint;

@@ -20,14 +20,17 @@ use x509_parser::{
     x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
 };
 
-use crate::clock::{distance, rfc3339};
+use crate::{
+    clock::{distance, rfc3339},
+    text::escape,
+};
 
 use super::{
     crl::{Crls, List},
     diagnose::Case,
     failure::{Code, Finding, Subject},
     judge::{Algorithms, kind},
-    presented::{Certificate, Facts, escape},
+    presented::{Certificate, Facts},
 };
 
 /// What to do where the lists do not say that a certificate is good.

@@ -1,8 +1,8 @@
-//! A name server on loopback that answers as a test says, and a place of its own for the proxy in which
-//! `/etc/resolv.conf` leads to it.
+//! A name server on loopback that answers as a test says, and a mount namespace for the proxy in which
+//! `/etc/hosts` and `/etc/resolv.conf` are the test's.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -10,61 +10,106 @@ use std::{
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
 
-/// What the server says of every name.
+/// What the server says to a question. All that can be kept may be kept for a day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It has these addresses, which may be kept for no time.
+    /// There are these A records, and no record of another type.
     Addresses(Vec<Ipv4Addr>),
+    /// There are these AAAA records, and no record of another type.
+    Ipv6(Vec<Ipv6Addr>),
     /// There is no such name (NXDOMAIN).
     NoSuchName,
     /// The server failed (SERVFAIL).
     Failure,
+    /// The server does not answer this client (REFUSED).
+    Refusal,
     /// Nothing.
     Silence,
 }
 
+/// The type of record that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    A,
+    Aaaa,
+}
+
+type Rule = Box<dyn Fn(&str, Kind) -> Answer + Send>;
+
 /// A running name server.
 pub struct NameServer {
-    says: Arc<Mutex<Answer>>,
+    rule: Arc<Mutex<Rule>>,
+    asked: Arc<Mutex<Vec<(String, Kind)>>>,
+    ip: IpAddr,
     files: TempDir,
 }
 
 impl NameServer {
-    /// A server on the name port, which is all that `/etc/resolv.conf` can name, of a loopback address that
-    /// nobody else uses.
+    /// A server that gives this answer to every question.
     pub async fn start(answer: Answer) -> Self {
+        Self::start_with(move |_, _| answer.clone()).await
+    }
+
+    /// A server on the name port, which is all that `/etc/resolv.conf` can name, of a loopback address that
+    /// nobody else uses. The rule is told the name, without a dot at its end.
+    pub async fn start_with(rule: impl Fn(&str, Kind) -> Answer + Send + 'static) -> Self {
         let socket = bound().await;
         let ip = socket.local_addr().unwrap().ip();
-        let files = super::dir();
-        std::fs::write(files.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();
-        std::fs::write(files.path().join("resolv.conf"), format!("nameserver {ip}\n")).unwrap();
-        let says = Arc::new(Mutex::new(answer));
-        let saying = says.clone();
+        let rule: Arc<Mutex<Rule>> = Arc::new(Mutex::new(Box::new(rule)));
+        let server = Self { rule, asked: Arc::default(), ip, files: super::dir() };
+        server.hosts(b"127.0.0.1 localhost\n");
+        server.resolv_conf(format!("nameserver {ip}\n").as_bytes());
+        let (rule, asked) = (server.rule.clone(), server.asked.clone());
         tokio::spawn(async move {
             let mut space = [0; 1500];
             while let Ok((count, from)) = socket.recv_from(&mut space).await {
-                let answer = saying.lock().unwrap().clone();
-                if let Some(reply) = reply(&space[..count], &answer) {
+                let Some((name, kind)) = question(&space[..count]) else { continue };
+                let answer = rule.lock().unwrap()(&name, kind);
+                asked.lock().unwrap().push((name, kind));
+                if let Some(reply) = reply(&space[..count], kind, &answer) {
                     let _ = socket.send_to(&reply, from).await;
                 }
             }
         });
-        Self { says, files }
+        server
     }
 
     /// What it says from now on.
     pub fn say(&self, answer: Answer) {
-        *self.says.lock().unwrap() = answer;
+        *self.rule.lock().unwrap() = Box::new(move |_, _| answer.clone());
+    }
+
+    /// Its address.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// The names that it was asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What is in `/etc/hosts` from now on.
+    pub fn hosts(&self, text: &[u8]) {
+        std::fs::write(self.file("hosts"), text).unwrap();
+    }
+
+    /// What is in `/etc/resolv.conf` from now on; at first, that this server is the one to ask.
+    pub fn resolv_conf(&self, text: &[u8]) {
+        std::fs::write(self.file("resolv.conf"), text).unwrap();
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
     }
 
     /// What to put before a command so that it asks this server: a mount namespace of its own, in which other
     /// files lie over `/etc/hosts` and `/etc/resolv.conf`.
     pub fn wrapper(&self) -> Vec<String> {
-        let file = |name: &str| -> PathBuf { self.files.path().join(name) };
         let script = format!(
             "mount --bind {} /etc/hosts && mount --bind {} /etc/resolv.conf && exec \"$@\"",
-            file("hosts").display(),
-            file("resolv.conf").display()
+            self.file("hosts").display(),
+            self.file("resolv.conf").display()
         );
         ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
     }
@@ -86,26 +131,53 @@ async fn bound() -> UdpSocket {
     panic!("no free address for a name server");
 }
 
-/// RFC 1035 section 4: the head, the question as it came, and an address record for each address.
-fn reply(query: &[u8], answer: &Answer) -> Option<Vec<u8>> {
+/// RFC 1035 section 4.1.2.
+fn question(query: &[u8]) -> Option<(String, Kind)> {
+    let mut labels = Vec::new();
+    let mut rest = query.get(12..)?;
+    loop {
+        let (length, more) = rest.split_first()?;
+        if *length == 0 {
+            let kind = if more.get(..2)? == [0, 28] { Kind::Aaaa } else { Kind::A };
+            return Some((labels.join("."), kind));
+        }
+        labels.push(String::from_utf8(more.get(..usize::from(*length))?.to_vec()).ok()?);
+        rest = &more[usize::from(*length)..];
+    }
+}
+
+/// RFC 1035 section 4: the head, the question as it came, and an address record for each address. Where there is none,
+/// the start of authority that says how long that may be remembered (RFC 2308 section 3).
+fn reply(query: &[u8], kind: Kind, answer: &Answer) -> Option<Vec<u8>> {
+    const DAY: [u8; 4] = 86_400_u32.to_be_bytes();
     let name = query.get(12..)?;
-    let question = name.iter().position(|byte| *byte == 0)? + 5;
-    let question = name.get(..question)?;
-    let for_ipv4 = question.ends_with(&[0, 1, 0, 1]);
-    let (code, addresses) = match answer {
-        Answer::Addresses(addresses) if for_ipv4 => (0, addresses.as_slice()),
-        Answer::Addresses(_) => (0, &[][..]),
-        Answer::NoSuchName => (3, &[][..]),
-        Answer::Failure => (2, &[][..]),
-        Answer::Silence => return None,
+    let question = name.get(..name.iter().position(|byte| *byte == 0)? + 5)?;
+    let (code, records): (u8, Vec<Vec<u8>>) = match (answer, kind) {
+        (Answer::Addresses(all), Kind::A) => (0, all.iter().map(|ip| ip.octets().to_vec()).collect()),
+        (Answer::Ipv6(all), Kind::Aaaa) => (0, all.iter().map(|ip| ip.octets().to_vec()).collect()),
+        (Answer::Addresses(_) | Answer::Ipv6(_), _) => (0, Vec::new()),
+        (Answer::Failure, _) => (2, Vec::new()),
+        (Answer::NoSuchName, _) => (3, Vec::new()),
+        (Answer::Refusal, _) => (5, Vec::new()),
+        (Answer::Silence, _) => return None,
     };
+    let authorities = u8::from(records.is_empty() && matches!(code, 0 | 3));
     let mut reply = query[..2].to_vec();
-    reply.extend([0x81, 0x80 | code, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
+    reply.extend([0x81, 0x80 | code, 0, 1, 0, records.len() as u8, 0, authorities, 0, 0]);
     reply.extend(question);
-    for address in addresses {
-        // The name of the question; an address of the internet; to be kept for no time.
-        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
-        reply.extend(address.octets());
+    for record in records {
+        // The name of the question; its type; the internet.
+        reply.extend([0xc0, 12, 0, question[question.len() - 3], 0, 1]);
+        reply.extend(DAY);
+        reply.extend([0, record.len() as u8]);
+        reply.extend(record);
+    }
+    if authorities == 1 {
+        // Of the root: its servers' and its keeper's names are the root as well; serial, refresh, retry, expire, minimum.
+        reply.extend([0, 0, 6, 0, 1]);
+        reply.extend(DAY);
+        reply.extend([0, 22, 0, 0]);
+        reply.extend(DAY.repeat(5));
     }
     Some(reply)
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use x509_parser::{asn1_rs::Any, extensions::GeneralName, prelude::FromDer, time::ASN1Time, x509::X509Name};
 
 use super::{Covered, CrlError, EXPECTED, List, PointName, Revocation, Scope};
-use crate::tls::presented::escape;
+use crate::text::escape;
 
 /// Why a list is refused.
 pub(super) struct Refused {
