@@ -19,6 +19,7 @@ use crate::{
     app::{App, AppError},
     audit::{
         self,
+        sink::AuditError,
         summary::{Filter, Order},
         survey::{Log, Survey, survey},
     },
@@ -60,7 +61,7 @@ impl CliError {
     /// 2 for usage and configuration, 1 for all else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
+            Self::App(AppError::Audit(AuditError::Path(..))) | Self::Config(_) => 2,
             Self::App(_) | Self::Demo(_) | Self::No | Self::Output(_) | Self::System(_) | Self::Unread(_) => 1,
         }
     }
@@ -221,7 +222,7 @@ async fn pin_all(args: PinArgs) -> Result<(), CliError> {
 async fn serve(args: RunArgs) -> Result<(), CliError> {
     let reloader = Reloader::start(args).map_err(CliError::Config)?;
     let settings = reloader.started();
-    logging::start(settings.log.format, settings.log.level, settings.log.access);
+    logging::start(settings.log.format, settings.log.level, settings.log.access).map_err(CliError::System)?;
     let look = settings.look;
     let app = App::bind(settings.clone()).map_err(CliError::App)?;
     let (stop, told) = watch::channel(Stop::No);

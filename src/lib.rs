@@ -33,11 +33,11 @@
 //! |---|---|---|
 //! | [`clock`] | the only door to the time of day | |
 //! | [`message`] | facts about HTTP messages; pure | |
-//! | [`logging`] | the process's log on stderr | |
+//! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock` |
 //! | [`tls`] | whom to believe: judge, evidence, words; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`connect`] | every outbound socket; only verified ones leave | `message`, `route::upstream`, `tls` |
-//! | [`audit`] | what is remembered about refusals, and summed up | `clock`, `route::upstream`, `tls` |
+//! | [`audit`] | what is recorded about refusals, and summed up | `clock`, `logging`, `route::upstream`, `tls` |
 //! | [`proxy`] | the way of one request, and all its ends | `audit`, `clock`, `connect`, `message`, `route`, `tls` |
 //! | [`server`] | the doors inward: listeners and client connections | `message`, `proxy` |
 //! | [`config`] | what was said, made into what is true | `clock`, `tls`, and the settings of all other rooms above |

@@ -1,14 +1,6 @@
-//! What is remembered about refusals: every event by its schema, repeats folded, chains kept, and a disk that is
-//! full.
+//! What is recorded about refusals: every event by its schema, repeats folded, chains kept, and a disk that is full.
 
-use std::{
-    fs::OpenOptions,
-    io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    process::Command,
-    time::Instant,
-};
+use std::{path::Path, process::Command, time::Instant};
 
 use certs_dev::{Bundle, Case};
 use serde_json::Value;
@@ -135,45 +127,4 @@ async fn a_full_disk_changes_no_verdict_and_events_go_to_stderr() {
     let event = proxy.wait_for_log("the event", |event| event["event.id"] == id.as_str());
     schema::check(&event);
     assert_eq!(front.counters.application_bytes(), 0);
-}
-
-/// A pipe that is full and that nobody reads, as an audit log: whoever writes to it waits.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_audit_log_that_hangs_stops_no_request() {
-    const O_NONBLOCK: i32 = 0o4000;
-    let directory = support::dir();
-    let path = directory.path().join("pipe");
-    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let mut pipe = OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open(&path).unwrap();
-    // Byte by byte at the end, or a little room would be left.
-    for piece in [&[b'\n'; 4096][..], b"\n"] {
-        let full = loop {
-            if let Err(error) = pipe.write(piece) {
-                break error;
-            }
-        };
-        assert_eq!(full.kind(), ErrorKind::WouldBlock);
-    }
-    let good = Front::start(Case::Good).await;
-    let mut more = vec!["--audit-log".to_owned(), path.display().to_string()];
-    more.extend(good.route());
-    let more: Vec<_> = more.iter().map(String::as_str).collect();
-    let (front, mut proxy) = start(Case::WrongName, &more).await;
-    let lost = |event: &Value| event["message"].as_str().is_some_and(|said| said.starts_with("audit events are lost"));
-    let began = Instant::now();
-    while !proxy.log().iter().any(lost) {
-        assert!(began.elapsed() < PATIENCE, "nothing is lost");
-        for _ in 0..100 {
-            refuse(&proxy, 0).await;
-        }
-        let seen = exchange(proxy.addr(1), b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
-        assert_eq!(seen.status(), 200);
-    }
-    assert_eq!(front.counters.application_bytes(), 0);
-    let began = Instant::now();
-    proxy.signal("TERM");
-    proxy.wait();
-    assert!(began.elapsed() < PATIENCE);
-    let said = proxy.log().into_iter().rfind(lost).expect("the end says how many were not written");
-    assert!(said["waiting"].as_u64() > Some(1000), "{said}");
 }

@@ -49,8 +49,9 @@ async fn real() -> &'static Real {
             assert_eq!(seen.status(), status, "listener {n}: {}", seen.text());
         }
         serving.await.unwrap();
+        let events = proxy.audit();
         let log = std::fs::read_to_string(proxy.audit_path()).unwrap();
-        Real { log, events: proxy.audit(), expired: expired.authority(), unknown: unknown.authority() }
+        Real { log, events, expired: expired.authority(), unknown: unknown.authority() }
     })
     .await
 }

@@ -33,6 +33,7 @@ mod reload;
 mod replicator33;
 mod report_only;
 mod retries;
+mod sinks;
 mod suites;
 mod taxonomy;
 mod thrift;
