@@ -6,7 +6,7 @@ use super::fold::AuditEvent;
 use crate::logging::write_event;
 
 /// One line, or a paragraph on a terminal.
-pub(super) fn text(event: &AuditEvent) -> Vec<u8> {
+pub fn text(event: &AuditEvent) -> Vec<u8> {
     let action = event["event.action"].as_str().unwrap_or_default();
     let (message, reason) = match action {
         "audit-gap" => ("audit-gap", "audit events are lost: there was no room to keep them".to_owned()),

@@ -161,6 +161,7 @@ fn clients_of(event: &AuditEvent) -> Vec<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::sink::AuditSettings;
 
     fn event(from: &str, requests: u64, clients: &[(&str, u64)]) -> AuditEvent {
         let clients: Vec<_> = clients.iter().map(|(ip, n)| json!({ "ip": ip, "requests": n })).collect();
@@ -169,6 +170,33 @@ mod tests {
             "vouchsafe.to": from, "vouchsafe.clients": clients,
         });
         event.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn a_connection_says_what_was_sent_on_it_when_it_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit.jsonl");
+        let settings = AuditSettings { file: Some(file.clone()), fold: Duration::from_secs(60), chains: None };
+        let sink = Arc::new(AuditSink::new(None, &settings).unwrap());
+        let about = json!({ "event.id": "1a", "error.code": "no_san", "vouchsafe.upstream": "a:1" });
+        let about = about.as_object().cloned().unwrap();
+        let connection =
+            || BypassedUse { sink: sink.clone(), clock: Clock::System, about: about.clone(), sent: RefCell::default() };
+        drop(connection());
+        let used = connection();
+        for client in [[127_u8, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 2]] {
+            used.count(client.into());
+            used.sent(100);
+        }
+        drop(used);
+        sink.close();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text.lines().count(), 1, "a connection without a request says nothing: {text}");
+        let event: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&event["vouchsafe.requests"], &event["vouchsafe.request_bytes_sent"]), (&json!(3), &json!(300)));
+        let clients = json!([{"ip": "127.0.0.2", "requests": 2}, {"ip": "127.0.0.3", "requests": 1}]);
+        assert_eq!(event["vouchsafe.clients"], clients);
+        assert_eq!((&event["event.id"], &event["vouchsafe.outcome"]), (&json!("1a"), &json!("bypassed")));
     }
 
     #[test]

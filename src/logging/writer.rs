@@ -282,7 +282,10 @@ fn write(mut stderr: Outlet) {
         if tick.elapsed() >= TICK {
             tick = Instant::now();
         }
-        all = QUEUE.logs().iter().fold(true, |all, log| log.run() && all);
+        all = true;
+        for log in QUEUE.logs() {
+            all &= log.run();
+        }
         if stderr.is_done() {
             said = QUEUE.take(stderr.refill());
         }

@@ -1,9 +1,17 @@
 //! What is recorded about refusals: every event by its schema, repeats folded, chains kept, and a disk that is full.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use certs_dev::{Bundle, Case};
 use serde_json::Value;
+use vouchsafe::audit::{
+    event::PolicyRefused,
+    sink::{AuditSettings, AuditSink},
+};
 
 use crate::support::{
     self,
@@ -127,4 +135,39 @@ async fn a_full_disk_changes_no_verdict_and_events_go_to_stderr() {
     let event = proxy.wait_for_log("the event", |event| event["event.id"] == id.as_str());
     schema::check(&event);
     assert_eq!(front.counters.application_bytes(), 0);
+}
+
+#[test]
+fn a_refusal_that_is_not_about_a_certificate_is_an_event_with_its_target() {
+    let directory = support::dir();
+    let file = directory.path().join("audit.jsonl");
+    let settings = AuditSettings { file: Some(file.clone()), fold: Duration::from_secs(60), chains: None };
+    let sink = AuditSink::new(None, &settings).unwrap();
+    let refused = PolicyRefused {
+        id: "00112233445566aa",
+        time: time::macros::datetime!(2026-11-21 00:00 UTC),
+        class: "destination_denied",
+        message: "`evil.example:443` is not allowed as a destination",
+        hint: "",
+        target: "evil.example:443",
+        upstream: None,
+        address: None,
+        client: "127.0.0.1:4711".parse().unwrap(),
+        listener: "forward 127.0.0.1:3128",
+        method: "CONNECT",
+        path: "",
+        generation: 1,
+    };
+    sink.record_policy(&refused);
+    sink.record_policy(&refused);
+    sink.record_policy(&PolicyRefused { target: "other\u{202e}.example:443", ..refused });
+    sink.close();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    events.iter().for_each(schema::check);
+    let seen: Vec<_> = events.iter().map(|event| (&event["vouchsafe.target"], &event["vouchsafe.count"])).collect();
+    let one = Value::from(1);
+    let (evil, other): (Value, Value) = ("evil.example:443".into(), "other\\u{202e}.example:443".into());
+    assert_eq!(seen, [(&evil, &one), (&other, &one), (&evil, &one)], "repeats are folded by target");
+    assert_eq!(events[2]["vouchsafe.ids"], serde_json::json!(["00112233445566aa"]));
 }
