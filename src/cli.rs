@@ -1,8 +1,10 @@
 //! The sub-commands, each from its arguments to its end.
 
+mod audit;
+
 use std::{
     fmt,
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     sync::mpsc,
     thread,
 };
@@ -17,16 +19,12 @@ use tokio::{
 
 use crate::{
     app::{App, AppError},
-    audit::{
-        self,
-        summary::{Filter, Order},
-        survey::{Log, Survey, survey},
-    },
+    audit::{read::AuditLogFile, report::unread, sink::AuditError},
     bundle::bundle,
     check::{check, report::Report},
     clock::Clock,
     config::{
-        args::{AuditArgs, CheckArgs, Cli, Command, Moment, Options, PinArgs, RunArgs},
+        args::{CheckArgs, Cli, Command, Options, PinArgs, RunArgs},
         contents,
         error::ConfigError,
     },
@@ -43,6 +41,8 @@ use crate::{
 pub enum CliError {
     /// The proxy cannot do its duty.
     App(AppError),
+    /// What audit logs say is not what was wanted.
+    Audit(String),
     /// The configuration is wrong.
     Config(ConfigError),
     /// The demonstration failed.
@@ -53,16 +53,24 @@ pub enum CliError {
     Output(io::Error),
     /// A signal handler or an event loop cannot be had.
     System(io::Error),
-    /// Audit logs that cannot be read, or not to their end.
-    Unread(Vec<Log>),
+    /// Audit logs that cannot be read, not to their end, or that are something else.
+    Unread(Vec<AuditLogFile>),
+    /// An option has a value that cannot be meant.
+    Usage(String),
 }
 
 impl CliError {
     /// 2 for usage and configuration, 1 for all else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
-            Self::App(_) | Self::Demo(_) | Self::No | Self::Output(_) | Self::System(_) | Self::Unread(_) => 1,
+            Self::App(AppError::Audit(AuditError::Path(..))) | Self::Config(_) | Self::Usage(_) => 2,
+            Self::App(_)
+            | Self::Audit(_)
+            | Self::Demo(_)
+            | Self::No
+            | Self::Output(_)
+            | Self::System(_)
+            | Self::Unread(_) => 1,
         }
     }
 }
@@ -76,9 +84,8 @@ impl fmt::Display for CliError {
             Self::No => Ok(()),
             Self::Output(error) => write!(f, "the summary cannot be written: {error}"),
             Self::System(error) => error.fmt(f),
-            Self::Unread(logs) => {
-                f.write_str(&logs.iter().map(audit::report::unread).collect::<Vec<_>>().join("\nerror: "))
-            }
+            Self::Audit(text) | Self::Usage(text) => f.write_str(text),
+            Self::Unread(logs) => f.write_str(&logs.iter().map(unread).collect::<Vec<_>>().join("\nerror: ")),
         }
     }
 }
@@ -126,7 +133,7 @@ fn outward(command: clap::Command) -> clap::Command {
 /// [`CliError`].
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
-        Command::Audit(args) => summarise(args),
+        Command::Audit(args) => audit::audit(args),
         Command::Bundle(args) => {
             let lint = bundle(&args, Clock::System).map_err(CliError::Config)?;
             match args.json {
@@ -161,30 +168,6 @@ fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), C
 /// Writes an answer to stdout; that nobody reads it does not matter.
 fn say(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
-}
-
-fn summarise(args: AuditArgs) -> Result<(), CliError> {
-    let now = Clock::System.now();
-    let at = |moment: Option<Moment>| moment.map(|moment| moment.resolve(now));
-    let filter = Filter { since: at(args.since), until: at(args.until), upstream: args.upstream, code: args.code };
-    // Two read a gigabyte in half a second; each more would hold a block more.
-    let threads = thread::available_parallelism().map_or(1, |cores| cores.get().min(2));
-    let survey = survey(args.files, &filter, threads);
-    written(&survey, args.sort, args.json).map_err(CliError::Output)?;
-    audit::report::complaints(&survey.logs).iter().for_each(|complaint| warn(complaint));
-    let unread: Vec<_> = survey.logs.into_iter().filter(|log| log.error.is_some()).collect();
-    if unread.is_empty() { Ok(()) } else { Err(CliError::Unread(unread)) }
-}
-
-/// Writes a survey to standard output. A reader that has gone has seen enough.
-fn written(survey: &Survey, order: Order, json: bool) -> io::Result<()> {
-    let mut to = BufWriter::new(io::stdout().lock());
-    let written =
-        if json { audit::report::json(survey, order, &mut to) } else { audit::report::text(survey, order, &mut to) };
-    match written.and_then(|()| to.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        end => end,
-    }
 }
 
 /// What is odd, but no error, and no part of the answer.
@@ -230,7 +213,7 @@ async fn pin_all(args: PinArgs) -> Result<(), CliError> {
 async fn serve(args: RunArgs) -> Result<(), CliError> {
     let reloader = Reloader::start(args).map_err(CliError::Config)?;
     let settings = reloader.started();
-    logging::start(settings.log.format, settings.log.level, settings.log.access);
+    logging::start(settings.log.format, settings.log.level, settings.log.access).map_err(CliError::System)?;
     let look = settings.look;
     let app = App::bind(settings.clone()).map_err(CliError::App)?;
     let (stop, told) = watch::channel(Stop::No);

@@ -34,11 +34,11 @@
 //! | [`clock`] | the only door to the time of day | |
 //! | [`text`] | text that is not ours: escaped, cut, without secrets | |
 //! | [`message`] | facts about HTTP messages; pure | |
-//! | [`logging`] | the process's log on stderr | |
+//! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock` |
 //! | [`tls`] | whom to believe: judge, evidence, words; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`connect`] | every outbound socket; only verified ones leave | `message`, `route::upstream`, `tls` |
-//! | [`audit`] | what is remembered about refusals, and summed up | `clock`, `route::upstream`, `tls` |
+//! | [`audit`] | what is recorded about refusals, and summed up | `clock`, `logging`, `route::upstream`, `tls` |
 //! | [`proxy`] | the way of one request, and all its ends | `audit`, `clock`, `connect`, `message`, `route`, `tls` |
 //! | [`server`] | the doors inward: listeners and client connections | `message`, `proxy` |
 //! | [`config`] | what was said, made into what is true | `clock`, `tls`, and the settings of all other rooms above |
@@ -49,7 +49,7 @@
 //! | [`check`] | `vouchsafe check`: servers met as the proxy meets them | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `logging`, `pin`, `reload`, `server::Stop`, `verify` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `logging`, `pin`, `reload`, `server::Stop`, `tls`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.

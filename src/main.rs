@@ -2,16 +2,21 @@
 
 use std::process::ExitCode;
 
-use vouchsafe::cli::{self, CliError};
+use vouchsafe::{
+    cli::{self, CliError},
+    logging::writer,
+};
 
 fn main() -> ExitCode {
-    match cli::read().and_then(cli::run) {
+    let code = match cli::read().and_then(cli::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, CliError::No) {
-                eprintln!("error: {error}");
+                writer::print(&format!("error: {error}\n"));
             }
             ExitCode::from(error.exit_code())
         }
-    }
+    };
+    writer::finish();
+    code
 }

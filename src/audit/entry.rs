@@ -3,11 +3,11 @@
 //! The whole line has to be JSON, to its last byte, though most of it is passed over. Whoever can write
 //! the log can forge a line, so nothing here believes what it says: it is counted, and shown escaped.
 
-use std::{borrow::Cow, fmt, num::NonZero};
+use std::{borrow::Cow, fmt, marker::PhantomData, num::NonZero};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error, IgnoredAny, SeqAccess, Visitor},
+    de::{Error, IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::{error::Category, value::RawValue};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -25,23 +25,32 @@ pub enum Flaw {
     TooLong,
 }
 
-/// An event: `docs/audit-log.md` says what its fields are.
+/// An event: `docs/audit-log.md` describes its fields.
 #[derive(Debug, Deserialize)]
-pub struct Entry<'a> {
+pub struct AuditEntry<'a> {
     /// When it was recorded.
     #[serde(rename = "@timestamp")]
-    pub time: Moment,
+    pub time: Timestamp,
     /// When the first of those that it stands for was.
     #[serde(rename = "vouchsafe.first_time", default)]
-    pub first_time: Option<Moment>,
+    first_time: Option<Timestamp>,
+    /// The version of its fields.
+    #[serde(rename = "vouchsafe.schema", default)]
+    schema: Option<u64>,
     /// How many it stands for.
     #[serde(rename = "vouchsafe.count", default)]
-    pub count: Option<NonZero<u64>>,
-    /// What became of the handshake.
+    count: Option<NonZero<u64>>,
+    /// What became of the handshake or the request.
     #[serde(rename = "event.action", borrow)]
     pub action: Cow<'a, str>,
+    /// Its id.
+    #[serde(rename = "event.id", borrow, default)]
+    id: Cow<'a, str>,
+    /// The ids of all that it stands for.
+    #[serde(rename = "vouchsafe.ids", borrow, default)]
+    ids: Option<&'a RawValue>,
     /// The class.
-    #[serde(rename = "error.code", borrow)]
+    #[serde(rename = "error.code", borrow, default)]
     pub code: Cow<'a, str>,
     /// The sentence for people.
     #[serde(rename = "error.message", borrow, default)]
@@ -49,14 +58,64 @@ pub struct Entry<'a> {
     /// What to do.
     #[serde(rename = "vouchsafe.hint", borrow, default)]
     pub hint: Cow<'a, str>,
-    /// Whom it is about.
-    #[serde(rename = "vouchsafe.upstream", borrow)]
-    pub upstream: Cow<'a, str>,
+    #[serde(rename = "vouchsafe.upstream", borrow, default)]
+    upstream: Option<Cow<'a, str>>,
+    #[serde(rename = "vouchsafe.target", borrow, default)]
+    target: Option<Cow<'a, str>>,
+    /// The client's address.
+    #[serde(rename = "client.ip", borrow, default)]
+    pub client: Option<Cow<'a, str>>,
+    /// The listener's name.
+    #[serde(rename = "vouchsafe.listener", borrow, default)]
+    pub listener: Option<Cow<'a, str>>,
+    /// The path of the request.
+    #[serde(rename = "url.path", borrow, default)]
+    pub path: Option<Cow<'a, str>>,
+    /// How much was sent of a request; none where that is not known.
+    #[serde(rename = "vouchsafe.request_bytes_sent", default)]
+    pub bytes_sent: Option<u64>,
+    /// How many requests were sent.
+    #[serde(rename = "vouchsafe.requests", default)]
+    pub requests: Option<u64>,
+    /// Whose requests were sent.
+    #[serde(rename = "vouchsafe.clients", borrow, default)]
+    pub clients: First<ClientUse<'a>>,
+    /// What else is wrong.
+    #[serde(rename = "vouchsafe.findings", borrow, default)]
+    pub findings: First<AlsoFound<'a>>,
     /// The certificate it is about.
     #[serde(rename = "vouchsafe.offending", borrow, default)]
     pub offending: Option<Offending<'a>>,
+    /// Names the file of the chain.
+    #[serde(rename = "vouchsafe.chain_sha256", borrow, default)]
+    pub chain_sha256: Option<Cow<'a, str>>,
     #[serde(rename = "vouchsafe.chain", borrow, default)]
     chain: Option<&'a RawValue>,
+    /// How many events are missing.
+    #[serde(rename = "vouchsafe.lost", default)]
+    lost: Option<u64>,
+    #[serde(rename = "vouchsafe.from", default)]
+    from: Option<Timestamp>,
+    #[serde(rename = "vouchsafe.to", default)]
+    to: Option<Timestamp>,
+}
+
+/// How many requests of a client were sent.
+#[derive(Debug, Deserialize)]
+pub struct ClientUse<'a> {
+    /// Its address.
+    #[serde(borrow)]
+    pub ip: Cow<'a, str>,
+    /// How many.
+    pub requests: u64,
+}
+
+/// What else is wrong with a server.
+#[derive(Debug, Deserialize)]
+pub struct AlsoFound<'a> {
+    /// The class.
+    #[serde(borrow)]
+    pub code: Cow<'a, str>,
 }
 
 /// The certificate that a verdict is about.
@@ -75,7 +134,7 @@ pub struct Offending<'a> {
 
 /// A certificate of the chain.
 #[derive(Debug, Deserialize)]
-pub struct Link<'a> {
+pub struct ChainMember<'a> {
     #[serde(borrow, default)]
     sha256: Cow<'a, str>,
     /// Who issued it; empty where it could not be read.
@@ -83,10 +142,19 @@ pub struct Link<'a> {
     pub issuer: Cow<'a, str>,
     /// The end of its validity.
     #[serde(default)]
-    pub not_after: Option<Moment>,
+    pub not_after: Option<Timestamp>,
 }
 
-impl<'a> Entry<'a> {
+/// The action of a line that stands for events which are missing.
+const GAP: &str = "audit-gap";
+
+/// The action of a line that says what was sent on connections that were bypassed.
+const BYPASSED_REQUESTS: &str = "tls-bypassed-requests";
+
+/// The action of a bypassed handshake.
+pub const BYPASSED: &str = "tls-verification-bypassed";
+
+impl<'a> AuditEntry<'a> {
     /// Reads a line.
     ///
     /// # Errors
@@ -102,32 +170,63 @@ impl<'a> Entry<'a> {
             return Err(serde_json::from_str::<IgnoredAny>(text).map_or_else(flaw, |_| Flaw::NotAnEvent));
         }
         let entry: Self = serde_json::from_str(text).map_err(flaw)?;
-        let fit = is_word(&entry.action) && is_word(&entry.code) && is_upstream(&entry.upstream);
-        if fit { Ok(entry) } else { Err(Flaw::NotAnEvent) }
+        let whole = match &*entry.action {
+            GAP => entry.lost.is_some(),
+            action => is_word(action) && is_word(&entry.code) && is_destination(entry.destination()),
+        };
+        if whole { Ok(entry) } else { Err(Flaw::NotAnEvent) }
     }
 
-    /// How many it stands for; one, where it does not say.
+    /// Whom it is about: the upstream, or what was asked for where none was chosen.
+    pub fn destination(&self) -> &str {
+        self.upstream.as_deref().or(self.target.as_deref()).unwrap_or_default()
+    }
+
+    /// How many it stands for; one, where it does not say, and none where it only says what was sent.
     pub fn count(&self) -> u64 {
-        self.count.map_or(1, NonZero::get)
+        if self.is_use() { 0 } else { self.count.map_or(1, NonZero::get) }
     }
 
     /// When the first of those was.
     pub fn first(&self) -> OffsetDateTime {
-        self.first_time.map_or(self.time.0, |first| first.0.min(self.time.0))
+        let first = self.first_time.or(self.from.filter(|_| self.is_use()));
+        first.map_or(self.time.0, |first| first.0.min(self.time.0))
+    }
+
+    /// Whether it says what was sent on connections that were bypassed, and is no refusal itself.
+    pub fn is_use(&self) -> bool {
+        self.action == BYPASSED_REQUESTS
+    }
+
+    /// Whether another event counts what is sent on the connection that this one is about.
+    pub fn is_counted_by_another(&self) -> bool {
+        self.action == BYPASSED && self.schema >= Some(3)
+    }
+
+    /// Where it stands for events that are missing: how many, from when to when.
+    pub fn gap(&self) -> Option<(u64, OffsetDateTime, OffsetDateTime)> {
+        let lost = self.lost.filter(|_| self.action == GAP)?;
+        let at = |moment: Option<Timestamp>| moment.map_or(self.time.0, |moment| moment.0);
+        Some((lost, at(self.from), at(self.to)))
+    }
+
+    /// Whether a client was told this id.
+    pub fn has_id(&self, id: &str) -> bool {
+        self.id == id || self.ids.is_some_and(|ids| ids.get().contains(&format!("\"{id}\"")))
     }
 
     /// The certificate of the chain that has this fingerprint.
-    pub fn link(&self, sha256: &str) -> Option<Link<'a>> {
-        let mut chain = serde_json::Deserializer::from_str(self.chain?.get());
-        Find(sha256).deserialize(&mut chain).ok().flatten()
+    pub fn chain_member(&self, sha256: &str) -> Option<ChainMember<'a>> {
+        let members: First<ChainMember<'a>> = serde_json::from_str(self.chain?.get()).ok()?;
+        members.0.into_iter().find(|member| member.sha256 == sha256)
     }
 }
 
-/// The longest upstream: a name of DNS and a port, and room.
-const LONGEST_UPSTREAM: usize = 300;
+/// The longest destination: a name of DNS and a port, and room.
+const LONGEST_DESTINATION: usize = 300;
 
-fn is_upstream(text: &str) -> bool {
-    !text.is_empty() && text.len() <= LONGEST_UPSTREAM && !text.bytes().any(|byte| byte.is_ascii_control())
+fn is_destination(text: &str) -> bool {
+    !text.is_empty() && text.len() <= LONGEST_DESTINATION && !text.bytes().any(|byte| byte.is_ascii_control())
 }
 
 fn is_word(text: &str) -> bool {
@@ -136,51 +235,51 @@ fn is_word(text: &str) -> bool {
 
 /// A time as RFC 3339.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(pub OffsetDateTime);
+pub struct Timestamp(pub OffsetDateTime);
 
-impl<'de> Deserialize<'de> for Moment {
+impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Moment;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a time as RFC 3339 has it")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Moment, E> {
-                OffsetDateTime::parse(text, &Rfc3339).map(Moment).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_str(Text)
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        OffsetDateTime::parse(&text, &Rfc3339).map(Timestamp).map_err(D::Error::custom)
     }
 }
 
-/// Goes through a chain for one fingerprint and keeps nothing else: a forged chain may have a million
-/// entries.
-struct Find<'f>(&'f str);
+/// The first members of a list; a forged one may have a million.
+#[derive(Debug)]
+pub struct First<T>(pub Vec<T>);
 
-impl<'de> DeserializeSeed<'de> for Find<'_> {
-    type Value = Option<Link<'de>>;
+/// As many as an event has in any of its lists.
+const MOST: usize = 64;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
+impl<T> Default for First<T> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 
-impl<'de> Visitor<'de> for Find<'_> {
-    type Value = Option<Link<'de>>;
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for First<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(FirstVisitor(PhantomData))
+    }
+}
+
+struct FirstVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for FirstVisitor<T> {
+    type Value = First<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of certificates")
+        f.write_str("a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut chain: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(link) = chain.next_element::<Link<'de>>()? {
-            found = found.or((link.sha256 == self.0).then_some(link));
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut first = Vec::new();
+        while first.len() < MOST {
+            let Some(member) = list.next_element()? else { return Ok(First(first)) };
+            first.push(member);
         }
-        Ok(found)
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(First(first))
     }
 }
 
@@ -196,10 +295,10 @@ mod tests {
     #[test]
     fn the_least_that_is_an_event() {
         let line = format!("{{{LEAST}}}");
-        let entry = Entry::read(line.as_bytes()).unwrap();
-        assert_eq!((&*entry.action, &*entry.code, &*entry.upstream), ("a", "c", "u"));
+        let entry = AuditEntry::read(line.as_bytes()).unwrap();
+        assert_eq!((&*entry.action, &*entry.code, entry.destination()), ("a", "c", "u"));
         assert_eq!((entry.count(), entry.first()), (1, datetime!(2026-11-21 03:17:56 UTC)));
-        assert!(entry.offending.is_none() && entry.link("").is_none());
+        assert!(entry.offending.is_none() && entry.chain_member("").is_none() && entry.gap().is_none());
     }
 
     #[test]
@@ -212,16 +311,34 @@ mod tests {
             (r#""vouchsafe.first_time":"2026-11-22T00:00:00Z""#, 1, datetime!(2026-11-21 03:17:56 UTC)),
         ] {
             let line = format!("{{{LEAST},{more}}}");
-            let entry = Entry::read(line.as_bytes()).unwrap_or_else(|flaw| panic!("{more}: {flaw:?}"));
+            let entry = AuditEntry::read(line.as_bytes()).unwrap_or_else(|flaw| panic!("{more}: {flaw:?}"));
             assert_eq!((entry.count(), entry.first()), (count, first), "{more}");
         }
+    }
+
+    #[test]
+    fn a_gap_needs_no_code_and_an_event_without_an_upstream_has_its_target() {
+        let gap = br#"{"@timestamp":"2026-11-21T03:17:56Z","event.action":"audit-gap","vouchsafe.lost":7,
+            "vouchsafe.from":"2026-11-21T03:00:00Z","vouchsafe.to":"2026-11-21T03:10:00Z"}"#;
+        let gap = AuditEntry::read(gap).unwrap().gap();
+        assert_eq!(gap, Some((7, datetime!(2026-11-21 03:00 UTC), datetime!(2026-11-21 03:10 UTC))));
+        let refused = LEAST.replace("upstream", "target");
+        let line = format!(r#"{{{refused},"vouchsafe.upstream":null}}"#);
+        assert_eq!(AuditEntry::read(line.as_bytes()).unwrap().destination(), "u");
+    }
+
+    #[test]
+    fn an_event_is_found_by_every_id_that_a_client_was_told() {
+        let line = format!(r#"{{{LEAST},"event.id":"1a","vouchsafe.ids":["2b","1a"]}}"#);
+        let entry = AuditEntry::read(line.as_bytes()).unwrap();
+        assert!(entry.has_id("1a") && entry.has_id("2b") && !entry.has_id("2") && !entry.has_id("3c"));
     }
 
     #[test]
     fn what_is_no_event_says_why() {
         let with = |more: &str| format!("{{{LEAST},{more}}}").into_bytes();
         let without = |key: &str| format!("{{{LEAST}}}").replace(key, "x").into_bytes();
-        let long = "u".repeat(LONGEST_UPSTREAM + 1);
+        let long = "u".repeat(LONGEST_DESTINATION + 1);
         for (line, flaw) in [
             (b"\xff".to_vec(), Flaw::NotUtf8),
             (with("\"x\":\"\u{fe}\"").iter().map(|b| if *b == 0xc3 { 0xff } else { *b }).collect(), Flaw::NotUtf8),
@@ -251,9 +368,10 @@ mod tests {
             (with(r#""vouchsafe.count":0"#), Flaw::NotAnEvent),
             (with(r#""vouchsafe.count":-1"#), Flaw::NotAnEvent),
             (with(r#""vouchsafe.count":"many""#), Flaw::NotAnEvent),
+            (format!("{{{LEAST}}}").replace("\"a\"", "\"audit-gap\"").into_bytes(), Flaw::NotAnEvent),
         ] {
             let text = String::from_utf8_lossy(&line).into_owned();
-            assert_eq!(Entry::read(&line).err(), Some(flaw), "{text}");
+            assert_eq!(AuditEntry::read(&line).err(), Some(flaw), "{text}");
         }
     }
 
@@ -262,14 +380,14 @@ mod tests {
         let chain = r#"[{"index":0,"unreadable":"why","sha256":"aa"},
             {"index":1,"issuer":"CN=\"Root\"","not_after":"2031-11-20T03:13:41Z","sha256":"bb"}]"#;
         let line = format!("{{{LEAST},\"vouchsafe.chain\":{chain}}}");
-        let entry = Entry::read(line.as_bytes()).unwrap();
-        let found = |sha256| entry.link(sha256).map(|link| (link.issuer.into_owned(), link.not_after));
+        let entry = AuditEntry::read(line.as_bytes()).unwrap();
+        let found = |sha256| entry.chain_member(sha256).map(|member| (member.issuer.into_owned(), member.not_after));
         assert_eq!(found("aa"), Some((String::new(), None)));
-        assert_eq!(found("bb"), Some((r#"CN="Root""#.into(), Some(Moment(datetime!(2031-11-20 03:13:41 UTC))))));
+        assert_eq!(found("bb"), Some((r#"CN="Root""#.into(), Some(Timestamp(datetime!(2031-11-20 03:13:41 UTC))))));
         assert_eq!(found("cc"), None);
         for odd in ["null", "7", r#"[1]"#, r#"[{"sha256":7}]"#] {
             let line = format!("{{{LEAST},\"vouchsafe.chain\":{odd}}}");
-            assert!(Entry::read(line.as_bytes()).unwrap().link("aa").is_none(), "{odd}");
+            assert!(AuditEntry::read(line.as_bytes()).unwrap().chain_member("aa").is_none(), "{odd}");
         }
     }
 }

@@ -4,16 +4,16 @@
 //! Everything that came from the network is escaped before it gets here or by the JSON writer; no
 //! request field, query or body is ever part of an event.
 
-use std::{fmt::Write as _, net::SocketAddr};
+use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
-use super::{chains, fold::Kind};
+use super::chains;
 use crate::{
     clock::rfc3339,
     route::upstream::Upstream,
-    text::escape,
+    text::{escape, escape_within},
     tls::{
         failure::{Finding, HandshakeFailure, Occasion, Subject},
         presented::Certificate,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The version of the schema; it moves with every change that a reader could notice.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// A refused handshake, with all that is known of it.
 #[derive(Debug)]
@@ -56,39 +56,18 @@ impl Refused<'_> {
         }
     }
 
-    /// What repeats of it have in common.
-    pub fn kind(&self) -> Kind {
-        let own = self.refused.presented.first().map_or("", |own| own.sha256.as_str());
-        let (code, upstream) = (self.refused.failure.code(), self.upstream);
-        let (listener, client) = (self.listener, self.client.ip());
-        Kind {
-            common: format!("{} {code} {upstream} {listener} {client}", self.action()),
-            own: format!("{} {own}", self.refused.address),
-        }
-    }
-
     /// The event, key by key; as a line it is shorter than 64 KiB, whatever the server sent.
     pub fn json(&self) -> Map<String, Value> {
         let failure = &self.refused.failure;
         let verdict = &failure.verdict;
         let presented = &self.refused.presented;
         let anchors = self.upstream.anchors();
-        let mut event = Map::new();
+        let bypassed = self.refused.occasion == Occasion::Bypassed;
+        let mut event = begin(self.time, self.action(), bypassed);
         let mut put = |key: &str, value: Value| {
             event.insert(key.to_owned(), value);
         };
-        put("@timestamp", rfc3339(self.time).into());
-        put("ecs.version", "8.17".into());
-        put("event.kind", "alert".into());
-        put("event.category", json!(["network"]));
-        let bypassed = self.refused.occasion == Occasion::Bypassed;
-        put("event.type", json!(["connection", if bypassed { "allowed" } else { "denied" }]));
-        put("event.action", self.action().into());
-        put("event.outcome", "failure".into());
-        put("vouchsafe.outcome", if bypassed { "bypassed" } else { "refused" }.into());
         put("event.id", self.id.into());
-        put("vouchsafe.schema", SCHEMA.into());
-        put("vouchsafe.count", 1.into());
         put("error.code", verdict.code.as_str().into());
         put("error.message", verdict.sentence.as_str().into());
         put("vouchsafe.hint", failure.hint.as_str().into());
@@ -130,7 +109,7 @@ impl Refused<'_> {
         put("client.ip", self.client.ip().to_string().into());
         put("client.port", self.client.port().into());
         put("vouchsafe.listener", self.listener.into());
-        put("http.request.method", escape(self.method).into());
+        put("http.request.method", escape_within(self.method, 64).into());
         put("url.path", escape(self.path).into());
         // A server that refuses us behind its own verified handshake may have been sent the request.
         let sent = match self.refused.occasion {
@@ -141,36 +120,135 @@ impl Refused<'_> {
         fit(&mut event, MOST_LINE);
         event
     }
+}
 
-    /// The event for people: a line, the sentences, the hint.
-    pub fn text(&self) -> String {
-        let failure = &self.refused.failure;
-        let anchors = self.upstream.anchors();
-        let mut text = format!(
-            "{} WARN {} code={} upstream={} reference={} presented={:?} anchors={} event={}\n      {}\n",
-            rfc3339(self.time),
-            if self.refused.occasion == Occasion::Bypassed { "bypassed" } else { "refused" },
-            failure.verdict.code,
-            self.upstream,
-            self.upstream.reference,
-            names(&self.refused.presented),
-            anchors.anchors().len(),
-            self.id,
-            failure.verdict.sentence,
-        );
-        for also in &failure.also {
-            let _ = writeln!(text, "      also: {}", also.sentence);
+/// What every event about a connection begins with. `allowed`: the connection was used all the same.
+pub(super) fn begin(time: OffsetDateTime, action: &str, allowed: bool) -> Map<String, Value> {
+    let mut event = Map::new();
+    let mut put = |key: &str, value: Value| {
+        event.insert(key.to_owned(), value);
+    };
+    put("@timestamp", rfc3339(time).into());
+    put("ecs.version", ECS.into());
+    put("event.kind", "alert".into());
+    put("event.category", json!(["network"]));
+    put("event.type", json!(["connection", if allowed { "allowed" } else { "denied" }]));
+    put("event.action", action.into());
+    put("event.outcome", "failure".into());
+    put("vouchsafe.outcome", if allowed { "bypassed" } else { "refused" }.into());
+    put("vouchsafe.schema", SCHEMA.into());
+    put("vouchsafe.count", 1.into());
+    event
+}
+
+/// A refusal that is not about a certificate: a destination that is not allowed, a loop, CONNECT where it is not
+/// served, a Host that is not ours.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyRefused<'a> {
+    /// The event's id, which the client was told too.
+    pub id: &'a str,
+    /// When.
+    pub time: OffsetDateTime,
+    /// The class, as in part two of `docs/failures.md`.
+    pub class: &'static str,
+    /// Why, as a sentence for people, without a full stop.
+    pub message: &'a str,
+    /// What to do; empty where there is nothing to say.
+    pub hint: &'a str,
+    /// What was asked for, `host:port` or as much of it as was given. No path, query or userinfo.
+    pub target: &'a str,
+    /// `host:port` of the upstream, where one was chosen before the refusal.
+    pub upstream: Option<&'a str>,
+    /// The address that was not dialed, where it is the reason.
+    pub address: Option<SocketAddr>,
+    /// For whom.
+    pub client: SocketAddr,
+    /// By which listener.
+    pub listener: &'a str,
+    /// The request's method.
+    pub method: &'a str,
+    /// Its path without the query; empty for CONNECT.
+    pub path: &'a str,
+    /// By which generation of the settings.
+    pub generation: u64,
+}
+
+impl PolicyRefused<'_> {
+    /// The event, key by key.
+    pub fn json(&self) -> Map<String, Value> {
+        let mut event = begin(self.time, "request-refused", false);
+        let mut put = |key: &str, value: Value| {
+            event.insert(key.to_owned(), value);
+        };
+        put("event.id", self.id.into());
+        put("error.code", self.class.into());
+        put("error.message", escape_within(self.message, 600).into());
+        if !self.hint.is_empty() {
+            put("vouchsafe.hint", escape_within(self.hint, 600).into());
         }
-        let _ = write!(text, "  hint: {} (docs/failures.md#{})", failure.hint, failure.verdict.code);
-        text
+        put("vouchsafe.help", format!("docs/failures.md#{}", self.class).into());
+        put("vouchsafe.target", escape(self.target).into());
+        put("vouchsafe.upstream", self.upstream.map_or(Value::Null, |upstream| escape(upstream).into()));
+        if let Some(address) = self.address {
+            put("server.ip", address.ip().to_string().into());
+            put("server.port", address.port().into());
+        }
+        put("vouchsafe.generation", self.generation.into());
+        put("client.ip", self.client.ip().to_string().into());
+        put("client.port", self.client.port().into());
+        put("vouchsafe.listener", self.listener.into());
+        put("http.request.method", escape_within(self.method, 64).into());
+        put("url.path", escape(self.path).into());
+        put("vouchsafe.request_bytes_sent", 0.into());
+        event
+    }
+}
+
+/// The version of the Elastic Common Schema that the names are of.
+const ECS: &str = "8.17";
+
+/// Events that were lost: there was no room to keep them until they could be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// How many.
+    pub events: u64,
+    /// `@timestamp` of the first of them.
+    pub from: String,
+    /// `@timestamp` of the last of them.
+    pub to: String,
+}
+
+impl Gap {
+    /// Both together, of which `self` is the older.
+    pub fn and(self, newer: Self) -> Self {
+        Self { events: self.events + newer.events, from: self.from, to: newer.to }
+    }
+
+    /// The line that stands for them.
+    pub fn json(&self, time: OffsetDateTime) -> Map<String, Value> {
+        let event = json!({
+            "@timestamp": rfc3339(time),
+            "ecs.version": ECS,
+            "event.kind": "event",
+            "event.action": "audit-gap",
+            "event.outcome": "unknown",
+            "vouchsafe.schema": SCHEMA,
+            "vouchsafe.lost": self.events,
+            "vouchsafe.from": self.from,
+            "vouchsafe.to": self.to,
+        });
+        match event {
+            Value::Object(event) => event,
+            _ => Map::new(),
+        }
     }
 }
 
 /// A hostile chain may be long; its length is recorded, its tail is not.
 const MOST: usize = 16;
 
-/// An event is no longer than this as a line; ids of repeats come on top.
-const MOST_LINE: usize = 60 << 10;
+/// An event is no longer than this as a line; ids and chains of repeats come on top.
+const MOST_LINE: usize = 56 << 10;
 
 /// Names of the server's own certificate, and of each other: how many, and how long together.
 const OWN_NAMES: (usize, usize) = (64, 8 << 10);

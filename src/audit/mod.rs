@@ -1,12 +1,14 @@
-//! What is remembered about refusals: one event per refused handshake, for auditors; and what many of
-//! them say together.
+//! What is recorded about refusals, for auditors; and what many events say together.
 
-pub mod blocks;
 pub mod chains;
 pub mod entry;
 pub mod event;
+pub mod file;
 pub mod fold;
+mod log;
+pub mod read;
 pub mod report;
 pub mod sink;
 pub mod summary;
-pub mod survey;
+pub mod text;
+pub mod usage;

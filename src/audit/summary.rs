@@ -1,20 +1,43 @@
-//! What many events say together: a group for each upstream, class and action. No IO.
+//! What many events say together. No IO.
 //!
 //! Its size is bounded, whatever a log holds: so many groups are told apart, and every text is cut. Texts
 //! are escaped when they come in, so nothing that a [`Summary`] gives out can move a terminal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use time::OffsetDateTime;
 
-use super::entry::{Entry, Flaw};
-use crate::text::{escape, escape_within};
+use super::entry::{AuditEntry, BYPASSED, Flaw};
+use crate::{
+    clock::rfc3339,
+    text::{escape, escape_within},
+};
 
 /// How many groups are told apart; events of others are counted together.
-pub const MOST_GROUPS: usize = 10_000;
+pub const MOST_GROUPS: usize = 6_000;
 
 /// How many certificates of a group are told apart.
 pub const MOST_CERTIFICATES: usize = 16;
+
+/// How many names a tally tells apart, and how many all tallies together.
+const MOST_NAMES: usize = 1_000;
+const MOST_ALL_NAMES: usize = 60_000;
+
+/// What events are grouped by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum By {
+    /// Upstream, code and what became of the request.
+    #[default]
+    Kind,
+    /// The client's address.
+    Client,
+    /// The upstream, or what was asked for.
+    Upstream,
+    /// The class.
+    Code,
+    /// The day, UTC.
+    Day,
+}
 
 /// Which events are counted.
 #[derive(Clone, Debug, Default)]
@@ -27,18 +50,26 @@ pub struct Filter {
     pub upstream: Option<String>,
     /// The class.
     pub code: Option<String>,
+    /// The id that a client was told.
+    pub event: Option<String>,
 }
 
 impl Filter {
-    /// Whether an event is wanted.
-    pub fn takes(&self, entry: &Entry<'_>) -> bool {
+    /// Whether an event is wanted. A gap is wanted unless it is of another time: what is missing may be of any kind.
+    pub fn takes(&self, entry: &AuditEntry<'_>) -> bool {
+        let destination = entry.destination();
         let at = |upstream: &String| {
-            let host = entry.upstream.rsplit_once(':').map(|(host, _)| host);
-            *upstream == entry.upstream || host == Some(upstream.as_str())
+            let host = destination.rsplit_once(':').map(|(host, _)| host);
+            upstream == destination || host == Some(upstream.as_str())
         };
-        self.since.is_none_or(|since| entry.time.0 >= since)
-            && self.until.is_none_or(|until| entry.time.0 < until)
+        let in_time =
+            self.since.is_none_or(|since| entry.time.0 >= since) && self.until.is_none_or(|until| entry.time.0 < until);
+        if entry.gap().is_some() {
+            return in_time && self.event.is_none();
+        }
+        in_time
             && self.code.as_ref().is_none_or(|code| *code == entry.code)
+            && self.event.as_ref().is_none_or(|id| entry.has_id(id))
             && self.upstream.as_ref().is_none_or(at)
     }
 }
@@ -55,7 +86,7 @@ pub struct Extent {
 }
 
 impl Extent {
-    fn of(entry: &Entry<'_>) -> Self {
+    fn of(entry: &AuditEntry<'_>) -> Self {
         Self { events: entry.count(), first: entry.first(), last: entry.time.0 }
     }
 
@@ -73,17 +104,121 @@ fn widen(extent: &mut Option<Extent>, by: Extent) {
     *extent = Some(extent.map_or(by, |extent| extent.and(by)));
 }
 
-/// The events of one upstream that have one class and one action. All texts are those of its last event.
+/// What was sent to servers that are not verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Requests that were counted.
+    pub requests: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Handshakes that failed verification and were used all the same.
+    pub bypassed: u64,
+    /// Refusals by a verified server behind its handshake, when a request may have been sent.
+    pub perhaps: u64,
+}
+
+impl Sent {
+    fn of(entry: &AuditEntry<'_>) -> Self {
+        let mut sent = Self::default();
+        if entry.is_use() {
+            sent.requests = entry.requests.unwrap_or_default();
+            sent.bytes = entry.bytes_sent.unwrap_or_default();
+        } else if entry.action == BYPASSED {
+            sent.bypassed = entry.count();
+        } else if entry.bytes_sent != Some(0) {
+            sent.perhaps = entry.count();
+        }
+        sent
+    }
+
+    fn add(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.bypassed = self.bypassed.saturating_add(other.bypassed);
+        self.perhaps = self.perhaps.saturating_add(other.perhaps);
+    }
+
+    /// Whether something was sent without verification.
+    pub fn is_anything(&self) -> bool {
+        self.requests > 0 || self.bypassed > 0
+    }
+}
+
+/// How often each of some names came.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    counts: HashMap<Box<str>, u64>,
+    /// There were more names than are told apart.
+    more: bool,
+}
+
+impl Tally {
+    fn add(&mut self, name: &str, count: u64, room: &mut usize) {
+        let name = kept(name);
+        if let Some(known) = self.counts.get_mut(&name) {
+            *known = known.saturating_add(count);
+        } else if self.counts.len() < MOST_NAMES && *room > 0 {
+            *room -= 1;
+            self.counts.insert(name, count);
+        } else {
+            self.more = true;
+        }
+    }
+
+    /// How many names are told apart, and whether there were more.
+    pub fn distinct(&self) -> (usize, bool) {
+        (self.counts.len(), self.more)
+    }
+
+    /// The names, the most frequent first.
+    pub fn by_count(&self) -> Vec<(&str, u64)> {
+        let mut names: Vec<_> = self.counts.iter().map(|(name, count)| (&**name, *count)).collect();
+        names.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        names
+    }
+
+    /// The names in their order.
+    pub fn by_name(&self) -> Vec<(&str, u64)> {
+        let mut names = self.by_count();
+        names.sort_unstable();
+        names
+    }
+}
+
+/// What the events of a group have to do with.
+#[derive(Clone, Debug, Default)]
+pub struct Tallies {
+    /// Addresses of clients.
+    pub clients: Tally,
+    /// Listeners.
+    pub listeners: Tally,
+    /// Paths of requests.
+    pub paths: Tally,
+    /// Days, UTC.
+    pub days: Tally,
+    /// Upstreams, or what was asked for.
+    pub upstreams: Tally,
+    /// Classes.
+    pub codes: Tally,
+    /// Classes of what else is wrong.
+    pub findings: Tally,
+    /// Chains, by the names of their files.
+    pub chains: Tally,
+}
+
+/// Events that have something in common. All texts are those of its last event.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// `host:port`.
-    pub upstream: Box<str>,
-    /// The class.
+    /// What they have in common; of [`By::Kind`] the upstream.
+    pub name: Box<str>,
+    /// The class, by kind.
     pub code: Box<str>,
-    /// `event.action`.
+    /// `event.action`, by kind.
     pub action: Box<str>,
     /// How many, and when.
     pub extent: Extent,
+    /// What was sent.
+    pub sent: Sent,
     /// The sentence.
     pub message: Box<str>,
     /// The hint.
@@ -93,6 +228,8 @@ pub struct Group {
     /// The fingerprints of all certificates that events of the group were about, in the order of their
     /// coming, the first 64 bits of each; [`MOST_CERTIFICATES`] at most.
     pub fingerprints: Vec<u64>,
+    /// Who and what was affected.
+    pub tallies: Box<Tallies>,
 }
 
 /// A certificate that events are about.
@@ -111,33 +248,35 @@ pub struct Offender {
 }
 
 impl Group {
-    fn new(entry: &Entry<'_>) -> Self {
-        let mut group = Self {
-            upstream: kept(&entry.upstream),
-            code: kept(&entry.code),
-            action: kept(&entry.action),
-            extent: Extent::of(entry),
+    fn new([name, code, action]: [&str; 3], entry: &AuditEntry<'_>) -> Self {
+        let extent = Extent { events: 0, ..Extent::of(entry) };
+        Self {
+            name: kept(name),
+            code: kept(code),
+            action: kept(action),
+            extent,
+            sent: Sent::default(),
             message: Box::default(),
             hint: Box::default(),
             certificate: None,
             fingerprints: Vec::new(),
-        };
-        group.see(entry);
-        group
-    }
-
-    fn add(&mut self, entry: &Entry<'_>) {
-        let newest = entry.time.0 >= self.extent.last;
-        self.extent = self.extent.and(Extent::of(entry));
-        if newest {
-            self.see(entry);
-        } else {
-            self.note(entry);
+            tallies: Box::default(),
         }
     }
 
+    fn add(&mut self, entry: &AuditEntry<'_>, sent: Sent, room: &mut usize) {
+        let newest = entry.time.0 >= self.extent.last;
+        self.extent = self.extent.and(Extent::of(entry));
+        self.sent.add(sent);
+        if newest {
+            self.see(entry);
+        }
+        self.note(entry);
+        self.tally(entry, room);
+    }
+
     /// Takes what the newest event says.
-    fn see(&mut self, entry: &Entry<'_>) {
+    fn see(&mut self, entry: &AuditEntry<'_>) {
         if *self.message != *entry.message {
             self.message = escape_within(&entry.message, 600).into();
         }
@@ -149,13 +288,13 @@ impl Group {
             (Some(known), Some(now)) => *known.sha256 == *now.sha256 && *known.subject == *now.subject,
             _ => false,
         };
-        if !known {
+        // What only says what was sent does not have the chain.
+        if !known && !entry.is_use() {
             self.certificate = Offender::of(entry);
         }
-        self.note(entry);
     }
 
-    fn note(&mut self, entry: &Entry<'_>) {
+    fn note(&mut self, entry: &AuditEntry<'_>) {
         let short = |sha256: &str| sha256.get(..16).and_then(|short| u64::from_str_radix(short, 16).ok());
         if let Some(short) = entry.offending.as_ref().and_then(|offending| short(&offending.sha256))
             && !self.fingerprints.contains(&short)
@@ -164,19 +303,54 @@ impl Group {
             self.fingerprints.push(short);
         }
     }
+
+    fn tally(&mut self, entry: &AuditEntry<'_>, room: &mut usize) {
+        let count = entry.count();
+        let tallies = &mut self.tallies;
+        for client in &entry.clients.0 {
+            tallies.clients.add(&client.ip, client.requests, room);
+        }
+        if let Some(client) = &entry.client {
+            // Its requests are counted when they are sent.
+            let count = if entry.is_counted_by_another() { 0 } else { count };
+            tallies.clients.add(client, count, room);
+        }
+        if entry.is_use() {
+            return;
+        }
+        for (tally, name) in [
+            (&mut tallies.listeners, entry.listener.as_deref()),
+            (&mut tallies.paths, entry.path.as_deref()),
+            (&mut tallies.chains, entry.chain_sha256.as_deref()),
+            (&mut tallies.upstreams, Some(entry.destination())),
+            (&mut tallies.codes, Some(&*entry.code)),
+            (&mut tallies.days, Some(&*day(entry.time.0))),
+        ] {
+            if let Some(name) = name.filter(|name| !name.is_empty()) {
+                tally.add(name, count, room);
+            }
+        }
+        for finding in &entry.findings.0 {
+            tallies.findings.add(&finding.code, count, room);
+        }
+    }
+}
+
+fn day(at: OffsetDateTime) -> String {
+    rfc3339(at).split('T').next().unwrap_or_default().to_owned()
 }
 
 impl Offender {
-    fn of(entry: &Entry<'_>) -> Option<Self> {
+    fn of(entry: &AuditEntry<'_>) -> Option<Self> {
         let offending = entry.offending.as_ref()?;
-        let link = entry.link(&offending.sha256);
-        let issuer = link.as_ref().map(|link| &link.issuer).filter(|issuer| !issuer.is_empty());
+        let member = entry.chain_member(&offending.sha256);
+        let issuer = member.as_ref().map(|member| &member.issuer).filter(|issuer| !issuer.is_empty());
         Some(Self {
             place: escape_within(&offending.place, 16).into(),
             subject: kept(&offending.subject),
             sha256: escape_within(&offending.sha256, 64).into(),
             issuer: issuer.map(|issuer| kept(issuer)),
-            not_after: link.as_ref().and_then(|link| link.not_after).map(|end| end.0),
+            not_after: member.as_ref().and_then(|member| member.not_after).map(|end| end.0),
         })
     }
 }
@@ -197,7 +371,7 @@ pub struct Broken {
     pub not_json: u64,
     /// Not UTF-8.
     pub not_utf8: u64,
-    /// Longer than [`super::blocks::LONGEST`].
+    /// Longer than [`super::read::LONGEST`].
     pub too_long: u64,
 }
 
@@ -219,7 +393,7 @@ impl Broken {
     }
 }
 
-/// What became of the lines of a file, or of a part of one.
+/// What became of the lines of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
     /// All, with the empty ones.
@@ -232,25 +406,6 @@ pub struct Lines {
     pub broken: Broken,
 }
 
-impl Lines {
-    /// Counts those of a part that follows.
-    pub fn append(&mut self, part: &Self) {
-        let there = &part.broken;
-        let first = there.first.map(|line| self.all + line);
-        let broken = &mut self.broken;
-        *broken = Broken {
-            first: broken.first.or(first),
-            not_an_event: broken.not_an_event + there.not_an_event,
-            not_json: broken.not_json + there.not_json,
-            not_utf8: broken.not_utf8 + there.not_utf8,
-            too_long: broken.too_long + there.too_long,
-        };
-        self.all += part.all;
-        self.counted += part.counted;
-        self.left_out += part.left_out;
-    }
-}
-
 /// What comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Order {
@@ -261,45 +416,116 @@ pub enum Order {
     Last,
 }
 
+/// Events that are missing in a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// How many gaps.
+    pub gaps: u64,
+    /// How many events are missing, and from when to when.
+    pub missing: Option<Extent>,
+}
+
 /// What many events say together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Summary {
-    groups: HashMap<Box<str>, Group>,
+    by: By,
+    groups: HashMap<String, Group>,
     other: Option<Extent>,
     total: Option<Extent>,
-    /// The room in which a group's key is made up.
-    key: String,
+    sent: Sent,
+    gaps: Gaps,
+    /// Classes of all events, those that are left out among them.
+    codes: BTreeSet<Box<str>>,
+    /// How many names there is room for in all tallies.
+    room: usize,
 }
 
 impl Summary {
-    /// Counts an event. Of events of one time, the one that is added last counts as the later.
-    pub fn add(&mut self, entry: &Entry<'_>) {
-        let extent = Extent::of(entry);
-        widen(&mut self.total, extent);
-        // None of the three has a line's end in it.
-        self.key.clear();
-        for part in [&*entry.upstream, "\n", &*entry.code, "\n", &*entry.action] {
-            self.key.push_str(part);
-        }
-        if let Some(group) = self.groups.get_mut(&*self.key) {
-            group.add(entry);
-        } else if self.groups.len() < MOST_GROUPS {
-            self.groups.insert(self.key.as_str().into(), Group::new(entry));
-        } else {
-            widen(&mut self.other, extent);
+    /// Of no events.
+    pub fn new(by: By) -> Self {
+        Self {
+            by,
+            groups: HashMap::new(),
+            other: None,
+            total: None,
+            sent: Sent::default(),
+            gaps: Gaps::default(),
+            codes: BTreeSet::new(),
+            room: MOST_ALL_NAMES,
         }
     }
 
-    /// The groups; the order is the same for the same events in the same order.
+    /// Counts an event. Of events of one time, the one that is added last counts as the later.
+    pub fn add(&mut self, entry: &AuditEntry<'_>) {
+        if let Some((events, first, last)) = entry.gap() {
+            self.gaps.gaps += 1;
+            widen(&mut self.gaps.missing, Extent { events, first, last });
+            return;
+        }
+        self.see_code(&entry.code);
+        widen(&mut self.total, Extent::of(entry));
+        self.sent.add(Sent::of(entry));
+        let action = if entry.is_use() { BYPASSED } else { &*entry.action };
+        let sent = Sent::of(entry);
+        match self.by {
+            By::Kind => self.add_to([entry.destination(), &entry.code, action], entry, sent),
+            By::Upstream => self.add_to([entry.destination(), "", ""], entry, sent),
+            By::Code => self.add_to([&entry.code, "", ""], entry, sent),
+            By::Day => self.add_to([&day(entry.time.0), "", ""], entry, sent),
+            By::Client if entry.is_use() => {
+                for client in &entry.clients.0 {
+                    // How many of the bytes are whose is not known.
+                    let sent = Sent { requests: client.requests, ..Sent::default() };
+                    self.add_to([&client.ip, "", ""], entry, sent);
+                }
+            }
+            By::Client => self.add_to([entry.client.as_deref().unwrap_or("(unknown)"), "", ""], entry, sent),
+        }
+    }
+
+    fn add_to(&mut self, names: [&str; 3], entry: &AuditEntry<'_>, sent: Sent) {
+        // None of the three has a line's end in it.
+        let key = names.join("\n");
+        if let Some(group) = self.groups.get_mut(&key) {
+            group.add(entry, sent, &mut self.room);
+        } else if self.groups.len() < MOST_GROUPS {
+            let mut group = Group::new(names, entry);
+            group.add(entry, sent, &mut self.room);
+            self.groups.insert(key, group);
+        } else {
+            widen(&mut self.other, Extent::of(entry));
+        }
+    }
+
+    /// Remembers that there is such a class.
+    pub fn see_code(&mut self, code: &str) {
+        const MOST: usize = 256;
+        if !code.is_empty() && !self.codes.contains(code) && self.codes.len() < MOST {
+            self.codes.insert(kept(code));
+        }
+    }
+
+    /// The classes of all events that were read.
+    pub fn codes(&self) -> impl Iterator<Item = &str> {
+        self.codes.iter().map(|code| &**code)
+    }
+
+    /// What events are grouped by.
+    pub fn by(&self) -> By {
+        self.by
+    }
+
+    /// The groups; the order is the same for the same events in the same order. Days are in their order.
     pub fn groups(&self, order: Order) -> Vec<&Group> {
         let mut groups: Vec<&Group> = self.groups.values().collect();
         groups.sort_unstable_by(|a, b| {
             let (count, last) = (b.extent.events.cmp(&a.extent.events), b.extent.last.cmp(&a.extent.last));
-            let chosen = match order {
-                Order::Count => count.then(last),
-                Order::Last => last.then(count),
+            let chosen = match (self.by, order) {
+                (By::Day, Order::Last) => a.name.cmp(&b.name),
+                (_, Order::Count) => count.then(last),
+                (_, Order::Last) => last.then(count),
             };
-            chosen.then_with(|| (&a.upstream, &a.code, &a.action).cmp(&(&b.upstream, &b.code, &b.action)))
+            chosen.then_with(|| (&a.name, &a.code, &a.action).cmp(&(&b.name, &b.code, &b.action)))
         });
         groups
     }
@@ -312,6 +538,16 @@ impl Summary {
     /// The events of groups that came when [`MOST_GROUPS`] were there.
     pub fn other(&self) -> Option<Extent> {
         self.other
+    }
+
+    /// What was sent to servers that are not verified.
+    pub fn sent(&self) -> Sent {
+        self.sent
+    }
+
+    /// What is missing in the logs.
+    pub fn gaps(&self) -> Gaps {
+        self.gaps
     }
 }
 
@@ -332,9 +568,9 @@ mod tests {
     }
 
     fn summary(lines: &[String]) -> Summary {
-        let mut summary = Summary::default();
+        let mut summary = Summary::new(By::Kind);
         for line in lines {
-            summary.add(&Entry::read(line.as_bytes()).unwrap_or_else(|flaw| panic!("{flaw:?}: {line}")));
+            summary.add(&AuditEntry::read(line.as_bytes()).unwrap_or_else(|flaw| panic!("{flaw:?}: {line}")));
         }
         summary
     }
@@ -411,14 +647,14 @@ mod tests {
             line(1, "c:1", "x", r#","vouchsafe.count":9"#),
         ];
         let summary = summary(&lines);
-        let order = |order| -> String { summary.groups(order).iter().map(|group| &group.upstream[..1]).collect() };
+        let order = |order| -> String { summary.groups(order).iter().map(|group| &group.name[..1]).collect() };
         assert_eq!((order(Order::Last), order(Order::Count)), ("dabc".into(), "cdab".into()));
     }
 
     #[test]
     fn a_filter_takes_what_was_asked_for() {
         let line = line(100, "a.example:9292", "expired", r#","vouchsafe.first_time":"2026-11-20T00:00:00Z""#);
-        let entry = Entry::read(line.as_bytes()).unwrap();
+        let entry = AuditEntry::read(line.as_bytes()).unwrap();
         let none = Filter::default;
         let named = |text: &str| Some(text.to_owned());
         for (what, filter, takes) in [
@@ -444,14 +680,45 @@ mod tests {
     }
 
     #[test]
-    fn the_first_broken_line_is_found_over_parts() {
-        let mut file = Lines { all: 10, counted: 10, ..Lines::default() };
-        let mut part = Lines { all: 5, counted: 2, left_out: 1, ..Lines::default() };
-        part.broken.add(Flaw::NotUtf8, 3);
-        part.broken.add(Flaw::NotAnEvent, 4);
-        file.append(&part);
-        file.append(&part);
-        assert_eq!((file.all, file.counted, file.left_out), (20, 14, 2));
-        assert_eq!((file.broken.first, file.broken.lines(), file.broken.not_utf8), (Some(13), 4, 2));
+    fn who_was_affected_and_what_was_sent_is_tallied() {
+        let refused = |client: &str, count: u64| {
+            let more = format!(
+                r#","client.ip":"{client}","vouchsafe.listener":"l","url.path":"/p","vouchsafe.count":{count},"vouchsafe.request_bytes_sent":0,"vouchsafe.findings":[{{"code":"no_san"}}]"#
+            );
+            line(0, "a:1", "x", &more)
+        };
+        let bypassed = line(5, "b:1", "y", r#","client.ip":"c1","vouchsafe.schema":3"#).replace("refused", BYPASSED);
+        let sent = r#","vouchsafe.requests":100,"vouchsafe.request_bytes_sent":5000,"vouchsafe.clients":[{"ip":"c1","requests":60},{"ip":"c2","requests":40}]"#;
+        let sent = line(9, "b:1", "y", sent).replace("refused", "tls-bypassed-requests");
+        let gap = r#"{"@timestamp":"2026-11-21T00:00:00Z","event.action":"audit-gap","vouchsafe.lost":7}"#;
+        let lines = [refused("c1", 3), refused("c2", 4), bypassed, sent, gap.into()];
+        let told = summary(&lines);
+        let groups = told.groups(Order::Count);
+        assert_eq!((groups.len(), groups[0].extent.events, groups[0].sent), (2, 7, Sent::default()));
+        assert_eq!(groups[0].tallies.clients.by_count(), [("c2", 4), ("c1", 3)]);
+        assert_eq!(groups[0].tallies.findings.by_count(), [("no_san", 7)]);
+        assert_eq!(groups[1].sent, Sent { requests: 100, bytes: 5000, bypassed: 1, perhaps: 0 });
+        assert_eq!(groups[1].tallies.clients.by_count(), [("c1", 60), ("c2", 40)]);
+        assert_eq!(told.gaps().missing.map(|missing| missing.events), Some(7));
+        let mut by_client = Summary::new(By::Client);
+        lines.iter().for_each(|line| by_client.add(&AuditEntry::read(line.as_bytes()).unwrap()));
+        let found: Vec<_> =
+            by_client.groups(Order::Count).iter().map(|g| (g.name.to_string(), g.extent.events)).collect();
+        assert_eq!(found, [("c1".into(), 4), ("c2".into(), 4)]);
+    }
+
+    #[test]
+    fn a_tally_is_bounded() {
+        let (mut tally, mut room) = (Tally::default(), 5);
+        (0..10).for_each(|n| tally.add(&n.to_string(), n, &mut room));
+        assert_eq!((tally.distinct(), room), ((5, true), 0));
+    }
+
+    #[test]
+    fn the_first_broken_line_is_remembered() {
+        let mut broken = Broken::default();
+        broken.add(Flaw::NotUtf8, 3);
+        broken.add(Flaw::NotAnEvent, 4);
+        assert_eq!((broken.first, broken.lines(), broken.not_utf8), (Some(3), 2, 1));
     }
 }

@@ -7,7 +7,10 @@ use serde::{Deserialize, Deserializer, de::Error};
 use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
 use crate::{
-    audit::summary::Order,
+    audit::{
+        report::ReportFormat,
+        summary::{By, Order},
+    },
     logging::{LogFormat, LogLevel},
     proxy::{
         respond::{AnswerPolicy, Detail},
@@ -28,9 +31,9 @@ pub struct Cli {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Says what audit logs hold: which upstreams were refused, why, how often, and when.
+    /// Sums up audit logs: which servers were refused, why, how often, whom it affected, and what was sent.
     ///
-    /// Ends with 0, or 1 where a file could not be read to its end, or 2 where the question is wrong.
+    /// Exit status: 0, or 1 if a file could not be read to its end or is no audit log, or 2 for a usage error.
     Audit(AuditArgs),
     /// Looks over files with the authorities to believe: what is in them, and what is wrong with it.
     ///
@@ -79,17 +82,29 @@ pub struct AuditArgs {
     #[arg(long, value_name = "HOST[:PORT]")]
     pub upstream: Option<String>,
 
-    /// Only events of this class, as in `expired`; docs/failures.md has them all.
+    /// Only events with this code, as in `expired`; docs/failures.md has them all.
     #[arg(long, value_name = "CODE")]
     pub code: Option<String>,
+
+    /// Only the event with this id, whole; repeats are found by their ids, too.
+    #[arg(long, value_name = "ID")]
+    pub event: Option<String>,
+
+    /// What events are grouped by.
+    #[arg(long, value_name = "WHAT", default_value = "kind")]
+    pub by: By,
 
     /// What comes first.
     #[arg(long, value_name = "ORDER", default_value = "last")]
     pub sort: Order,
 
-    /// One JSON document instead of text; docs/audit-log.md says what is in it.
+    /// How the answer is written; docs/audit-log.md describes the JSON document.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ReportFormat,
+
+    /// Exit with 1 if something was sent without verification, if events are missing, or if lines are broken.
     #[arg(long)]
-    pub json: bool,
+    pub strict: bool,
 }
 
 /// A point in time as people write it.

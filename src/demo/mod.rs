@@ -24,7 +24,7 @@ use crate::{
     },
     connect::dial::dial,
     http1::head::{HeadLimits, HeadScan, ResponseHead},
-    logging::LogLevel,
+    logging::{LogLevel, writer},
     server::Stop,
 };
 
@@ -126,6 +126,8 @@ pub async fn run(keep: bool) -> Result<(), DemoError> {
     let mut misjudged = 0;
     for (exhibit, listener) in exhibits.iter().zip(&listeners) {
         let status = get(*listener).await?;
+        // Its event is written by then.
+        writer::finish();
         let as_it_must = show(exhibit, *listener, status, &audit)?;
         misjudged += usize::from(!as_it_must);
     }

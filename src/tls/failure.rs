@@ -131,6 +131,15 @@ impl Code {
     }
 }
 
+impl Code {
+    /// Whether the same request would end the same way until somebody changes something: a decision, and no accident.
+    /// These are answered as refusals (403), not as failures (500), so that a client does not try again.
+    pub const fn is_refusal(self) -> bool {
+        self.is_verdict()
+            || matches!(self, Self::ClientCertRefused | Self::ClientCertRequired | Self::NotTls | Self::TlsVersion)
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -218,6 +227,13 @@ impl Occasion {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_the_same_at_every_try_is_a_refusal() {
+        let failures: Vec<_> = Code::ALL.iter().filter(|code| !code.is_refusal()).collect();
+        let expected = [Code::ClosedInHandshake, Code::HandshakeRefused, Code::HandshakeTimeout, Code::TlsProtocol];
+        assert_eq!(failures, expected.iter().collect::<Vec<_>>());
+    }
 
     #[test]
     fn codes_are_distinct_words() {

@@ -1,17 +1,17 @@
-//! What is remembered about refusals: every event by its schema, repeats folded, chains kept, and a disk that is
-//! full.
+//! What is recorded about refusals: every event by its schema, repeats folded, chains kept, and a disk that is full.
 
 use std::{
-    fs::OpenOptions,
-    io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use certs_dev::{Bundle, Case};
 use serde_json::Value;
+use vouchsafe::audit::{
+    event::PolicyRefused,
+    sink::{AuditSettings, AuditSink},
+};
 
 use crate::support::{
     self,
@@ -137,43 +137,37 @@ async fn a_full_disk_changes_no_verdict_and_events_go_to_stderr() {
     assert_eq!(front.counters.application_bytes(), 0);
 }
 
-/// A pipe that is full and that nobody reads, as an audit log: whoever writes to it waits.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_audit_log_that_hangs_stops_no_request() {
-    const O_NONBLOCK: i32 = 0o4000;
+#[test]
+fn a_refusal_that_is_not_about_a_certificate_is_an_event_with_its_target() {
     let directory = support::dir();
-    let path = directory.path().join("pipe");
-    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let mut pipe = OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open(&path).unwrap();
-    // Byte by byte at the end, or a little room would be left.
-    for piece in [&[b'\n'; 4096][..], b"\n"] {
-        let full = loop {
-            if let Err(error) = pipe.write(piece) {
-                break error;
-            }
-        };
-        assert_eq!(full.kind(), ErrorKind::WouldBlock);
-    }
-    let good = Front::start(Case::Good).await;
-    let mut more = vec!["--audit-log".to_owned(), path.display().to_string()];
-    more.extend(good.route());
-    let more: Vec<_> = more.iter().map(String::as_str).collect();
-    let (front, mut proxy) = start(Case::WrongName, &more).await;
-    let lost = |event: &Value| event["message"].as_str().is_some_and(|said| said.starts_with("audit events are lost"));
-    let began = Instant::now();
-    while !proxy.log().iter().any(lost) {
-        assert!(began.elapsed() < PATIENCE, "nothing is lost");
-        for _ in 0..100 {
-            refuse(&proxy, 0).await;
-        }
-        let seen = exchange(proxy.addr(1), b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
-        assert_eq!(seen.status(), 200);
-    }
-    assert_eq!(front.counters.application_bytes(), 0);
-    let began = Instant::now();
-    proxy.signal("TERM");
-    proxy.wait();
-    assert!(began.elapsed() < PATIENCE);
-    let said = proxy.log().into_iter().rfind(lost).expect("the end says how many were not written");
-    assert!(said["waiting"].as_u64() > Some(1000), "{said}");
+    let file = directory.path().join("audit.jsonl");
+    let settings = AuditSettings { file: Some(file.clone()), fold: Duration::from_secs(60), chains: None };
+    let sink = AuditSink::new(None, &settings).unwrap();
+    let refused = PolicyRefused {
+        id: "00112233445566aa",
+        time: time::macros::datetime!(2026-11-21 00:00 UTC),
+        class: "destination_denied",
+        message: "`evil.example:443` is not allowed as a destination",
+        hint: "",
+        target: "evil.example:443",
+        upstream: None,
+        address: None,
+        client: "127.0.0.1:4711".parse().unwrap(),
+        listener: "forward 127.0.0.1:3128",
+        method: "CONNECT",
+        path: "",
+        generation: 1,
+    };
+    sink.record_policy(&refused);
+    sink.record_policy(&refused);
+    sink.record_policy(&PolicyRefused { target: "other\u{202e}.example:443", ..refused });
+    sink.close();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    events.iter().for_each(schema::check);
+    let seen: Vec<_> = events.iter().map(|event| (&event["vouchsafe.target"], &event["vouchsafe.count"])).collect();
+    let one = Value::from(1);
+    let (evil, other): (Value, Value) = ("evil.example:443".into(), "other\\u{202e}.example:443".into());
+    assert_eq!(seen, [(&evil, &one), (&other, &one), (&evil, &one)], "repeats are folded by target");
+    assert_eq!(events[2]["vouchsafe.ids"], serde_json::json!(["00112233445566aa"]));
 }

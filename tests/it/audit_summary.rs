@@ -49,8 +49,9 @@ async fn real() -> &'static Real {
             assert_eq!(seen.status(), status, "listener {n}: {}", seen.text());
         }
         serving.await.unwrap();
+        let events = proxy.audit();
         let log = std::fs::read_to_string(proxy.audit_path()).unwrap();
-        Real { log, events: proxy.audit(), expired: expired.authority(), unknown: unknown.authority() }
+        Real { log, events, expired: expired.authority(), unknown: unknown.authority() }
     })
     .await
 }
@@ -78,7 +79,7 @@ fn said(arguments: &[&str], input: &[u8]) -> String {
 
 /// The document it makes of an input.
 fn document(arguments: &[&str], input: &[u8]) -> Value {
-    let text = said(&[arguments, &["--json", "-"]].concat(), input);
+    let text = said(&[arguments, &["--format=json", "-"]].concat(), input);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
 }
 
@@ -118,18 +119,27 @@ async fn real_refusals_are_summarised_for_people() {
     let end = field(&real.events[4], "@timestamp");
     let title = format!("5 events of 3 kinds in 1 file, {} to {end}\n", field(first, "@timestamp"));
     assert!(text.starts_with(&title), "{text}\n--- does not begin with ---\n{title}");
+    let day = &field(last, "@timestamp")[..10];
     let group = format!(
-        "    3  {}  {}  refused  expired         {}\n       {}\n       \
-         certificate: CN=expired, sha256 {}, issuer CN=Gallery Intermediate, not after {}\n       hint: {}\n",
+        "    3        1  no    {}  {}  refused  expired         {}\n       {}\n       \
+         certificate: CN=expired, sha256 {}, issuer CN=Gallery Intermediate, not after {}\n       \
+         clients: 127.0.0.1 (3)\n       listeners: {} (3)\n       paths: / (3)\n       days: {day} 3; the last ",
         field(last, "@timestamp"),
         field(first, "@timestamp"),
         real.expired,
         field(last, "error.message"),
         &field(last, "tls.server.hash.sha256")[..16],
         field(last, "tls.server.not_after"),
-        field(last, "vouchsafe.hint"),
+        field(last, "vouchsafe.listener"),
     );
     assert!(text.contains(&group), "{text}\n--- lacks ---\n{group}");
+    let chain = field(last, "vouchsafe.chain_sha256");
+    let end = format!(
+        "       chain: {chain}.pem in the directory of --save-failed-chains\n       hint: {}\n",
+        field(last, "vouchsafe.hint")
+    );
+    assert!(text.contains(&end), "{text}\n--- lacks ---\n{end}");
+    assert!(text.contains("\nnothing was sent to a server that failed verification\n"), "{text}");
     assert!(text.contains(&format!("refused  unknown_issuer  {}\n", real.unknown)), "{text}");
     assert!(text.contains("  failed   not_tls         127.0.0.1:"), "{text}");
     assert!(text.find(&real.expired) < text.find(&real.unknown), "the most frequent comes first: {text}");
@@ -163,12 +173,13 @@ async fn the_document_holds_what_the_log_says() {
     let found = document(&["--upstream", &real.expired], real.log.as_bytes());
     let (first, last) = (&real.events[0], &real.events[3]);
     let expected = json!([{
-        "upstream": real.expired,
+        "name": real.expired,
         "code": "expired",
         "action": "tls-verification-refused",
         "events": 3,
         "first": first["@timestamp"],
         "last": last["@timestamp"],
+        "sent": {"requests": 0, "bytes": 0, "bypassed": 0, "perhaps": 0},
         "message": last["error.message"],
         "hint": last["vouchsafe.hint"],
         "certificate": {
@@ -179,11 +190,19 @@ async fn the_document_holds_what_the_log_says() {
             "not_after": last["tls.server.not_after"],
         },
         "fingerprints": [last["tls.server.hash.sha256"].as_str().unwrap()[..16]],
+        "clients": {"127.0.0.1": 3},
+        "listeners": {last["vouchsafe.listener"].as_str().unwrap(): 3},
+        "paths": {"/": 3},
+        "days": {last["@timestamp"].as_str().unwrap()[..10]: 3},
+        "upstreams": {real.expired.as_str(): 3},
+        "codes": {"expired": 3},
+        "findings": {},
+        "chains": {last["vouchsafe.chain_sha256"].as_str().unwrap(): 3},
     }]);
     assert_eq!(found["groups"], expected, "{found:#}");
     assert_eq!((&found["events"], &found["files"][0]["left_out"]), (&json!(3), &json!(2)), "{found:#}");
     let of_class = document(&["--code", "unknown_issuer"], real.log.as_bytes());
-    assert_eq!((&of_class["events"], &of_class["groups"][0]["upstream"]), (&json!(1), &json!(real.unknown)));
+    assert_eq!((&of_class["events"], &of_class["groups"][0]["name"]), (&json!(1), &json!(real.unknown)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,7 +227,7 @@ async fn lines_that_are_broken_are_counted_and_said() {
     }
     log.extend(whole.as_bytes());
     let (_directory, path) = written("torn.jsonl", &log);
-    let output = audit(&[text(&path), "--json"], b"");
+    let output = audit(&[text(&path), "--format=json"], b"");
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -309,6 +328,71 @@ async fn a_log_that_cannot_be_read_is_named_and_the_others_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_event_that_a_client_quotes_is_found_whole_also_among_repeats() {
+    let real = real().await;
+    let id = real.events[2]["event.id"].as_str().unwrap();
+    let text = said(&["--event", id, "-"], real.log.as_bytes());
+    assert!(text.starts_with("`-`, line 3:\n  @timestamp"), "{text}");
+    assert!(text.contains("  error.code                        unknown_issuer\n"), "{text}");
+    let folded = line(&real.events[0], json!({"vouchsafe.ids": ["00112233445566aa"], "vouchsafe.count": 1}));
+    let found = document(&["--event", "00112233445566aa"], folded.as_bytes());
+    assert_eq!(found["found"][0]["error.code"], "expired", "{found:#}");
+    let output = audit(&["--event", "ffffffffffffffff", "-"], real.log.as_bytes());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("error: no event has the id `ffffffffffffffff`"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_cannot_be_meant_and_a_file_that_is_no_audit_log_are_errors() {
+    let real = real().await;
+    let output = audit(&["--code", "expird", "-"], real.log.as_bytes());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--code `expird`") && stderr.contains("did you mean `expired`?"), "{stderr}");
+    let output = audit(&["--code", "weak_key", "-"], real.log.as_bytes());
+    assert_eq!(output.status.code(), Some(0), "a code that is known and did not come");
+    let log = b"2026-11-21T03:17:56.000Z  WARN refused code=expired\n2026-11-21T03:17:57.000Z  INFO stopped\n";
+    let output = audit(&["-"], log);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("error: `-` is no audit log: there is no audit event in its 2 lines"), "{stderr}");
+    assert!(stderr.contains("give the file of `--audit-log`"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_objects_to_what_was_sent_and_to_what_is_missing() {
+    let real = real().await;
+    let gap = "{\"@timestamp\":\"2026-11-21T03:17:56Z\",\"event.action\":\"audit-gap\",\"vouchsafe.lost\":7}\n";
+    let bypassed = line(&real.events[0], json!({"event.action": "tls-verification-bypassed"}));
+    for (what, more, objection) in [
+        ("a sound log", "", None),
+        ("a gap", gap, Some("events are missing (7)")),
+        ("a bypass", &bypassed, Some("something was sent to a server that failed verification")),
+        ("a cut line", "{\n", Some("lines are broken (1)")),
+    ] {
+        let log = format!("{}{more}", real.log);
+        let output = audit(&["--strict", "-"], log.as_bytes());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(i32::from(objection.is_some())), "{what}: {stderr}");
+        assert!(stderr.contains(objection.unwrap_or_default()), "{what}: {stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_grouped_by_whatever_is_asked() {
+    let real = real().await;
+    for (by, names) in [("client", vec!["127.0.0.1"]), ("code", vec!["expired", "not_tls", "unknown_issuer"])] {
+        let found = document(&["--by", by, "--sort", "count"], real.log.as_bytes());
+        let groups = found["groups"].as_array().unwrap();
+        let groups: Vec<_> = groups.iter().map(|group| group["name"].as_str().unwrap()).collect();
+        assert_eq!(groups, names, "{found:#}");
+    }
+    let csv = said(&["--format", "csv", "-"], real.log.as_bytes());
+    assert_eq!(csv.lines().count(), 4, "{csv}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_goes_early_is_no_failure() {
     let log = (0..2_000).fold(String::new(), |log, n| log + &forged(n, 100));
     let mut child =
@@ -354,7 +438,7 @@ fn reading(arguments: &[&str]) -> Child {
 async fn a_long_log_takes_no_more_memory_than_a_short_one() {
     let real = real().await;
     let copies = 60 * 1_000_000 / real.log.len();
-    let mut child = reading(&["--json", "-"]);
+    let mut child = reading(&["--format=json", "-"]);
     let mut input = child.stdin.take().unwrap();
     for _ in 0..copies {
         input.write_all(real.log.as_bytes()).unwrap();
@@ -372,7 +456,7 @@ async fn a_long_log_takes_no_more_memory_than_a_short_one() {
 #[test]
 fn a_hostile_log_cannot_fill_the_memory() {
     const KINDS: usize = 11_000;
-    for arguments in [&["-"][..], &["--json", "-"]] {
+    for arguments in [&["-"][..], &["--format=json", "-"]] {
         let mut child = reading(arguments);
         let mut input = child.stdin.take().unwrap();
         // A line without end, a chain of very many certificates, very many kinds with long texts.

@@ -130,6 +130,7 @@ async fn the_audit_log_follows_its_file() {
     flags.extend(front.route());
     let proxy = Proxy::start(&flags);
     exchange(proxy.addr(0), GET).await;
+    proxy.wait_for_audit();
     let rotated = proxy.audit_path().with_extension("1");
     std::fs::rename(proxy.audit_path(), &rotated).unwrap();
     exchange(proxy.addr(0), GET).await;

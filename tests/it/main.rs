@@ -36,6 +36,7 @@ mod replicator33;
 mod report_only;
 mod retries;
 mod secrets;
+mod sinks;
 mod suites;
 mod taxonomy;
 mod thrift;

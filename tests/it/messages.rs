@@ -52,12 +52,13 @@ async fn a_refusal_reads_as_what_why_and_what_to_do() {
     let (text, seen) = read_log(&flags).await;
     let (_, id) = seen.text().split_once("(event ").map(|(a, b)| (a.to_owned(), b[..16].to_owned())).unwrap();
     let upstream = front.authority();
+    let bundle = gallery::bundle(Bundle::Root);
     let expected = format!(
-        "WARN refused code=name_mismatch upstream={upstream} reference=dns:wrong-name.gallery.test \
-         presented=[\"dns:elsewhere.gallery.test\"] anchors=1 event={id}\n      \
-         the certificate is valid for `elsewhere.gallery.test`, not for `wrong-name.gallery.test`\n  \
-         hint: reach it by a name it has (`verify_name` where only the address differs), or have it reissued with \
-         `DNS:wrong-name.gallery.test` (docs/failures.md#name_mismatch)\n"
+        " WARN refused code=name_mismatch upstream={upstream} asked_for=dns:wrong-name.gallery.test client=127.0.0.1 \
+         event={id} \"the certificate is valid for `elsewhere.gallery.test`, not for `wrong-name.gallery.test`\" \
+         certificate_is_for=dns:elsewhere.gallery.test bundle=\"--ca-bundle `{bundle}` (1 CA)\" \
+         hint=\"reach it by a name it has (`verify_name` where only the address differs), or have it reissued with \
+         `DNS:wrong-name.gallery.test`\" help=docs/failures.md#name_mismatch\n"
     );
     assert!(text.contains(&expected), "{text}\n--- lacks ---\n{expected}");
 }

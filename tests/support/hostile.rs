@@ -166,6 +166,7 @@ impl Stage {
         let grown = self.proxy.peak_memory_kib() - self.memory;
         println!("{grown} KiB more at the most");
         assert!(grown < 16 * 1024, "{grown} KiB more");
+        self.proxy.wait_for_audit();
         let audit = std::fs::read_to_string(self.proxy.audit_path()).unwrap_or_default();
         let log = self.proxy.raw_log();
         assert!(!self.json || self.proxy.log().len() > 1, "every line of a JSON log is JSON");

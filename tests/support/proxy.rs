@@ -133,8 +133,27 @@ impl Proxy {
         self.directory.path().join("audit.jsonl")
     }
 
+    /// Waits until all audit events that were recorded so far are written: opening the file again comes behind them.
+    pub fn wait_for_audit(&self) {
+        const SAID: &str = "the audit log is opened again";
+        let said = |lines: &[String]| lines.iter().filter(|line| line.contains(SAID)).count();
+        let deadline = Instant::now() + PATIENCE;
+        let mut guard = self.log.lock();
+        let before = said(&guard.0);
+        if !guard.1 {
+            // It may end just now, and has all written then.
+            let _ = Command::new("kill").args(["-USR1", &self.pid().to_string()]).status();
+        }
+        while said(&guard.0) == before && !guard.1 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "the audit log is not opened again:\n{}", guard.0.join("\n"));
+            guard = self.log.more.wait_timeout(guard, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+
     /// The audit events so far; each is what the schema says.
     pub fn audit(&self) -> Vec<Value> {
+        self.wait_for_audit();
         let text = std::fs::read_to_string(self.audit_path()).unwrap_or_default();
         let short = text.lines().inspect(|line| assert!(line.len() < 64 << 10, "{} bytes: {line}", line.len()));
         let events = short.map(|line| serde_json::from_str(line).expect("an audit line is JSON"));

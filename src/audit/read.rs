@@ -1,0 +1,249 @@
+//! Reads audit logs, plain or packed by gzip, line by line and in bounded memory, into one [`Summary`].
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Cursor, Read},
+    path::{Path, PathBuf},
+};
+
+use flate2::read::MultiGzDecoder;
+use memchr::memchr;
+
+use super::{
+    entry::{AuditEntry, Flaw},
+    summary::{By, Filter, Lines, Summary},
+};
+
+/// The longest line that is kept, in bytes; real ones have a few thousand.
+pub const LONGEST: usize = 1 << 20;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Survey {
+    /// What the events say.
+    pub summary: Summary,
+    /// The logs, in the order in which they were given.
+    pub logs: Vec<AuditLogFile>,
+    /// The lines of the event that was asked for, where one was; [`MOST_FOUND`] at most.
+    pub found: Vec<Found>,
+}
+
+/// A line that has the id that was asked for.
+#[derive(Debug)]
+pub struct Found {
+    /// The log.
+    pub path: PathBuf,
+    /// Its place among the lines, from 1.
+    pub number: u64,
+    /// All of it.
+    pub line: String,
+}
+
+/// An id is in one line; in a few, where logs overlap.
+const MOST_FOUND: usize = 16;
+
+/// One log of a survey.
+#[derive(Debug)]
+pub struct AuditLogFile {
+    /// Its path; `-` is standard input.
+    pub path: PathBuf,
+    /// What became of its lines.
+    pub lines: Lines,
+    /// Why it could not be read, or not to its end.
+    pub error: Option<io::Error>,
+}
+
+impl AuditLogFile {
+    /// Whether it has lines, and not one of them is an audit event.
+    pub fn is_something_else(&self) -> bool {
+        self.error.is_none() && self.lines.broken.lines() > 0 && self.lines.counted + self.lines.left_out == 0
+    }
+}
+
+/// Reads all logs. One that cannot be read does not keep the others from being read. `progress` is told now and then
+/// which log is read, and how many lines of it were.
+pub fn read(paths: Vec<PathBuf>, filter: &Filter, by: By, mut progress: impl FnMut(&Path, u64)) -> Survey {
+    let mut survey = Survey { summary: Summary::new(by), logs: Vec::new(), found: Vec::new() };
+    for path in paths {
+        let mut log = AuditLogFile { path, lines: Lines::default(), error: None };
+        let read = open(&log.path).and_then(|mut source| survey.read(&mut source, &mut log, filter, &mut progress));
+        log.error = read.err();
+        survey.logs.push(log);
+    }
+    survey
+}
+
+impl Survey {
+    fn read(
+        &mut self,
+        source: &mut dyn BufRead,
+        log: &mut AuditLogFile,
+        filter: &Filter,
+        progress: &mut impl FnMut(&Path, u64),
+    ) -> io::Result<()> {
+        const EVERY: u64 = 10_000;
+        let mut line = Vec::new();
+        while let Some(length) = read_line(source, &mut line)? {
+            log.lines.all += 1;
+            if log.lines.all.is_multiple_of(EVERY) {
+                progress(&log.path, log.lines.all);
+            }
+            if length > LONGEST {
+                log.lines.broken.add(Flaw::TooLong, log.lines.all);
+            } else if !line.trim_ascii().is_empty() {
+                self.take(&line, log, filter);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, line: &[u8], log: &mut AuditLogFile, filter: &Filter) {
+        match AuditEntry::read(line) {
+            Ok(entry) if filter.takes(&entry) => {
+                log.lines.counted += 1;
+                self.summary.add(&entry);
+                if filter.event.is_some() && self.found.len() < MOST_FOUND {
+                    let (path, number) = (log.path.clone(), log.lines.all);
+                    self.found.push(Found { path, number, line: String::from_utf8_lossy(line).into_owned() });
+                }
+            }
+            Ok(entry) => {
+                log.lines.left_out += 1;
+                self.summary.see_code(&entry.code);
+            }
+            Err(flaw) => log.lines.broken.add(flaw, log.lines.all),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    match path.as_os_str() == "-" {
+        true => unpacked(io::stdin()),
+        false => unpacked(File::open(path)?),
+    }
+}
+
+/// Whether a log is packed is seen by its first bytes, whatever its name.
+fn unpacked(mut source: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
+    const BUFFER: usize = 1 << 18;
+    let mut magic = Vec::new();
+    source.by_ref().take(2).read_to_end(&mut magic)?;
+    let packed = magic == [0x1f, 0x8b];
+    let source = Cursor::new(magic).chain(source);
+    Ok(match packed {
+        true => Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(source))),
+        false => Box::new(BufReader::with_capacity(BUFFER, source)),
+    })
+}
+
+/// Reads a line without its end, and gives its length; none at the end. Of a line that is longer than [`LONGEST`] the
+/// rest is passed over.
+fn read_line(source: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    line.clear();
+    let (mut length, mut any) = (0, false);
+    loop {
+        let piece = match source.fill_buf() {
+            Ok(piece) => piece,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if piece.is_empty() {
+            return Ok(any.then_some(length));
+        }
+        any = true;
+        let end = memchr(b'\n', piece);
+        let part = &piece[..end.unwrap_or(piece.len())];
+        length += part.len();
+        if length <= LONGEST {
+            line.extend_from_slice(part);
+        }
+        let taken = part.len() + usize::from(end.is_some());
+        source.consume(taken);
+        if end.is_some() {
+            return Ok(Some(length));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    /// Gives its bytes a few at a time, then fails where it was told to.
+    struct Dribble(Cursor<Vec<u8>>, usize, bool);
+
+    impl Read for Dribble {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let most = self.1.min(into.len());
+            match self.0.read(&mut into[..most])? {
+                0 if self.2 => Err(io::Error::other("broke")),
+                read => Ok(read),
+            }
+        }
+    }
+
+    /// The lengths of the lines, and the error's text at the end.
+    fn lines(bytes: &[u8], at_once: usize, breaks: bool) -> (Vec<usize>, Option<String>) {
+        let mut source = match unpacked(Dribble(Cursor::new(bytes.to_vec()), at_once, breaks)) {
+            Ok(source) => source,
+            Err(error) => return (Vec::new(), Some(error.to_string())),
+        };
+        let (mut line, mut lengths) = (Vec::new(), Vec::new());
+        loop {
+            match read_line(&mut source, &mut line) {
+                Ok(Some(length)) => {
+                    assert_eq!(line.len(), if length > LONGEST { line.len().min(LONGEST) } else { length });
+                    lengths.push(length);
+                }
+                Ok(None) => return (lengths, None),
+                Err(error) => return (lengths, Some(error.to_string())),
+            }
+        }
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn every_line_is_read_whole_and_once() {
+        let text = |lengths: &[usize]| {
+            lengths.iter().fold(Vec::new(), |mut text, length| {
+                text.extend(vec![b'x'; *length]);
+                text.push(b'\n');
+                text
+            })
+        };
+        let many: Vec<usize> = (0..1_500).collect();
+        for lengths in [&[][..], &[5], &[0, 0, 3, 0], &many, &[LONGEST, 3, LONGEST + 1, 2], &[5 * LONGEST, 1]] {
+            for at_once in [1_013, 1 << 16, usize::MAX] {
+                assert_eq!(lines(&text(lengths), at_once, false), (lengths.to_vec(), None));
+            }
+            assert_eq!(lines(&gzip(&text(lengths)), 4_096, false).0, lengths, "packed");
+        }
+        assert_eq!(lines(b"a\nbc", 1, false).0, [1, 2], "without an end");
+    }
+
+    #[test]
+    fn whole_lines_before_a_failure_are_read() {
+        assert_eq!(lines(b"a\nbc\nd", 2, true), (vec![1, 2], Some("broke".into())));
+        assert_eq!(lines(b"", 2, true), (vec![], Some("broke".into())), "a failure at once");
+        let mut cut = gzip("a line of it\n".repeat(5_000).as_bytes());
+        cut.truncate(cut.len() - 4);
+        let (read, error) = lines(&cut, 4_096, false);
+        assert_eq!((read.len(), error.is_some()), (5_000, true), "gzip without its end: {error:?}");
+    }
+
+    #[test]
+    fn gzip_of_several_members_is_read_to_its_end() {
+        let both = [gzip(b"one\ntw"), gzip(b"o\nthree\n")].concat();
+        assert_eq!(lines(&both, 7, false), (vec![3, 3, 5], None));
+        assert_eq!(lines(&[0x1f], 7, false), (vec![1], None), "half of gzip's first bytes");
+    }
+}

@@ -1,0 +1,127 @@
+//! A survey in words, as JSON, and as a table. The texts of a [`Summary`](super::summary::Summary) are harmless as
+//! they are; names of files come from the command line and are made so here.
+
+mod json;
+mod table;
+mod text;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use time::OffsetDateTime;
+
+use super::{
+    read::{AuditLogFile, Survey},
+    summary::{Order, Sent},
+};
+use crate::text::escape;
+
+pub use self::json::SCHEMA;
+
+/// How a survey is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReportFormat {
+    /// Comma-separated values (RFC 4180), a line for each group.
+    Csv,
+    /// One JSON document.
+    Json,
+    /// A table in Markdown.
+    Md,
+    /// For people.
+    #[default]
+    Text,
+}
+
+/// Writes a survey.
+///
+/// # Errors
+/// The writer's.
+pub fn write(
+    survey: &Survey,
+    format: ReportFormat,
+    order: Order,
+    now: OffsetDateTime,
+    to: &mut impl Write,
+) -> io::Result<()> {
+    match format {
+        ReportFormat::Csv => table::csv(survey, order, to),
+        ReportFormat::Json => json::json(survey, order, to),
+        ReportFormat::Md => table::markdown(survey, order, to),
+        ReportFormat::Text => text::text(survey, order, now, to),
+    }
+}
+
+/// Of each log with broken lines a sentence that says how many, why, and where the first is.
+pub fn complaints(logs: &[AuditLogFile]) -> Vec<String> {
+    let complaint = |log: &AuditLogFile| {
+        let broken = &log.lines.broken;
+        let kinds = [
+            (broken.not_json, "not JSON, or cut"),
+            (broken.not_an_event, "not an audit event"),
+            (broken.not_utf8, "not UTF-8"),
+            (broken.too_long, "longer than 1 MiB"),
+        ];
+        let kinds: Vec<_> =
+            kinds.iter().filter(|(count, _)| *count > 0).map(|(count, is)| format!("{count} {is}")).collect();
+        let lines = plural(broken.lines(), "broken line");
+        Some(format!(
+            "`{}`: {lines} passed over: {}; the first is line {}",
+            name(&log.path),
+            kinds.join(", "),
+            broken.first?
+        ))
+    };
+    logs.iter().filter(|log| !log.is_something_else()).filter_map(complaint).collect()
+}
+
+/// Of a log that could not be read, not to its end, or that is no audit log: a sentence that says why.
+pub fn unread(log: &AuditLogFile) -> String {
+    let path = name(&log.path);
+    let Some(error) = &log.error else {
+        let lines = plural(log.lines.broken.lines(), "line");
+        return format!(
+            "`{path}` is no audit log: there is no audit event in its {lines}\n  hint: give the file of `--audit-log`, \
+             not the text log or the output of another program"
+        );
+    };
+    match log.lines.all {
+        0 => format!("the audit log `{path}` cannot be read: {error}"),
+        lines => format!("the audit log `{path}` cannot be read beyond line {lines}: {error}"),
+    }
+}
+
+/// A path as it may be shown.
+fn name(path: &Path) -> String {
+    escape(&path.display().to_string())
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn short(fingerprints: &[u64]) -> impl Iterator<Item = String> {
+    fingerprints.iter().map(|short| format!("{short:016x}"))
+}
+
+/// What became of the requests, in a word; what a later version may have is shown as it is.
+fn what(action: &str) -> &str {
+    match action {
+        "tls-verification-bypassed" => "bypassed",
+        "tls-handshake-failed" => "failed",
+        "tls-verification-refused" => "refused",
+        "request-refused" => "denied",
+        other => other,
+    }
+}
+
+/// Whether something was sent without verification, in a word.
+fn sent(sent: Sent) -> String {
+    match sent {
+        Sent { requests, .. } if requests > 0 => requests.to_string(),
+        Sent { bypassed, .. } if bypassed > 0 => "yes".into(),
+        Sent { perhaps, .. } if perhaps > 0 => "maybe".into(),
+        _ => "no".into(),
+    }
+}

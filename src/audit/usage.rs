@@ -1,0 +1,213 @@
+//! What was sent to servers that failed verification, where report-only let it pass: how many requests, of whom.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    mem,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::{
+    event::{Refused, begin},
+    fold::AuditEvent,
+    sink::AuditSink,
+};
+use crate::clock::{Clock, rfc3339};
+
+/// Counts what is sent on one connection that was used though its server failed verification. The connection owns it:
+/// an audit event says what was sent when it is dropped, and every minute before that.
+#[derive(Debug)]
+pub struct BypassedUse {
+    sink: Arc<AuditSink>,
+    clock: Clock,
+    /// What every event of the connection says.
+    about: AuditEvent,
+    sent: RefCell<Sent>,
+}
+
+/// What was sent since the last event.
+#[derive(Debug)]
+struct Sent {
+    began: Instant,
+    requests: u64,
+    bytes: u64,
+    clients: HashMap<IpAddr, u64>,
+    from: Option<OffsetDateTime>,
+    to: Option<OffsetDateTime>,
+}
+
+impl Default for Sent {
+    fn default() -> Self {
+        let (from, to) = (None, None);
+        Self { began: Instant::now(), requests: 0, bytes: 0, clients: HashMap::new(), from, to }
+    }
+}
+
+/// How long what was sent on a connection that stays open may go without an event.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Clients beyond this many are not told apart.
+const MOST_CLIENTS: usize = 64;
+
+/// What of the event for the bypassed handshake is repeated.
+const REPEATED: [&str; 14] = [
+    "event.id",
+    "error.code",
+    "error.message",
+    "vouchsafe.hint",
+    "vouchsafe.help",
+    "vouchsafe.offending",
+    "vouchsafe.upstream",
+    "vouchsafe.reference",
+    "server.address",
+    "server.ip",
+    "server.port",
+    "tls.server.hash.sha256",
+    "vouchsafe.chain_sha256",
+    "vouchsafe.generation",
+];
+
+impl BypassedUse {
+    pub(super) fn new(sink: Arc<AuditSink>, clock: Clock, event: &Refused<'_>) -> Self {
+        let event = event.json();
+        let repeated = REPEATED.iter().filter_map(|key| Some(((*key).to_owned(), event.get(*key)?.clone())));
+        Self { sink, clock, about: repeated.collect(), sent: RefCell::default() }
+    }
+
+    /// A request of this client is sent.
+    pub fn count(&self, client: IpAddr) {
+        if self.sent.borrow().began.elapsed() >= PERIOD {
+            self.report();
+        }
+        let mut sent = self.sent.borrow_mut();
+        sent.requests += 1;
+        if sent.clients.len() < MOST_CLIENTS || sent.clients.contains_key(&client) {
+            *sent.clients.entry(client).or_default() += 1;
+        }
+        let now = self.clock.now();
+        sent.from.get_or_insert(now);
+        sent.to = Some(now);
+    }
+
+    /// So many bytes of requests (heads and bodies) were sent.
+    pub fn sent(&self, bytes: u64) {
+        self.sent.borrow_mut().bytes += bytes;
+    }
+
+    /// Records what was sent since the last time.
+    fn report(&self) {
+        let sent = mem::take(&mut *self.sent.borrow_mut());
+        if let (Some(from), Some(to)) = (sent.from, sent.to) {
+            self.sink.record_event(self.event(&sent, from, to), None);
+        }
+    }
+
+    fn event(&self, sent: &Sent, from: OffsetDateTime, to: OffsetDateTime) -> AuditEvent {
+        let mut event = begin(self.clock.now(), "tls-bypassed-requests", true);
+        event.extend(self.about.clone());
+        let mut clients: Vec<_> =
+            sent.clients.iter().map(|(client, requests)| (client.to_string(), *requests)).collect();
+        clients.sort_unstable();
+        let clients = clients.into_iter().map(|(ip, requests)| json!({ "ip": ip, "requests": requests }));
+        event.insert("vouchsafe.requests".into(), sent.requests.into());
+        event.insert("vouchsafe.request_bytes_sent".into(), sent.bytes.into());
+        event.insert("vouchsafe.clients".into(), clients.collect());
+        event.insert("vouchsafe.from".into(), rfc3339(from).into());
+        event.insert("vouchsafe.to".into(), rfc3339(to).into());
+        event
+    }
+}
+
+impl Drop for BypassedUse {
+    fn drop(&mut self) {
+        self.report();
+    }
+}
+
+/// Adds what an earlier event says was sent, where both say it: folded, they are one.
+pub(super) fn add(event: &mut AuditEvent, earlier: &AuditEvent) {
+    if !event.contains_key("vouchsafe.requests") || !earlier.contains_key("vouchsafe.requests") {
+        return;
+    }
+    for key in ["vouchsafe.requests", "vouchsafe.request_bytes_sent"] {
+        let sum = |of: &AuditEvent| of[key].as_u64().unwrap_or_default();
+        let both = sum(event).saturating_add(sum(earlier));
+        event.insert(key.into(), both.into());
+    }
+    event.insert("vouchsafe.from".into(), earlier["vouchsafe.from"].clone());
+    let mut clients = clients_of(earlier);
+    for (ip, requests) in clients_of(event) {
+        if let Some((_, known)) = clients.iter_mut().find(|(known, _)| *known == ip) {
+            *known += requests;
+        } else if clients.len() < MOST_CLIENTS {
+            clients.push((ip, requests));
+        }
+    }
+    let clients = clients.into_iter().map(|(ip, requests)| json!({ "ip": ip, "requests": requests })).collect();
+    event.insert("vouchsafe.clients".into(), clients);
+}
+
+fn clients_of(event: &AuditEvent) -> Vec<(String, u64)> {
+    let clients = event["vouchsafe.clients"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let client = |client: &Value| Some((client["ip"].as_str()?.to_owned(), client["requests"].as_u64()?));
+    clients.iter().filter_map(client).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::sink::AuditSettings;
+
+    fn event(from: &str, requests: u64, clients: &[(&str, u64)]) -> AuditEvent {
+        let clients: Vec<_> = clients.iter().map(|(ip, n)| json!({ "ip": ip, "requests": n })).collect();
+        let event = json!({
+            "vouchsafe.requests": requests, "vouchsafe.request_bytes_sent": 10 * requests, "vouchsafe.from": from,
+            "vouchsafe.to": from, "vouchsafe.clients": clients,
+        });
+        event.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn a_connection_says_what_was_sent_on_it_when_it_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit.jsonl");
+        let settings = AuditSettings { file: Some(file.clone()), fold: Duration::from_secs(60), chains: None };
+        let sink = Arc::new(AuditSink::new(None, &settings).unwrap());
+        let about = json!({ "event.id": "1a", "error.code": "no_san", "vouchsafe.upstream": "a:1" });
+        let about = about.as_object().cloned().unwrap();
+        let connection =
+            || BypassedUse { sink: sink.clone(), clock: Clock::System, about: about.clone(), sent: RefCell::default() };
+        drop(connection());
+        let used = connection();
+        for client in [[127_u8, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 2]] {
+            used.count(client.into());
+            used.sent(100);
+        }
+        drop(used);
+        sink.close();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text.lines().count(), 1, "a connection without a request says nothing: {text}");
+        let event: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&event["vouchsafe.requests"], &event["vouchsafe.request_bytes_sent"]), (&json!(3), &json!(300)));
+        let clients = json!([{"ip": "127.0.0.2", "requests": 2}, {"ip": "127.0.0.3", "requests": 1}]);
+        assert_eq!(event["vouchsafe.clients"], clients);
+        assert_eq!((&event["event.id"], &event["vouchsafe.outcome"]), (&json!("1a"), &json!("bypassed")));
+    }
+
+    #[test]
+    fn what_two_events_say_was_sent_is_added_client_by_client() {
+        let mut newer = event("t2", 5, &[("b", 2), ("c", 3)]);
+        add(&mut newer, &event("t1", 4, &[("a", 1), ("b", 3)]));
+        let mut both = event("t1", 9, &[("a", 1), ("b", 5), ("c", 3)]);
+        both.insert("vouchsafe.to".into(), "t2".into());
+        assert_eq!(newer, both);
+        let mut refusal = json!({ "event.id": "1" }).as_object().cloned().unwrap();
+        add(&mut refusal, &both);
+        assert_eq!(refusal.len(), 1, "a refusal has nothing to add to");
+    }
+}

@@ -1,0 +1,124 @@
+//! `vouchsafe audit`: reads logs, writes what they say, and maps that to the end.
+
+use std::{
+    io::{self, BufWriter, IsTerminal, Write},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::{CliError, warn};
+use crate::{
+    audit::{
+        read::{Survey, read},
+        report,
+        summary::{Filter, Summary},
+    },
+    clock::Clock,
+    config::args::{AuditArgs, Moment},
+    text::escape,
+    tls::failure::Code,
+};
+
+/// Sums up audit logs.
+pub(super) fn audit(args: AuditArgs) -> Result<(), CliError> {
+    let now = Clock::System.now();
+    let at = |moment: Option<Moment>| moment.map(|moment| moment.resolve(now));
+    let filter = Filter {
+        since: at(args.since),
+        until: at(args.until),
+        upstream: args.upstream,
+        code: args.code,
+        event: args.event,
+    };
+    let mut progress = Progress::new();
+    let survey = read(args.files, &filter, args.by, |path, lines| progress.tell(path, lines));
+    progress.clear();
+    if let Some(code) = &filter.code {
+        check_code(code, &survey.summary)?;
+    }
+    let mut to = BufWriter::new(io::stdout().lock());
+    let written = report::write(&survey, args.format, args.sort, now, &mut to).and_then(|()| to.flush());
+    match written {
+        // A reader that has gone has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.map_err(CliError::Output)?,
+    }
+    report::complaints(&survey.logs).iter().for_each(|complaint| warn(complaint));
+    judge(survey, &filter, args.strict)
+}
+
+/// Whether the answer is a good one.
+fn judge(survey: Survey, filter: &Filter, strict: bool) -> Result<(), CliError> {
+    let Survey { summary, logs, found } = survey;
+    let broken = logs.iter().map(|log| log.lines.broken.lines()).sum::<u64>();
+    let unread: Vec<_> = logs.into_iter().filter(|log| log.error.is_some() || log.is_something_else()).collect();
+    if !unread.is_empty() {
+        return Err(CliError::Unread(unread));
+    }
+    if let Some(id) = filter.event.as_ref().filter(|_| found.is_empty()) {
+        let id = escape(id);
+        return Err(CliError::Audit(format!(
+            "no event has the id `{id}`\n  hint: it may be in an older log, or among repeats beyond the 64 whose ids are kept"
+        )));
+    }
+    let mut objections = Vec::new();
+    if summary.sent().is_anything() {
+        objections.push("something was sent to a server that failed verification".to_owned());
+    }
+    if let Some(missing) = summary.gaps().missing {
+        objections.push(format!("events are missing ({})", missing.events));
+    }
+    if broken > 0 {
+        objections.push(format!("lines are broken ({broken})"));
+    }
+    match strict && !objections.is_empty() {
+        true => Err(CliError::Audit(format!("--strict: {}", objections.join(", and ")))),
+        false => Ok(()),
+    }
+}
+
+/// A class is one that this version knows, or one that is in the logs.
+fn check_code(code: &str, summary: &Summary) -> Result<(), CliError> {
+    let known: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).chain(summary.codes()).collect();
+    if known.contains(&code) {
+        return Ok(());
+    }
+    let distance = |known: &str| strsim::jaro_winkler(code, known);
+    let nearest = known.into_iter().max_by(|a, b| distance(a).total_cmp(&distance(b)));
+    let hint = match nearest.filter(|nearest| distance(nearest) > 0.7) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => "docs/failures.md has them all".to_owned(),
+    };
+    Err(CliError::Usage(format!("--code `{}`: there is no such code\n  hint: {hint}", escape(code))))
+}
+
+/// Tells a person at a terminal how far it has come.
+struct Progress {
+    told: Instant,
+    any: bool,
+    terminal: bool,
+}
+
+/// How often that is told.
+const EVERY: Duration = Duration::from_millis(500);
+
+impl Progress {
+    fn new() -> Self {
+        Self { told: Instant::now(), any: false, terminal: io::stderr().is_terminal() }
+    }
+
+    fn tell(&mut self, path: &Path, lines: u64) {
+        if self.terminal && self.told.elapsed() >= EVERY {
+            self.told = Instant::now();
+            self.any = true;
+            // Nothing depends on whether it is seen.
+            let _ = write!(io::stderr(), "\rreading `{}`: {lines} lines\x1b[K", escape(&path.display().to_string()));
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.any {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

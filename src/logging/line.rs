@@ -1,0 +1,319 @@
+//! How a line of the log is written: JSON, text, or text for a terminal.
+//!
+//! Text has one dialect: time, level, message, then `key=value`, with quotes around a value that has more than a
+//! word, and everything that could end the line or move a terminal escaped.
+
+use std::{
+    env,
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use tracing::Level;
+
+use super::{LogFormat, layout};
+use crate::clock::Clock;
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    Json,
+    Text,
+    /// Text that a person is looking at: shorter times, one short line a request, a line of its own for a hint.
+    Terminal {
+        color: bool,
+    },
+}
+
+impl Layout {
+    pub(super) fn of(format: LogFormat) -> Self {
+        match (format, io::stderr().is_terminal()) {
+            (LogFormat::Json, _) => Self::Json,
+            (LogFormat::Text, false) => Self::Text,
+            // https://no-color.org
+            (LogFormat::Text, true) => {
+                Self::Terminal { color: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+            }
+        }
+    }
+
+    /// Writes an event as one line.
+    pub(super) fn write(self, to: &mut Vec<u8>, level: Level, message: &str, fields: &Map<String, Value>) {
+        // None of it can fail: it is written to memory, and has strings for keys.
+        let _ = match self {
+            Self::Json => write_json(to, level, message, fields),
+            Self::Text | Self::Terminal { .. } => self.write_text(to, level, message, fields),
+        };
+    }
+
+    fn write_text(self, to: &mut Vec<u8>, level: Level, message: &str, fields: &Map<String, Value>) -> io::Result<()> {
+        self.write_start(to, level)?;
+        to.write_all(escaped(message).as_bytes())?;
+        let own_line = |key: &str| key == "hint" && matches!(self, Self::Terminal { .. });
+        for (key, value) in fields.iter().filter(|(key, _)| !own_line(key)) {
+            write!(to, " {key}={}", shown(value))?;
+        }
+        for (key, value) in fields.iter().filter(|(key, _)| own_line(key)) {
+            write!(to, "\n      {key}: {}", escaped(value.as_str().unwrap_or_default()))?;
+        }
+        writeln!(to)
+    }
+
+    /// Time and level, as every line begins.
+    fn write_start(self, to: &mut Vec<u8>, level: Level) -> io::Result<()> {
+        match self {
+            Self::Terminal { color: true } => {
+                write_now(to, CLOCK)?;
+                let code = match level {
+                    Level::ERROR => 31,
+                    Level::WARN => 33,
+                    _ => 32,
+                };
+                write!(to, " \x1b[{code}m{level:>5}\x1b[0m ")
+            }
+            Self::Terminal { color: false } => {
+                write_now(to, CLOCK)?;
+                write!(to, " {level:>5} ")
+            }
+            Self::Json | Self::Text => {
+                write_now(to, MILLISECONDS)?;
+                write!(to, " {level:>5} ")
+            }
+        }
+    }
+
+    /// Writes an access event as one line.
+    pub(super) fn write_request(self, to: &mut Vec<u8>, event: &impl Serialize) -> io::Result<()> {
+        if self == Self::Json {
+            to.extend_from_slice(b"{\"timestamp\":\"");
+            write_now(to, MICROSECONDS)?;
+            to.extend_from_slice(b"\",\"level\":\"INFO\",\"message\":\"request\"");
+            let brace = to.len();
+            serde_json::to_writer(&mut *to, event)?;
+            to[brace] = b',';
+            to.push(b'\n');
+            return Ok(());
+        }
+        let Value::Object(fields) = serde_json::to_value(event)? else { return Ok(()) };
+        match self {
+            Self::Terminal { .. } => self.write_short_request(to, &fields),
+            Self::Json | Self::Text => self.write_text(to, Level::INFO, "request", &fields),
+        }
+    }
+
+    /// `04:17:02.026Z  INFO 200 GET glance.example:9292/v1/images/detail 43 bytes in 77 ms`
+    fn write_short_request(self, to: &mut Vec<u8>, fields: &Map<String, Value>) -> io::Result<()> {
+        let text = |key: &str| escaped(fields.get(key).and_then(Value::as_str).unwrap_or_default());
+        let number = |key: &str| fields.get(key).and_then(Value::as_f64).unwrap_or_default();
+        self.write_start(to, Level::INFO)?;
+        match number("status") {
+            0.0 => write!(to, "reset")?,
+            status => write!(to, "{status}")?,
+        }
+        write!(to, " {} {}{}", text("method"), text("upstream"), text("path"))?;
+        write!(to, " {} bytes in {:.0} ms", number("response_bytes"), number("total_ms"))?;
+        if fields.get("whole") == Some(&Value::Bool(false)) {
+            write!(to, ", not whole")?;
+        }
+        if fields.contains_key("class") {
+            write!(to, " ({} {})", text("class"), text("request"))?;
+        }
+        if fields.get("trust").is_some_and(|trust| trust == "bypassed") {
+            write!(to, " NOT VERIFIED")?;
+        }
+        writeln!(to)
+    }
+}
+
+/// Writes an event of another room in the layout that the log has, as one line or, on a terminal, a paragraph.
+/// `reason` stands behind the fields that say what it is about.
+pub fn write_event(message: &str, about: &Map<String, Value>, reason: &str, more: &Map<String, Value>) -> Vec<u8> {
+    let layout = match layout() {
+        Layout::Json => Layout::Text,
+        layout => layout,
+    };
+    let mut to = Vec::new();
+    // It cannot fail: it is written to memory.
+    let _ = layout.write_paragraph(&mut to, message, about, reason, more);
+    to
+}
+
+impl Layout {
+    fn write_paragraph(
+        self,
+        to: &mut Vec<u8>,
+        message: &str,
+        about: &Map<String, Value>,
+        reason: &str,
+        more: &Map<String, Value>,
+    ) -> io::Result<()> {
+        self.write_start(to, Level::WARN)?;
+        to.write_all(escaped(message).as_bytes())?;
+        for (key, value) in about {
+            write!(to, " {key}={}", shown(value))?;
+        }
+        if matches!(self, Self::Terminal { .. }) {
+            write!(to, "\n      {}", escaped(reason))?;
+            for (key, value) in more {
+                let value = value.as_str().map_or_else(|| shown(value), escaped);
+                write!(to, "\n      {key}: {value}")?;
+            }
+            return writeln!(to);
+        }
+        write!(to, " {}", quoted(reason))?;
+        for (key, value) in more {
+            write!(to, " {key}={}", shown(value))?;
+        }
+        writeln!(to)
+    }
+}
+
+fn write_json(to: &mut Vec<u8>, level: Level, message: &str, fields: &Map<String, Value>) -> io::Result<()> {
+    to.extend_from_slice(b"{\"timestamp\":\"");
+    write_now(to, MICROSECONDS)?;
+    write!(to, "\",\"level\":\"{level}\",\"message\":")?;
+    serde_json::to_writer(&mut *to, message)?;
+    for (key, value) in fields {
+        to.push(b',');
+        serde_json::to_writer(&mut *to, key)?;
+        to.push(b':');
+        serde_json::to_writer(&mut *to, value)?;
+    }
+    to.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+type Format = &'static [BorrowedFormatItem<'static>];
+
+const MICROSECONDS: Format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+const MILLISECONDS: Format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+const CLOCK: Format = format_description!("[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+fn write_now(to: &mut Vec<u8>, format: Format) -> io::Result<()> {
+    let now: OffsetDateTime = Clock::System.now();
+    now.format_into(to, format).map(drop).map_err(io::Error::other)
+}
+
+/// A value as text: a word as it is, everything else in quotes.
+fn shown(value: &Value) -> String {
+    let Value::String(text) = value else { return quoted_unless_word(&value.to_string()) };
+    quoted_unless_word(text)
+}
+
+fn quoted_unless_word(text: &str) -> String {
+    let word = !text.is_empty()
+        && text.chars().all(|c| c.is_alphanumeric() || (c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '=')));
+    if word { text.to_owned() } else { quoted(text) }
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c => push_escaped(&mut quoted, c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    text.chars().for_each(|c| push_escaped(&mut escaped, c));
+    escaped
+}
+
+/// Control characters, and those that are invisible or reorder a line, are written as escapes.
+fn push_escaped(to: &mut String, c: char) {
+    let reorders = matches!(
+        c,
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+    );
+    if c.is_control() || reorders {
+        let _ = write!(to, "{}", c.escape_default());
+    } else {
+        to.push(c);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    fn written(layout: Layout, message: &str, of: Value) -> String {
+        let mut line = Vec::new();
+        layout.write(&mut line, Level::WARN, message, &fields(of));
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn a_text_line_quotes_what_is_more_than_a_word() {
+        let line = written(
+            Layout::Text,
+            "a message",
+            json!({"a": "word", "b": "two words", "c": 7, "d": "", "e": "\"x=\n\u{1b}[2J\u{202e}", "f": true}),
+        );
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert_eq!(time.len(), "2026-01-01T00:00:00.000Z".len());
+        let expected = " WARN a message a=word b=\"two words\" c=7 d=\"\" e=\"\\\"x=\\n\\u{1b}[2J\\u{202e}\" f=true\n";
+        assert_eq!(rest, expected);
+    }
+
+    #[test]
+    fn a_hint_has_a_line_of_its_own_on_a_terminal_only() {
+        let event = json!({"hint": "do this", "a": 1});
+        let terminal = written(Layout::Terminal { color: false }, "m", event.clone());
+        assert!(terminal.ends_with("Z  WARN m a=1\n      hint: do this\n"), "{terminal}");
+        let text = written(Layout::Text, "m", event);
+        assert!(text.ends_with("Z  WARN m hint=\"do this\" a=1\n"), "{text}");
+    }
+
+    #[test]
+    fn a_json_line_is_one_object_whatever_is_in_it() {
+        let line = written(Layout::Json, "a \"message\"\n", json!({"a": 1, "b": "x\ny"}));
+        assert_eq!(line.matches('\n').count(), 1);
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&event["level"], &event["message"], &event["b"]),
+            (&json!("WARN"), &json!("a \"message\"\n"), &json!("x\ny"))
+        );
+        assert_eq!(event["timestamp"].as_str().unwrap().len(), "2026-01-01T00:00:00.000000Z".len());
+    }
+
+    #[test]
+    fn a_request_is_one_line_in_every_layout_and_short_on_a_terminal() {
+        let request = json!({
+            "request": "1a", "client": "127.0.0.1:9", "method": "GET", "upstream": "a:1", "path": "/b c",
+            "status": 200, "whole": true, "response_bytes": 43, "total_ms": 76.6, "trust": "bypassed"
+        });
+        let written = |layout: Layout, request: &Value| {
+            let mut line = Vec::new();
+            layout.write_request(&mut line, request).unwrap();
+            String::from_utf8(line).unwrap()
+        };
+        let json: Value = serde_json::from_str(&written(Layout::Json, &request)).unwrap();
+        assert_eq!((&json["message"], &json["path"]), (&json!("request"), &json!("/b c")));
+        let text = written(Layout::Text, &request);
+        assert!(text.contains("Z  INFO request request=1a client=127.0.0.1:9 method=GET"), "{text}");
+        assert!(text.contains(" path=\"/b c\" status=200 "), "{text}");
+        let short = written(Layout::Terminal { color: false }, &request);
+        assert!(short.ends_with("Z  INFO 200 GET a:1/b c 43 bytes in 77 ms NOT VERIFIED\n"), "{short}");
+        let mut refused = request;
+        refused["class"] = "expired".into();
+        refused["whole"] = false.into();
+        refused["status"] = 0.into();
+        let short = written(Layout::Terminal { color: false }, &refused);
+        assert!(short.contains(" INFO reset GET a:1/b c 43 bytes in 77 ms, not whole (expired 1a)"), "{short}");
+    }
+}
