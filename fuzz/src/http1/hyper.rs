@@ -23,9 +23,6 @@ use hyper::{
 
 use super::{End, Message, Side, StartLine};
 
-/// Field lines that hyper reads; the program's limit for heads is below, for trailer fields it is in bytes.
-const FIELDS: usize = 2 * 1024;
-
 /// What hyper understood of one message.
 #[derive(Debug, Default)]
 struct Heard {
@@ -49,6 +46,7 @@ pub(super) fn agrees(side: Side, messages: &[Message], input: &[u8], cut: u8) {
     }
     let log = Log::default();
     let pieces = Pieces {
+        lines: input.iter().filter(|byte| **byte == b'\n').count() + 1,
         is_silent: side != Side::Requests,
         input: with_plain_targets(messages, input),
         at: 0,
@@ -144,7 +142,7 @@ fn serve(pieces: Pieces, log: &Log) -> Option<String> {
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
     });
     let mut builder = server::conn::http1::Builder::new();
-    builder.half_close(true).max_headers(FIELDS).auto_date_header(false);
+    builder.half_close(true).max_headers(pieces.lines).auto_date_header(false);
     let connection = builder.serve_connection(pieces, service);
     run(connection)?.err().map(|error| format!("{error:?}"))
 }
@@ -152,7 +150,7 @@ fn serve(pieces: Pieces, log: &Log) -> Option<String> {
 fn ask(pieces: Pieces, log: &Log, to_head: bool) -> Option<String> {
     let exchange = async {
         let mut builder = client::conn::http1::Builder::new();
-        builder.max_headers(FIELDS).allow_obsolete_multiline_headers_in_responses(true);
+        builder.max_headers(pieces.lines).allow_obsolete_multiline_headers_in_responses(true);
         let (mut sender, connection) = builder.handshake(pieces).await?;
         let mut connection = pin!(connection);
         let mut request = Request::new(Empty::<Bytes>::new());
@@ -209,6 +207,8 @@ fn run<T>(future: impl Future<Output = T>) -> Option<T> {
 
 /// A connection that brings the input in pieces of one size and then ends, and takes all that is written.
 struct Pieces {
+    /// Lines of the input: so many fields hyper is to read. The program limits trailer fields in bytes alone.
+    lines: usize,
     /// Nothing comes before something is written: a response before its request would not be taken.
     is_silent: bool,
     input: Vec<u8>,
