@@ -337,6 +337,7 @@ fn empty_lines(bytes: &[u8]) -> Result<usize, HeadError> {
 /// A head in space of its own, with room for lines that the proxy adds.
 fn copied(head: &[u8], space: &mut Vec<u8>) -> Vec<u8> {
     let mut text = std::mem::take(space);
+    text.clear();
     text.reserve(head.len() + 256);
     text.extend_from_slice(head);
     text
