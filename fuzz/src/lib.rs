@@ -5,6 +5,7 @@
 //! of vouchsafe's own types is built in [`believing`] and [`ask`] alone.
 
 pub mod der;
+pub mod http1;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

@@ -12,6 +12,12 @@ use super::{
 /// Bytes of all trailer fields, and of one line with a chunk's size.
 const LONGEST_LINE: usize = 16 * 1024;
 
+/// The largest Content-Length and chunk. Readers that hold lengths in signed numbers take larger ones for negative.
+const LONGEST_BODY: u64 = i64::MAX as u64;
+
+/// Digits of a chunk's size, with zeros before it. RFC 9112 section 7.1 does not limit them, and readers do.
+const SIZE_DIGITS: usize = 16;
+
 /// Where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
@@ -124,7 +130,8 @@ fn other_coding(value: &[u8]) -> FramingError {
 fn plain_number(value: &[u8]) -> Option<u64> {
     let plain = value == b"0" || value.first().is_some_and(|first| *first != b'0');
     let digits = value.iter().all(u8::is_ascii_digit);
-    (plain && digits).then(|| str::from_utf8(value).ok()?.parse().ok()).flatten()
+    let number = (plain && digits).then(|| str::from_utf8(value).ok()?.parse().ok()).flatten();
+    number.filter(|number| *number <= LONGEST_BODY)
 }
 
 /// Finds the end of a body.
@@ -341,22 +348,30 @@ impl Chunks {
         Ok(false)
     }
 
+    fn is_in_size_line(&self) -> bool {
+        use ChunkPart as P;
+        !matches!(
+            self.at,
+            P::Content(_) | P::ContentCr | P::ContentLf | P::TrailerStart | P::Trailer | P::TrailerLf | P::LastLf
+        )
+    }
+
     fn next(&mut self, byte: u8) -> Result<ChunkPart, BadChunk> {
         use ChunkPart as P;
         const SIZE: BadChunk = BadChunk("a chunk's size is not well-formed");
         const LONGER: BadChunk = BadChunk("a chunk is longer than its size");
         const LONE_LF: BadChunk = BadChunk("a line of its chunked body does not end in CRLF");
-        let is_line = !matches!(self.at, P::Content(_) | P::ContentCr | P::ContentLf);
-        if is_line {
-            self.line += 1;
-            if self.line > LONGEST_LINE {
-                return Err(BadChunk("a chunk's size is too long"));
-            }
+        self.line += 1;
+        if self.line > LONGEST_LINE && self.is_in_size_line() {
+            return Err(BadChunk("a chunk's size is too long"));
         }
         Ok(match (self.at, byte) {
             (P::Size | P::SizeRest, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = char::from(byte).to_digit(16).ok_or(SIZE)?;
                 self.size = self.size.checked_mul(16).ok_or(SIZE)? | u64::from(digit);
+                if self.line > SIZE_DIGITS || self.size > LONGEST_BODY {
+                    return Err(SIZE);
+                }
                 P::SizeRest
             }
             (P::SizeRest | P::NameRest | P::ValueRest | P::AfterQuoted, b';') => P::Name,
@@ -368,15 +383,15 @@ impl Chunks {
             (P::Quoted, b'"') => P::AfterQuoted,
             (P::Quoted, b'\\') => P::QuotedPair,
             (P::Quoted | P::QuotedPair, b'\t' | b' '..=b'~' | 0x80..) => P::Quoted,
-            (P::SizeLf, b'\n') => {
-                self.line = 0;
-                match std::mem::take(&mut self.size) {
-                    0 => P::TrailerStart,
-                    size => P::Content(size),
-                }
-            }
+            (P::SizeLf, b'\n') => match std::mem::take(&mut self.size) {
+                0 => P::TrailerStart,
+                size => P::Content(size),
+            },
             (P::ContentCr, b'\r') => P::ContentLf,
-            (P::ContentLf, b'\n') => P::Size,
+            (P::ContentLf, b'\n') => {
+                self.line = 0;
+                P::Size
+            }
             (P::ContentCr | P::ContentLf, _) => return Err(LONGER),
             (P::TrailerStart, b'\r') => P::LastLf,
             (P::Trailer, b'\r') => P::TrailerLf,
@@ -403,9 +418,11 @@ fn passing_trailers(lines: &[u8]) -> Result<Vec<u8>, BadChunk> {
         if name.is_empty() || !name.iter().all(|byte| is_token_byte(*byte)) {
             return Err(MALFORMED);
         }
-        let known = FieldName::of(name);
+        // Gateways to CGI and WSGI take an underscore for a hyphen.
+        let name: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+        let known = FieldName::of(&name);
         let may_pass = matches!(known, FieldName::Other | FieldName::Link | FieldName::RequestId);
-        if may_pass && !is_forbidden_trailer(name) {
+        if may_pass && !is_forbidden_trailer(&name) {
             passing.extend_from_slice(line);
         }
     }
@@ -485,6 +502,7 @@ mod tests {
             (&[][..], Exact(0)),
             (&[("content-length", "0")], Exact(0)),
             (&[("Content-Length", "20")], Exact(20)),
+            (&[("Content-Length", "9223372036854775807")], Exact(LONGEST_BODY)),
             (&[("Transfer-Encoding", "Chunked")], Chunked),
         ] {
             assert_eq!(request(lines, false, Version::Http11), Ok(expected), "{lines:?}");
@@ -496,6 +514,7 @@ mod tests {
             &[("content-length", "05")],
             &[("content-length", "+5")],
             &[("content-length", "")],
+            &[("content-length", "9223372036854775808")],
             &[("content-length", "99999999999999999999")],
             &[("content_length", "5")],
             &[("transfer_encoding", "chunked")],
@@ -561,7 +580,8 @@ mod tests {
 
     #[test]
     fn trailer_fields_for_framing_and_routing_do_not_pass() {
-        let text = "0\r\nContent_Length: 5\r\nA: b\r\nHost: x\r\ntransfer-encoding: chunked\r\nX-Auth-Token: t\r\n\r\n";
+        let text = "0\r\nContent_Length: 5\r\nA: b\r\nHost: x\r\ntransfer-encoding: chunked\r\nX-Auth-Token: t\r\n\
+                    x_auth_token: t\r\nProxy_Authorization: x\r\n\r\n";
         let (passed, ..) = decoded(BodyLength::Chunked, text).unwrap();
         assert_eq!(passed, "0\r\nA: b\r\n\r\n");
     }
@@ -570,7 +590,8 @@ mod tests {
     fn chunks_that_are_not_well_formed_are_refused() {
         for body in [
             "5 \r\n", " 5\r\n", "5;\r\n", "5;a b\r\n", "5;a=\r\n", "5;a=\"b\r\n", "5;bad[=x\r\n", "5;\0\r\n", "5;a\rX\r\n", "5;\n",
-            "5\n", "\r\n", "0x5\r\n", "-1\r\n", "+5\r\n", "1_0\r\n", "FFFFFFFFFFFFFFFF0\r\n", "1\r\nab\r\n", "1\r\na\n", "0\r\n\n",
+            "5\n", "\r\n", "0x5\r\n", "-1\r\n", "+5\r\n", "1_0\r\n", "FFFFFFFFFFFFFFFF0\r\n", "8000000000000000\r\n",
+            "00000000000000005\r\n", "1\r\nab\r\n", "1\r\na\n", "0\r\n\n",
             "0\r\nA: b\n", "0\r\nA\r\n\r\n", "0\r\nA : b\r\n\r\n", "0\r\nA: b\0\r\n\r\n", "0\r\n: b\r\n\r\n", "5;a=\"b\"c\r\n", "5;a=b=c\r\n",
         ] {
             assert!(decoded(BodyLength::Chunked, body).is_err(), "{body:?}");
@@ -579,10 +600,12 @@ mod tests {
 
     #[test]
     fn sizes_and_trailer_fields_are_limited() {
-        let zeros = |count| format!("{}5\r\nhello\r\n0\r\n\r\n", "0".repeat(count));
-        assert!(decoded(BodyLength::Chunked, &zeros(LONGEST_LINE - 3)).is_ok());
-        assert_eq!(decoded(BodyLength::Chunked, &zeros(LONGEST_LINE)), Err(BadChunk("a chunk's size is too long")));
+        let extended = |count| format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(count));
+        assert!(decoded(BodyLength::Chunked, &extended(LONGEST_LINE - 4)).is_ok());
+        let too_long = Err(BadChunk("a chunk's size is too long"));
+        assert_eq!(decoded(BodyLength::Chunked, &extended(LONGEST_LINE - 3)), too_long);
         let trailer = format!("0\r\nA: {}\r\n\r\n", "b".repeat(LONGEST_LINE));
-        assert!(decoded(BodyLength::Chunked, &trailer).is_err());
+        let too_long = Err(BadChunk("its trailer fields are too long"));
+        assert_eq!(decoded(BodyLength::Chunked, &trailer), too_long);
     }
 }

@@ -100,6 +100,18 @@ struct FieldLine {
     end: u32,
 }
 
+impl FieldLine {
+    /// The line in the text that it is in, with its end.
+    fn of(self, text: &[u8]) -> &[u8] {
+        &text[self.start as usize..self.end as usize]
+    }
+}
+
+/// Whether a line can be copied as it is: it ends in CRLF and is not folded.
+fn is_clean(line: &[u8]) -> bool {
+    line.ends_with(b"\r\n") && memchr(b'\n', line) == Some(line.len() - 1)
+}
+
 /// Lines that a parser found in a head, before the head's bytes are taken over.
 pub(super) struct ParsedLines {
     lines: Vec<FieldLine>,
@@ -134,9 +146,9 @@ impl ParsedLines {
         Self { lines, clean }
     }
 
-    /// Some line is folded, which only responses may be.
-    pub(super) fn folded(mut self) -> Self {
-        self.clean = false;
+    /// Looks for folded lines, which only responses may have. A fold at either end of a value is not in the value.
+    pub(super) fn with_folds(mut self, head: &[u8]) -> Self {
+        self.clean &= self.lines.iter().all(|line| is_clean(line.of(head)));
         self
     }
 }
@@ -178,9 +190,8 @@ impl Fields {
     fn normalize(&mut self) {
         for index in 0..self.lines.len() {
             let line = self.lines[index];
-            let Field { raw_name, value, .. } = self.field(&line);
-            let clean = self.text[..line.end as usize].ends_with(b"\r\n") && memchr(b'\n', value).is_none();
-            if !clean {
+            if !is_clean(line.of(&self.text)) {
+                let Field { raw_name, value, .. } = self.field(&line);
                 let (name, value) = (raw_name.to_vec(), unfold(value));
                 self.lines[index] = self.write_line(&name, &value);
             }

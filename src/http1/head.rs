@@ -83,6 +83,9 @@ fn ends_head(rest: &[u8]) -> bool {
 /// As many lines are parsed on the stack; a head with more is parsed again on the heap.
 const ON_STACK: usize = 64;
 
+/// Bytes of empty lines that are ignored before a request.
+const MOST_EMPTY: usize = 16;
+
 /// The first byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -109,8 +112,7 @@ impl RequestHead {
         limits: HeadLimits,
         space: &mut Vec<u8>,
     ) -> Result<Option<(Self, usize)>, HeadError> {
-        // RFC 9112 section 2.2: empty lines before a request line are ignored.
-        let empty_lines = empty_lines(bytes);
+        let empty_lines = empty_lines(bytes)?;
         let bytes = &bytes[empty_lines..];
         if bytes.is_empty() {
             return Ok(None);
@@ -218,8 +220,11 @@ impl ResponseHead {
         limits: HeadLimits,
         to_head: bool,
     ) -> Result<Option<(Self, usize)>, HeadError> {
-        if bytes.is_empty() {
-            return Ok(None);
+        match bytes.first() {
+            None => return Ok(None),
+            // httparse ignores them. Only a request may follow empty lines (RFC 9112 section 2.2).
+            Some(b'\r' | b'\n') => return Err(HeadError::Syntax("it does not begin with a status line")),
+            Some(_) => {}
         }
         if !scan.is_due(bytes) {
             return within(bytes, limits);
@@ -260,10 +265,7 @@ impl ResponseHead {
             return Err(HeadError::Syntax("its status is not within 100-999"));
         };
         let head = &bytes[..length];
-        let mut lines = ParsedLines::find(head, response.headers);
-        if response.headers.iter().any(|field| field.value.contains(&b'\n')) {
-            lines = lines.folded();
-        }
+        let lines = ParsedLines::find(head, response.headers).with_folds(head);
         let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
         Ok(Some((length, (version, status, reason(head), lines))))
     }
@@ -317,21 +319,24 @@ fn within<T>(bytes: &[u8], limits: HeadLimits) -> Result<Option<T>, HeadError> {
     if bytes.len() >= limits.bytes { Err(HeadError::TooLarge) } else { Ok(None) }
 }
 
-/// Bytes of the empty lines at the front.
-fn empty_lines(bytes: &[u8]) -> usize {
+/// Bytes of the empty lines at the front. RFC 9112 section 2.2 wants them ignored, and at least one of them; without
+/// a limit they would be a head that no limit ends.
+fn empty_lines(bytes: &[u8]) -> Result<usize, HeadError> {
     let mut empty = 0;
-    loop {
+    while empty <= MOST_EMPTY {
         empty += match &bytes[empty..] {
             [b'\r', b'\n', ..] => 2,
             [b'\n', ..] => 1,
-            _ => return empty,
+            _ => return Ok(empty),
         };
     }
+    Err(HeadError::Syntax("too many empty lines come before it"))
 }
 
 /// A head in space of its own, with room for lines that the proxy adds.
 fn copied(head: &[u8], space: &mut Vec<u8>) -> Vec<u8> {
     let mut text = std::mem::take(space);
+    text.clear();
     text.reserve(head.len() + 256);
     text.extend_from_slice(head);
     text
@@ -385,11 +390,12 @@ fn syntax(error: httparse::Error) -> HeadError {
 /// Names the line that has no field name.
 fn odd_field_name(bytes: &[u8]) -> HeadError {
     let is_token = |name: &[u8]| !name.is_empty() && name.iter().all(|byte| is_token_byte(*byte));
-    let mut lines = bytes.split(|byte| *byte == b'\n').skip(1).map(<[u8]>::trim_ascii_end);
-    let odd = lines.find_map(|line| {
-        let name = line.split(|byte| *byte == b':').next()?;
-        let folded = matches!(name.first(), Some(b' ' | b'\t'));
-        (!folded && !is_token(name)).then_some(name)
+    let lines = bytes.split(|byte| *byte == b'\n').skip(1).map(<[u8]>::trim_ascii_end);
+    let mut unfolded = lines.take_while(|line| !line.is_empty()).filter(|line| !matches!(line[0], b' ' | b'\t'));
+    let odd = unfolded.find_map(|line| match line.iter().position(|byte| *byte == b':') {
+        Some(colon) if is_token(&line[..colon]) => None,
+        Some(colon) => Some(&line[..colon]),
+        None => Some(line),
     });
     let name: String = odd.unwrap_or_default().escape_ascii().map(char::from).take(60).collect();
     HeadError::OddFieldName(name)
@@ -481,6 +487,29 @@ mod tests {
     }
 
     #[test]
+    fn empty_lines_before_a_request_are_limited() {
+        let lines = |count| format!("{}GET / HTTP/1.1\r\n\r\n", "\r\n".repeat(count));
+        assert!(request(&lines(8)).unwrap().is_some());
+        for text in [&lines(9), "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n"] {
+            let refused = HeadError::Syntax("too many empty lines come before it");
+            assert_eq!(request(text).unwrap_err(), refused, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn folds_at_either_end_of_a_value_go_too() {
+        for (text, expected) in [
+            ("A:\r\n b\r\n", "A: b\r\n"),
+            ("A: b\r\n \r\n", "A: b\r\n"),
+            ("A:\r\n\t\r\nB: c\r\n", "A: \r\nB: c\r\n"),
+            ("A: b\n c\n", "A: b c\r\n"),
+        ] {
+            let head = response(&format!("HTTP/1.1 200 OK\r\n{text}\r\n")).unwrap();
+            assert_eq!(lines(&head.fields), expected, "{text:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_request_head_is_refused() {
         for text in [
             "GET /\r\n\r\n",
@@ -551,10 +580,12 @@ mod tests {
 
     #[test]
     fn responses_that_are_not_http_are_refused_and_an_odd_field_is_named() {
-        for text in ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 99 A\r\n\r\n", "HTTP/1.1 099 A\r\n\r\n", "HTTP/2 200 A\r\n\r\n", "HTTP/1.1 200 OK\r\nA: \0\r\n\r\n"] {
+        for text in ["SSH-2.0-x\r\n\r\n", "\r\nHTTP/1.1 200 OK\r\n\r\n", "\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 99 A\r\n\r\n", "HTTP/1.1 099 A\r\n\r\n", "HTTP/2 200 A\r\n\r\n", "HTTP/1.1 200 OK\r\nA: \0\r\n\r\n"] {
             assert!(matches!(response(text), Err(HeadError::Syntax(_))), "{text:?}: {:?}", response(text));
         }
         let odd = response("HTTP/1.1 200 OK\r\nA: b\r\nX Y\u{1}: c\r\n\r\n").unwrap_err();
         assert_eq!(odd.to_string(), r"`X Y\x01` is not a field name");
+        let odd = response("HTTP/1.1 200 OK\r\nA: b\r\nno colon\r\n\r\n").unwrap_err();
+        assert_eq!(odd.to_string(), "`no colon` is not a field name");
     }
 }
