@@ -278,7 +278,7 @@ fn question(case: &Case<'_>, path: &VerifiedPath<'_>, algorithms: Algorithms<'_>
     let issuers = ladder.iter().skip(1).filter_map(|(issuer, subject)| issuing(issuer, *subject));
     let anchor = match ladder.last() {
         Some((anchor, Subject::Anchor(place))) => root(anchor, *place, case.now),
-        _ => None,
+        _ => Vec::new(),
     };
     let mut objections = own.into_iter().chain(issuers).chain(anchor).chain(unpinned(case, &certificates));
     if let Some(finding) = objections.find(|finding| !case.pardons(finding.code)) {
@@ -356,15 +356,16 @@ pub fn may_not_sign(facts: &Facts, subject: Subject) -> Option<Finding> {
     (facts.may_sign_certificates == Some(false)).then_some(Finding { code, subject, sentence })
 }
 
-fn root(anchor: &Certificate, place: usize, now: OffsetDateTime) -> Option<Finding> {
-    let facts = anchor.facts.as_ref().ok()?;
+/// All objections to a root, since the first may be one that is only to be reported.
+fn root(anchor: &Certificate, place: usize, now: OffsetDateTime) -> Vec<Finding> {
+    let Ok(facts) = &anchor.facts else { return Vec::new() };
     let subject = Subject::Anchor(place);
-    if let Some(mut finding) = validity(anchor, subject, now) {
-        finding.code = Code::RootExpired;
-        finding.sentence = format!("in the bundle: {}", finding.sentence);
-        return Some(finding);
-    }
-    unfit_root(facts, subject)
+    let dates = validity(anchor, subject, now).map(|finding| Finding {
+        code: Code::RootExpired,
+        sentence: format!("in the bundle: {}", finding.sentence),
+        ..finding
+    });
+    dates.into_iter().chain(unfit_root(facts, subject)).collect()
 }
 
 /// A root that is not fit to issue, whatever its dates?
@@ -381,7 +382,14 @@ pub fn unfit_root(facts: &Facts, subject: Subject) -> Option<Finding> {
     if facts.version == 3 && facts.is_ca != Some(true) {
         return unfit("it is not marked as a CA".into());
     }
-    None
+    // RFC 5280 section 6.1 asks nothing of an anchor but its name and key; a purpose written into it is its CA's
+    // own word all the same, and OpenSSL, Go and pyca keep it to that.
+    match &facts.purposes {
+        Some(purposes) if !purposes.iter().any(|purpose| purpose == SERVER_AUTH || purpose == "any") => {
+            unfit(format!("it is meant for {}, not for servers", list(purposes)))
+        }
+        _ => None,
+    }
 }
 
 /// Key identifiers, which some CAs mark critical against RFC 5280; they say nothing that could be missed.

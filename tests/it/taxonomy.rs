@@ -574,6 +574,19 @@ async fn what_a_certificate_may_be_used_for() {
     let end = refused("root_unfit", Bundle(0), &["the root `CN=Odd`", understood], "replace this root");
     t.row("critical unknown extension of a root", &sound.by(odd), &[], &[odd], end);
 
+    for (name, anchor) in [
+        ("root for clients", lab.authority("For clients").ext("extendedKeyUsage", "clientAuth,emailProtection")),
+        ("intermediate for clients in the bundle", issuing.clone().ext("extendedKeyUsage", "clientAuth")),
+    ] {
+        let anchor = &if name.starts_with("root") { anchor.by_itself() } else { anchor.by(root) };
+        let says = &["in the bundle is not fit to issue: it is meant for clientAuth", "not for servers"];
+        t.row(name, &sound.by(anchor), &[], &[anchor], refused("root_unfit", Bundle(0), says, "replace this root"));
+    }
+    for usage in ["serverAuth", "clientAuth,serverAuth", "anyExtendedKeyUsage"] {
+        let anchor = &lab.authority("For servers").ext("extendedKeyUsage", usage).by_itself();
+        t.row("root for servers", &sound.by(anchor), &[], &[anchor], Passes);
+    }
+
     let rsa = sound.clone().key("rsa:2048").ext("keyUsage", "keyEncipherment");
     t.row("keyEncipherment only", &rsa.by(root), &[], &[root], Passes);
     t.row("keyAgreement only", &sound.clone().ext("keyUsage", "keyAgreement").by(root), &[], &[root], Passes);

@@ -782,6 +782,33 @@ async fn report_only_for_a_class_passes_no_other_fault() {
     assert_eq!(proxy.audit().iter().filter(|event| never(event)).count(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn report_only_for_an_expired_root_passes_no_other_fault_of_that_root() {
+    let lab = &Lab::new();
+    let only = format!("report_only_until = {}\nreport_only = [\"root_expired\"]\n", day(10));
+    let plain = lab.authority("Old Root").days(-400, -5);
+    let mut rows = Rows::of(lab, &lab.root("Unused"));
+    let mut servers = Vec::new();
+    for (name, root, end) in [
+        ("expired", plain.clone(), Bypassed("root_expired")),
+        (
+            "and CA:FALSE",
+            plain.clone().without("keyUsage").ext("basicConstraints", "critical,CA:FALSE"),
+            Refused("root_unfit"),
+        ),
+        ("and without keyCertSign", plain.clone().ext("keyUsage", "critical,cRLSign"), Refused("root_unfit")),
+        ("and for clients", plain.clone().ext("extendedKeyUsage", "clientAuth"), Refused("root_unfit")),
+        ("and a critical extension", plain.clone().ext("1.2.3.4", "critical,DER:0500"), Refused("root_unfit")),
+        ("and weak", plain.key("rsa:1024"), Refused("weak_key")),
+    ] {
+        let root = root.by_itself();
+        let server = lab.s_server(&lab.server("a", SAN).by(&root), &[], &[]).ready();
+        rows.row(name, &server, &format!("{only}ca_bundle = \"{}\"", text(&root.cert)), end);
+        servers.push(server);
+    }
+    rows.judge().await;
+}
+
 /// What is said of a section that does not do.
 fn refused(lab: &Lab, root: &Made, section: &str) -> String {
     let config = lab.write("bad.toml", format!("[[upstream]]\nof = \"a.lab.test:9292\"\n{section}\n"));
