@@ -34,7 +34,7 @@
 //! | [`clock`] | the only door to the time of day | |
 //! | [`message`] | facts about HTTP messages; pure | |
 //! | [`logging`] | the process's log on stderr | |
-//! | [`tls`] | whom to believe: judge, evidence, words; no sockets | `clock`, `message::authority` |
+//! | [`tls`] | who can be trusted: the decision, the evidence, the explanation; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`connect`] | every outbound socket; only verified ones leave | `message`, `route::upstream`, `tls` |
 //! | [`audit`] | what is remembered about refusals, and summed up | `clock`, `route::upstream`, `tls` |

@@ -1,5 +1,5 @@
-//! A file of revocation lists: lists that can be searched, or a sentence; and no list makes the judge
-//! believe a certificate that is revoked, or say more than that it cannot believe the list.
+//! A file of revocation lists: lists that can be searched, or a sentence; and no list makes the verifier
+//! accept a certificate that is revoked, or say more than that it cannot use the list.
 
 #![no_main]
 

@@ -25,8 +25,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::{
     route::upstream::Upstream,
     tls::{
-        client::{Made, Recorder, Standing, TlsClient, TlsVersion},
-        failure::{Code, Finding, HandshakeFailure, Occasion, Subject, VerificationFailure},
+        client::{Made, PeerTrust, Recorder, TlsClient, TlsVersion},
+        failure::{CertificateRef, Code, Finding, HandshakeFailure, Occasion, VerificationFailure},
         hint,
         presented::Certificate,
     },
@@ -82,7 +82,7 @@ pub struct Peer {
     /// Which cipher suite.
     pub cipher_suite: &'static str,
     /// Why it may be spoken to.
-    pub standing: Standing,
+    pub standing: PeerTrust,
     /// What it sent, its own certificate first.
     pub chain: Vec<CertificateDer<'static>>,
     /// The client certificate, and whether it was asked for.
@@ -116,7 +116,7 @@ impl Peer {
     pub fn judged_again(&self, upstream: &Upstream) -> Option<Self> {
         let certificate = self.client.certificate.as_deref();
         let made = Made { chain: &self.chain, client: certificate, tls_version: self.tls_version };
-        let standing = upstream.tls.0.judge_again(&made, &upstream.reference)?;
+        let standing = upstream.tls.0.verify_again(&made, &upstream.reference)?;
         Some(Self { standing, ..self.clone() })
     }
 }
@@ -174,7 +174,7 @@ pub(super) async fn handshake(
         |failure, occasion| Rc::new(HandshakeFailure { failure, presented: presented(&recorder), address, occasion });
     let finding = match (end, recorder.evidence().map(|evidence| &evidence.verdict)) {
         (Ok(Ok(stream)), Some(Ok(accepted))) => {
-            let peer = peer(&stream, address, Standing::Believed(accepted.clone()), &recorder, auth);
+            let peer = peer(&stream, address, PeerTrust::Verified(accepted.clone()), &recorder, auth);
             return Ok(Verified::new(stream, peer, None));
         }
         (Ok(Ok(stream)), Some(Err((failure, Some(standing))))) => {
@@ -199,7 +199,7 @@ pub(super) async fn handshake(
 fn peer(
     stream: &TlsStream<Socket>,
     address: SocketAddr,
-    standing: Standing,
+    standing: PeerTrust,
     recorder: &Recorder,
     client: ClientAuth,
 ) -> Rc<Peer> {
@@ -231,7 +231,7 @@ fn presented(recorder: &Recorder) -> Vec<Certificate> {
 }
 
 fn finding(code: Code, sentence: String) -> Finding {
-    Finding { code, subject: Subject::Handshake, sentence }
+    Finding { code, subject: CertificateRef::Handshake, sentence }
 }
 
 /// What ended a handshake in which the judge did not refuse.

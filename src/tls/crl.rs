@@ -15,27 +15,27 @@
 use std::{fmt, str::FromStr, sync::OnceLock};
 
 use rustls_pki_types::{
-    CertificateRevocationListDer, SignatureVerificationAlgorithm,
+    CertificateRevocationListDer,
     pem::{PemObject, SectionKind},
 };
 use time::OffsetDateTime;
 use webpki::{CertRevocationList, OwnedCertRevocationList, RevocationReason};
 use x509_parser::{
-    asn1_rs::{Oid, ToDer, oid},
+    asn1_rs::{Oid, oid},
     certificate::X509Certificate,
     extensions::{DistributionPointName, GeneralName, IssuingDistributionPoint, ParsedExtension},
     prelude::FromDer,
     revocation_list::CertificateRevocationList,
-    x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
 };
 
 use crate::clock::{distance, rfc3339};
 
 use super::{
-    diagnose::{Case, malformation},
-    failure::{Code, Finding, Subject},
-    judge::{Algorithms, kind},
+    checks::certificate_label,
+    failure::{Code, Finding, Link},
+    malformed::malformation,
     presented::{Certificate, Facts, escape},
+    signature::{self, Algorithms, Signature},
     trust::not_pem,
 };
 
@@ -174,16 +174,26 @@ enum PointName {
     Uri(String),
 }
 
-/// A certificate of a path, and what to call it.
-pub type Step<'a> = (&'a Certificate, Subject);
-
-/// The rung of a path that is asked about.
+/// By what a path is asked about.
 #[derive(Clone, Copy, Debug)]
-struct Rung<'a> {
-    child: Step<'a>,
-    issuer: Step<'a>,
+pub struct RevocationContext<'a> {
+    /// The moment of the verification.
+    pub now: OffsetDateTime,
+    /// What to do if the lists do not say that a certificate is good.
+    pub policy: CrlPolicy,
+    /// The certificates of the bundle, among which other keys of an issuer may be.
+    pub bundle: &'a [Certificate],
+    /// Those that were sent, likewise.
+    pub presented: &'a [Certificate],
+}
+
+/// A certificate of a path with its issuer.
+#[derive(Clone, Copy, Debug)]
+struct IssuedLink<'a> {
+    child: Link<'a>,
+    issuer: Link<'a>,
     /// The issuer and all above it.
-    above: &'a [Step<'a>],
+    above: &'a [Link<'a>],
 }
 
 impl Crls {
@@ -235,47 +245,44 @@ impl Crls {
         of_issuer.into_iter().any(|list| !matches!(list.searched.find_serial(&facts.serial_der), Ok(None)))
     }
 
-    /// Whether a certificate of a path was revoked, the server's own first and the anchor last; gives the moment
-    /// until which the answer holds.
-    ///
-    /// # Errors
-    /// The finding, where the path is to be refused.
-    pub fn ask(
+    /// What the lists say of the certificates of a path, the server's own first and the anchor last: until when the
+    /// answer holds, and a finding for each certificate that has one, revocations first.
+    pub fn check(
         &self,
-        case: &Case<'_>,
-        path: &[Step<'_>],
+        context: &RevocationContext<'_>,
+        path: &[Link<'_>],
         algorithms: Algorithms<'_>,
-    ) -> Result<Option<OffsetDateTime>, Finding> {
-        let mut until: Option<OffsetDateTime> = None;
+    ) -> (Option<OffsetDateTime>, Vec<Finding>) {
+        let (mut until, mut findings) = (None, Vec::new());
         if self.is_empty() {
-            return Ok(until);
+            return (until, findings);
         }
-        for (place, rung) in path.windows(2).enumerate() {
-            let rung = Rung { child: rung[0], issuer: rung[1], above: &path[place + 1..] };
-            match self.ask_one(case, rung, algorithms) {
+        for (place, pair) in path.windows(2).enumerate() {
+            let link = IssuedLink { child: pair[0], issuer: pair[1], above: &path[place + 1..] };
+            match self.check_one(context, link, algorithms) {
                 Ok(answer) => until = [until, answer].into_iter().flatten().min(),
-                Err(finding) if case.pardons(finding.code) => {}
-                Err(finding) => return Err(finding),
+                Err(finding) => findings.push(finding),
             }
         }
-        Ok(until)
+        findings.sort_by_key(|finding| finding.code != Code::Revoked);
+        (until, findings)
     }
 
-    fn ask_one(
+    fn check_one(
         &self,
-        case: &Case<'_>,
-        rung: Rung<'_>,
+        context: &RevocationContext<'_>,
+        link: IssuedLink<'_>,
         algorithms: Algorithms<'_>,
     ) -> Result<Option<OffsetDateTime>, Finding> {
-        let (Ok(child), Ok(issuer)) = (&rung.child.0.facts, &rung.issuer.0.facts) else { return Ok(None) };
-        let (now, policy) = (case.now, case.trust.terms.crl_policy);
+        let (Ok(child), Ok(issuer)) = (&link.child.0.facts, &link.issuer.0.facts) else { return Ok(None) };
+        let (now, policy) = (context.now, context.policy);
         let named = self.lists.iter().filter(|list| list.issuer == issuer.subject_der && list.this_update <= now);
         // Each with who signed it: of another key's list nothing follows for this one's.
         let mut signed: Vec<(&List, &Facts)> = Vec::new();
         let (mut unsigned, mut others) = (false, None);
         for list in named {
             let mut another = || {
-                let others = others.get_or_insert_with(|| other_signers(case, rung, issuer, algorithms));
+                let others = others.get_or_insert_with(|| self.other_signers(context, link, issuer, algorithms));
                 others.iter().copied().find(|other| list.is_signed_by(other, algorithms))
             };
             match list.is_signed_by(issuer, algorithms).then_some(issuer).or_else(&mut another) {
@@ -287,72 +294,78 @@ impl Crls {
             !signed.iter().any(|(other, its)| its.spki == by.spki && other.replaces(list, now))
         };
         let newest: Vec<_> = signed.iter().filter(counts).copied().collect();
-        if let Some(finding) = newest.iter().find_map(|(list, _)| list.revoked(rung, child, issuer)) {
+        if let Some(finding) = newest.iter().find_map(|(list, _)| list.revoked(link, child, issuer)) {
             return Err(finding);
         }
         if newest.iter().any(|(_, signer)| signer.may_sign_crls == Some(false)) {
-            return Err(invalid(rung, issuer, "is not for it to sign: its keyUsage lacks cRLSign"));
+            return Err(invalid(link, issuer, "is not for it to sign: its keyUsage lacks cRLSign"));
         }
         if unsigned && signed.is_empty() {
-            return Err(invalid(rung, issuer, "does not bear its signature"));
+            return Err(invalid(link, issuer, "was not signed by that CA's key"));
         }
-        let covering = newest.into_iter().filter(|(list, _)| list.scope.covers(rung.child.0, child));
+        let covering = newest.into_iter().filter(|(list, _)| list.scope.covers(link.child.0, child));
         let until = covering.filter_map(|(list, _)| list.next_update).max();
         match (until, policy) {
-            (None, CrlPolicy { unknown: Leniency::Refuse, .. }) => Err(unknown(rung, child, issuer)),
+            (None, CrlPolicy { unknown: Leniency::Refuse, .. }) => Err(unknown(link, child, issuer)),
             (Some(until), CrlPolicy { expired: Leniency::Refuse, .. }) if until < now => {
-                Err(expired(rung, issuer, until, now))
+                Err(expired(link, issuer, until, now))
             }
             (Some(until), CrlPolicy { expired: Leniency::Refuse, .. }) => Ok(Some(until)),
             (None | Some(_), _) => Ok(None),
         }
     }
-}
 
-/// Other keys under the issuer's name that may sign its lists: their certificates stand in the bundle or were
-/// presented, are valid and on no list, and were signed by the issuer or one above it. Never by one below: who was
-/// revoked could make its own.
-fn other_signers<'a>(case: &Case<'a>, rung: Rung<'_>, issuer: &Facts, algorithms: Algorithms<'_>) -> Vec<&'a Facts> {
-    let above = || rung.above.iter().filter_map(|(above, _)| above.facts.as_ref().ok());
-    let may_be = |facts: &&Facts| {
-        facts.subject_der == issuer.subject_der
-            && facts.spki != issuer.spki
-            && (facts.not_before..=facts.not_after).contains(&case.now)
-            && facts.may_sign_crls != Some(false)
-            && !case.trust.crls.names(facts)
-            && above().any(|above| above.subject_der == facts.issuer_der)
-    };
-    let readable = |certificate: &'a Certificate| Some((certificate, certificate.facts.as_ref().ok()?));
-    let of_bundle = case.trust.anchors.certificates().iter().filter_map(readable);
-    // A hostile server may send many; each costs a signature.
-    let sent = case.presented.iter().filter_map(readable).filter(|(_, facts)| may_be(facts)).take(MOST_SIGNERS);
-    let known = of_bundle.filter(|(_, facts)| may_be(facts)).chain(sent);
-    let attested = known.filter(|(other, facts)| {
-        let mut issuers = above().filter(|above| above.subject_der == facts.issuer_der);
-        issuers.any(|above| certificate_signature_holds(&other.der, above, algorithms))
-    });
-    attested.map(|(_, facts)| facts).collect()
+    /// Other keys under the issuer's name that may sign its lists: their certificates are in the bundle or were
+    /// presented, are valid and on no list, and were signed by the issuer or one above it. Never by one below: who was
+    /// revoked could make its own.
+    fn other_signers<'a>(
+        &self,
+        context: &RevocationContext<'a>,
+        link: IssuedLink<'_>,
+        issuer: &Facts,
+        algorithms: Algorithms<'_>,
+    ) -> Vec<&'a Facts> {
+        let above = || link.above.iter().filter_map(|(above, _)| above.facts.as_ref().ok());
+        let may_be = |facts: &&Facts| {
+            facts.subject_der == issuer.subject_der
+                && facts.spki != issuer.spki
+                && (facts.not_before..=facts.not_after).contains(&context.now)
+                && facts.may_sign_crls != Some(false)
+                && !self.names(facts)
+                && above().any(|above| above.subject_der == facts.issuer_der)
+        };
+        let readable = |certificate: &'a Certificate| Some((certificate, certificate.facts.as_ref().ok()?));
+        let of_bundle = context.bundle.iter().filter_map(readable);
+        // A hostile server may send many; each costs a signature.
+        let sent = context.presented.iter().filter_map(readable).filter(|(_, facts)| may_be(facts)).take(MOST_SIGNERS);
+        let known = of_bundle.filter(|(_, facts)| may_be(facts)).chain(sent);
+        let attested = known.filter(|(other, facts)| {
+            let mut issuers = above().filter(|above| above.subject_der == facts.issuer_der);
+            issuers.any(|above| certificate_signature_holds(&other.der, above, algorithms))
+        });
+        attested.map(|(_, facts)| facts).collect()
+    }
 }
 
 /// So many presented certificates under an issuer's name are looked at.
 const MOST_SIGNERS: usize = 8;
 
-fn invalid(rung: Rung<'_>, issuer: &Facts, what: &str) -> Finding {
-    let sentence = format!("the revocation list of `{}` cannot be believed: it {what}", issuer.subject);
-    Finding { code: Code::CrlInvalid, subject: rung.issuer.1, sentence }
+fn invalid(link: IssuedLink<'_>, issuer: &Facts, what: &str) -> Finding {
+    let sentence = format!("the revocation list of `{}` cannot be used: it {what}", issuer.subject);
+    Finding { code: Code::CrlInvalid, subject: link.issuer.1, sentence }
 }
 
-fn unknown(rung: Rung<'_>, child: &Facts, issuer: &Facts) -> Finding {
-    let what = kind(rung.child.1);
+fn unknown(link: IssuedLink<'_>, child: &Facts, issuer: &Facts) -> Finding {
+    let what = certificate_label(link.child.1);
     let sentence = format!("no revocation list of `{}` covers {what} `{}`", issuer.subject, child.subject);
-    Finding { code: Code::RevocationUnknown, subject: rung.child.1, sentence }
+    Finding { code: Code::RevocationUnknown, subject: link.child.1, sentence }
 }
 
-fn expired(rung: Rung<'_>, issuer: &Facts, until: OffsetDateTime, now: OffsetDateTime) -> Finding {
+fn expired(link: IssuedLink<'_>, issuer: &Facts, until: OffsetDateTime, now: OffsetDateTime) -> Finding {
     let ago = distance((now - until).whole_seconds());
     let sentence =
         format!("the revocation list of `{}` is out of date since {} ({ago} ago)", issuer.subject, rfc3339(until));
-    Finding { code: Code::CrlExpired, subject: rung.issuer.1, sentence }
+    Finding { code: Code::CrlExpired, subject: link.issuer.1, sentence }
 }
 
 impl List {
@@ -419,7 +432,7 @@ impl List {
         good
     }
 
-    fn revoked(&self, rung: Rung<'_>, child: &Facts, issuer: &Facts) -> Option<Finding> {
+    fn revoked(&self, link: IssuedLink<'_>, child: &Facts, issuer: &Facts) -> Option<Finding> {
         let how = match self.searched.find_serial(&child.serial_der) {
             Ok(None) => return None,
             Ok(Some(entry)) => {
@@ -430,8 +443,8 @@ impl List {
             }
             Err(_) => format!("may be on the revocation list of `{}`, which cannot be searched", issuer.subject),
         };
-        let sentence = format!("{} `{}` {how}", kind(rung.child.1), child.subject);
-        Some(Finding { code: Code::Revoked, subject: rung.child.1, sentence })
+        let sentence = format!("{} `{}` {how}", certificate_label(link.child.1), child.subject);
+        Some(Finding { code: Code::Revoked, subject: link.child.1, sentence })
     }
 }
 
@@ -468,38 +481,13 @@ fn reason(code: RevocationReason) -> Option<&'static str> {
 fn list_signature_holds(der: &[u8], signer: &Facts, algorithms: Algorithms<'_>) -> bool {
     let Ok((_, list)) = CertificateRevocationList::from_der(der) else { return false };
     let signed = (list.tbs_cert_list.as_ref(), list.signature_value.as_ref());
-    signature_holds(signed, &list.signature_algorithm, signer, algorithms).is_some()
+    signature::check(signed, &list.signature_algorithm, signer, algorithms) == Signature::Holds
 }
 
 fn certificate_signature_holds(der: &[u8], signer: &Facts, algorithms: Algorithms<'_>) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
     let signed = (certificate.tbs_certificate.as_ref(), certificate.signature_value.as_ref());
-    signature_holds(signed, &certificate.signature_algorithm, signer, algorithms).is_some()
-}
-
-/// Whether these bytes and their signature were made with this key, by an algorithm that the judge takes too.
-fn signature_holds(
-    (bytes, signature): (&[u8], &[u8]),
-    algorithm: &AlgorithmIdentifier<'_>,
-    signer: &Facts,
-    algorithms: Algorithms<'_>,
-) -> Option<()> {
-    let (_, key) = SubjectPublicKeyInfo::from_der(&signer.spki).ok()?;
-    let (signed_with, made_for) = (identifier(algorithm)?, identifier(&key.algorithm)?);
-    let fits = |algorithm: &&&dyn SignatureVerificationAlgorithm| {
-        algorithm.signature_alg_id().as_ref() == signed_with && algorithm.public_key_alg_id().as_ref() == made_for
-    };
-    let key = key.subject_public_key.as_ref();
-    algorithms.iter().filter(fits).find_map(|algorithm| algorithm.verify_signature(key, bytes, signature).ok())
-}
-
-/// What stands inside an AlgorithmIdentifier, as DER.
-fn identifier(algorithm: &AlgorithmIdentifier<'_>) -> Option<Vec<u8>> {
-    let mut der = algorithm.algorithm.to_der_vec().ok()?;
-    if let Some(parameters) = &algorithm.parameters {
-        der.extend(parameters.to_der_vec().ok()?);
-    }
-    Some(der)
+    signature::check(signed, &certificate.signature_algorithm, signer, algorithms) == Signature::Holds
 }
 
 impl Scope {

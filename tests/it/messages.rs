@@ -57,7 +57,7 @@ async fn a_refusal_reads_as_what_why_and_what_to_do() {
          presented=[\"dns:elsewhere.gallery.test\"] anchors=1 event={id}\n      \
          the certificate is valid for `elsewhere.gallery.test`, not for `wrong-name.gallery.test`\n  \
          hint: reach it by a name it has (`verify_name` where only the address differs), or have it reissued with \
-         `DNS:wrong-name.gallery.test` (docs/failures.md#name_mismatch)\n"
+         `DNS:wrong-name.gallery.test`; an attack looks like this, too (docs/failures.md#name_mismatch)\n"
     );
     assert!(text.contains(&expected), "{text}\n--- lacks ---\n{expected}");
 }
