@@ -1,4 +1,4 @@
-//! `vouchsafe bundle`: looks over what one would give to --ca-bundle, by the judge's own questions.
+//! `vouchsafe bundle`: looks over what one would give to --ca-bundle, by the verifier's own checks.
 //!
 //! An error is what keeps the proxy from starting, what can never be trusted as it stands, or a secret that lies
 //! open. A warning works, and deserves a look.

@@ -103,7 +103,7 @@ pub fn findings(case: &Case<'_>) -> Vec<Finding> {
         found.extend(of_certificate(case, &path, place, *link));
     }
     if !is_exact {
-        found.extend(end(case, &path));
+        found.extend(end(&path));
         found.extend(unreadable_ones(case, &path));
         let links = path.links.windows(2).zip(&path.signatures);
         found.extend(links.filter_map(|(pair, above)| broken(pair[0], pair[1], *above)));
@@ -194,7 +194,7 @@ fn unreadable_ones(case: &Case<'_>, path: &PathByNames<'_>) -> Vec<Finding> {
 const MOST_UNREADABLE: usize = 8;
 
 /// A path that ends anywhere but in the bundle.
-fn end(case: &Case<'_>, path: &PathByNames<'_>) -> Option<Finding> {
+fn end(path: &PathByNames<'_>) -> Option<Finding> {
     let (top, at) = path.links.last()?;
     let facts = top.facts.as_ref().ok()?;
     let is_own = *at == CertificateRef::Presented(0);
@@ -236,7 +236,7 @@ fn end(case: &Case<'_>, path: &PathByNames<'_>) -> Option<Finding> {
         }
         PathEnd::Missing { namesake, otherwise } => {
             let code = if is_own { Code::IncompleteChain } else { Code::UnknownIssuer };
-            finding(code, missing(case, facts.issuer.as_str(), is_own, namesake, otherwise))
+            finding(code, missing(&facts.issuer, is_own, namesake, otherwise))
         }
     }
 }
@@ -252,13 +252,7 @@ fn whose(at: CertificateRef) -> &'static str {
     if matches!(at, CertificateRef::Anchor(_)) { "the bundle holds" } else { "the server sent" }
 }
 
-fn missing(
-    case: &Case<'_>,
-    issuer: &str,
-    is_own: bool,
-    namesake: Option<Link<'_>>,
-    otherwise: Option<Link<'_>>,
-) -> String {
+fn missing(issuer: &str, is_own: bool, namesake: Option<Link<'_>>, otherwise: Option<Link<'_>>) -> String {
     if let Some((other, _)) = otherwise {
         let what = if is_own { "the certificate was" } else { "the last intermediate was" };
         return format!(
@@ -272,7 +266,7 @@ fn missing(
         ),
         false => format!("the chain ends at the issuer `{issuer}`, which is not in the bundle"),
     };
-    if let Some(namesake) = namesake.filter(|(_, at)| case.certificate(*at).is_some()) {
+    if let Some(namesake) = namesake {
         let (who, sha256) = (whose(namesake.1), &namesake.0.sha256);
         sentence.push_str(&format!("; {who} another CA of that name (sha256 {sha256}), which is not the one"));
     }

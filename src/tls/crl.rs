@@ -276,7 +276,9 @@ impl Crls {
     ) -> Result<Option<OffsetDateTime>, Finding> {
         let (Ok(child), Ok(issuer)) = (&link.child.0.facts, &link.issuer.0.facts) else { return Ok(None) };
         let (now, policy) = (context.now, context.policy);
-        let named = self.lists.iter().filter(|list| list.issuer == issuer.subject_der && list.this_update <= now);
+        // An anchor's name may be spelt otherwise than its children and its lists have it.
+        let bears_name = |list: &List| list.issuer == issuer.subject_der || list.issuer == child.issuer_der;
+        let named = self.lists.iter().filter(|list| bears_name(list) && list.this_update <= now);
         // Each with who signed it: of another key's list nothing follows for this one's.
         let mut signed: Vec<(&List, &Facts)> = Vec::new();
         let (mut unsigned, mut others) = (false, None);

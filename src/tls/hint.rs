@@ -32,7 +32,7 @@ pub fn hint(case: &Case<'_>, verdict: &Finding, also: &[Finding]) -> String {
             Some(requirement) if requirements.contains(&requirement) => {}
             Some(requirement) => requirements.push(requirement),
             None if is_of_old_certificate(finding) => {}
-            None => steps.push(fix(case, finding)),
+            None => steps.push(of_named(case, finding)),
         }
     }
     steps.dedup();
@@ -60,6 +60,18 @@ pub fn hint(case: &Case<'_>, verdict: &Finding, also: &[Finding]) -> String {
         steps.push(format!("and see the other findings, {more} in number"));
     }
     steps.join("; also: ")
+}
+
+/// What to do about one finding of several: an intermediate is called by its name.
+fn of_named(case: &Case<'_>, finding: &Finding) -> String {
+    let fix = fix(case, finding);
+    let is_about_issuer = matches!(finding.code, Code::IssuerMayNotSign | Code::IssuerNotCa);
+    match (finding.subject, case.certificate(finding.subject)) {
+        (CertificateRef::Presented(1..), Some(certificate)) if !is_about_issuer => {
+            fix.replacen("have it ", &format!("have `{}` ", certificate.name()), 1)
+        }
+        _ => fix,
+    }
 }
 
 /// So many steps are read.

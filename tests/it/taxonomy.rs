@@ -829,6 +829,10 @@ async fn what_cannot_be_read() {
     let says = &["the certificate `CN=a` cannot be used", "a DNS name in it is malformed"];
     let end = refused("malformed_certificate", Presented(0), says, reissue);
     t.row("SAN with a space, constrained", &odd.by(limited), &[limited], &[root], end);
+    let forged = "DER:30178215612e6c61622e74657374002e6576696c2e74657374";
+    let says = &["`a.lab.test\\u{0}.evil.test`, with a NUL byte in it: a forgery, made to pass for `a.lab.test`"];
+    let end = refused("name_mismatch", Presented(0), says, "treat it as an attack");
+    t.row("SAN with a NUL", &sound.clone().ext("subjectAltName", forged).by(root), &[], &[root], end);
     let odd = &sound.clone().ext("subjectAltName", "DER:30038201ff").by(root);
     let end = refused("name_mismatch", Presented(0), &["valid for `(malformed)`, not for `a.lab.test`"], reissue);
     t.row("SAN that is not ASCII", odd, &[], &[root], end);
@@ -897,6 +901,15 @@ async fn revocation() {
     let says = &["the revocation list of `CN=Lab Issuing` cannot be used", "it was not signed by that CA's key"];
     let end = refused("crl_invalid", Presented(1), says, "get the CA's present list");
     t.row("list's signature bad", good, &[issuing], &[root], end).with(&format!("crl = \"{}\"", text(&tampered)));
+    // A root that is spelt otherwise in the bundle than in what it issued, its list included.
+    let spelt = lab.authority("Spelt").key(&text(&root.key)).by_itself();
+    let in_bundle = &lab.authority("SPELT").key(&text(&root.key)).by_itself();
+    let (good_one, bad_one) = (&sound.by(&spelt), &sound.by(&spelt));
+    lab.revoke(bad_one, "superseded");
+    let of_spelt = format!("crl = \"{}\"", text(&lab.list(&spelt, (-1, 30), "")));
+    t.row("in other letters, and not revoked", good_one, &[], &[in_bundle], Passes).with(&of_spelt);
+    let end = refused("revoked", Presented(0), &["was revoked by"], reissue);
+    t.row("in other letters, and revoked", bad_one, &[], &[in_bundle], end).with(&of_spelt);
     let mute = &lab.authority("Mute").ext("keyUsage", "critical,keyCertSign").by(root);
     let list = lab.list(mute, (-1, 30), "");
     let says = &["the revocation list of `CN=Mute` cannot be used", "its keyUsage lacks cRLSign"];
