@@ -1,4 +1,4 @@
-//! `vouchsafe bundle`: looks over what one would give to --ca-bundle, by the judge's own questions.
+//! `vouchsafe bundle`: looks over what one would give to --ca-bundle, by the verifier's own checks.
 //!
 //! An error is what keeps the proxy from starting, what can never be trusted as it stands, or a secret that lies
 //! open. A warning works, and deserves a look.
@@ -24,8 +24,8 @@ use crate::{
         watch::Files,
     },
     tls::{
-        failure::{Code, Finding, Subject},
-        judge,
+        checks,
+        failure::{CertificateRef, Code, Finding},
         pem::{self, PemError, Wanted},
         presented::{Certificate, Facts},
         trust::is_usable,
@@ -84,11 +84,11 @@ impl What {
     }
 
     /// What a finding's sentence is to call it.
-    fn subject(self, place: usize) -> Subject {
+    fn subject(self, place: usize) -> CertificateRef {
         match self {
-            Self::Root | Self::Unreadable => Subject::Anchor(place),
-            Self::Intermediate => Subject::Presented(1),
-            Self::Server => Subject::Presented(0),
+            Self::Root | Self::Unreadable => CertificateRef::Anchor(place),
+            Self::Intermediate => CertificateRef::Presented(1),
+            Self::Server => CertificateRef::Presented(0),
         }
     }
 }
@@ -245,19 +245,19 @@ fn flaws(what: What, all: &[(String, Certificate)], place: usize, at: OffsetDate
     };
     let subject = what.subject(place);
     found.extend(dates(certificate, facts, subject, all, at));
-    found.extend(judge::strength(certificate, subject).map(|finding| match what {
+    found.extend(checks::strength(certificate, subject).map(|finding| match what {
         What::Server => Flaw::error(finding, "have it reissued with an RSA key of 2048 bits or more, or P-256"),
         _ => Flaw::error(finding, "replace this CA by one with an RSA key of 2048 bits or more, or P-256"),
     }));
-    let anchor = Subject::Anchor(place);
+    let anchor = CertificateRef::Anchor(place);
     match what {
         What::Server => {
             found.push(server(facts));
-            let unfit = judge::purpose(facts, subject).or_else(|| judge::critical(certificate, subject));
+            let unfit = checks::purpose(facts, subject).or_else(|| checks::critical(certificate, subject));
             found.extend(unfit.map(|finding| Flaw::error(finding, "have it reissued; as it is, it is never trusted")));
         }
         _ => {
-            let unfit = judge::unfit_root(facts, anchor).or_else(|| judge::may_not_sign(facts, anchor));
+            let unfit = checks::unfit_root(facts, anchor).into_iter().chain(checks::may_not_sign(facts, anchor));
             let fix = "get the CA's present certificate; as it is, nothing that it issued is trusted";
             found.extend(unfit.map(|finding| Flaw::error(finding, fix)));
             found.extend(issuer(certificate, facts, what, &all[..place]));
@@ -269,11 +269,11 @@ fn flaws(what: What, all: &[(String, Certificate)], place: usize, at: OffsetDate
 fn dates(
     certificate: &Certificate,
     facts: &Facts,
-    subject: Subject,
+    subject: CertificateRef,
     all: &[(String, Certificate)],
     at: OffsetDateTime,
 ) -> Option<Flaw> {
-    if let Some(finding) = judge::validity(certificate, subject, at) {
+    if let Some(finding) = checks::validity(certificate, subject, at) {
         let in_force = |other: &Facts| {
             other.subject_der == facts.subject_der
                 && other.spki == facts.spki

@@ -35,7 +35,7 @@
 //! | [`text`] | text that is not ours: escaped, cut, without secrets | |
 //! | [`message`] | facts about HTTP messages; pure | |
 //! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock` |
-//! | [`tls`] | whom to believe: judge, evidence, words; no sockets | `clock`, `message::authority` |
+//! | [`tls`] | who can be trusted: the decision, the evidence, the explanation; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`connect`] | every outbound socket; only verified ones leave | `message`, `route::upstream`, `tls` |
 //! | [`audit`] | what is recorded about refusals, and summed up | `clock`, `logging`, `route::upstream`, `tls` |

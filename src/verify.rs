@@ -1,8 +1,7 @@
-//! `vouchsafe verify`: the proxy's judge and clerk on a chain from a file, at any moment.
+//! `vouchsafe verify`: the proxy's verifier on a chain from a file, at any moment.
 
 use std::{fmt, sync::Arc};
 
-use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -17,16 +16,18 @@ use crate::{
         watch::Files,
     },
     tls::{
+        case::{Case, Terms, Trust},
+        classify::Refusal,
         crl::{CrlError, Crls},
-        diagnose::Case,
-        failure::{Code, Finding, Subject, VerificationFailure},
+        explain::explain,
+        failure::{CertificateRef, Code, Finding, VerificationFailure},
         fingerprint::Fingerprint,
         identity::ReferenceId,
-        judge::{Accepted, Terms, Trust, judge},
         pem::{self, Wanted},
         presented::Certificate,
         revocation::{CrlPolicy, CrlRule, Leniency},
         trust::TrustAnchors,
+        verify::{self as verifier, Accepted},
     },
 };
 
@@ -38,26 +39,32 @@ pub struct Verification {
     reference: ReferenceId,
     at: OffsetDateTime,
     verdict: Result<Accepted, Box<VerificationFailure>>,
+    /// Whether `run` would accept it by its default for what no list covers.
+    by_default: bool,
 }
 
-/// Reads what the arguments name, and judges.
+/// Reads what the arguments name, and verifies.
 ///
 /// # Errors
-/// [`ConfigError`], where there is nothing to judge, or nobody to judge by.
+/// [`ConfigError`], if there is nothing to verify, or no trust anchor.
 pub fn verify(args: &VerifyArgs, clock: Clock) -> Result<Verification, ConfigError> {
     let mut problems = Vec::new();
     let question = Question::of(args, clock, &mut problems);
     ConfigError::unless_empty(problems)?;
-    let Some(Question { trust, unusable, presented, reference, at }) = question else {
-        return Err(ConfigError::one("there is nothing to judge"));
+    let Some(Question { trust, unusable, presented, reference, at, is_policy_given }) = question else {
+        return Err(ConfigError::one("there is nothing to verify"));
     };
-    let case = Case { trust: &trust, presented: &presented, reference: &reference, now: at, pardoned: &[] };
+    let case = Case { trust: &trust, presented: &presented, reference: &reference, now: at, report_only_classes: &[] };
     let verdict = match unusable {
         // `run` does not start with such a list; here it is what the answer is about.
-        Some(sentence) => Err(case.refuse(Finding { code: Code::CrlInvalid, subject: Subject::Handshake, sentence })),
-        None => judge(&case, aws_lc_rs::default_provider().signature_verification_algorithms.all),
+        Some(sentence) => {
+            let finding = Finding { code: Code::CrlInvalid, subject: CertificateRef::Handshake, sentence };
+            Err(explain(&case, *Refusal::of(&case, finding)))
+        }
+        None => verifier::verify(&case).map_err(|refusal| explain(&case, *refusal)),
     };
-    Ok(Verification { trust, presented, reference, at, verdict })
+    let by_default = is_refused_by_default(&case, &verdict, is_policy_given);
+    Ok(Verification { trust, presented, reference, at, verdict, by_default })
 }
 
 struct Question {
@@ -67,6 +74,23 @@ struct Question {
     presented: Vec<Certificate>,
     reference: ReferenceId,
     at: OffsetDateTime,
+    /// Whether the arguments say what to do where no list covers a certificate.
+    is_policy_given: bool,
+}
+
+/// Whether `run`, whose default tolerates a certificate that no list covers, would accept what is refused here.
+fn is_refused_by_default(
+    case: &Case<'_>,
+    verdict: &Result<Accepted, Box<VerificationFailure>>,
+    is_policy_given: bool,
+) -> bool {
+    let is_unknown = verdict.as_ref().is_err_and(|failure| failure.code() == Code::RevocationUnknown);
+    if is_policy_given || !is_unknown {
+        return false;
+    }
+    let crl_policy = CrlPolicy { unknown: Leniency::Tolerate, ..case.trust.terms.crl_policy };
+    let trust = Trust { terms: Terms { crl_policy, ..case.trust.terms.clone() }, ..case.trust.clone() };
+    verifier::verify(&Case { trust: &trust, ..*case }).is_ok()
 }
 
 impl Question {
@@ -110,8 +134,8 @@ impl Question {
                 .pins
                 .extend(take(problems, pin.parse::<Fingerprint>().map_err(|why| format!("--pin `{pin}`: {why}"))));
         }
-        if let Some(named) = &args.identity {
-            terms.identity = take(problems, identity(&mut files, "--identity", named));
+        for named in &args.identity {
+            terms.identities.extend(take(problems, identity(&mut files, "--identity", named)));
         }
         let reference = reference(&args.name).map_err(|why| format!("--name: {why}"));
         let reference = take(problems, reference);
@@ -124,6 +148,7 @@ impl Question {
             presented: presented?,
             reference: reference?,
             at: at?,
+            is_policy_given: said,
         })
     }
 }
@@ -175,23 +200,28 @@ impl Verification {
                 };
                 put("findings", failure.also.iter().map(finding).collect());
                 put("hint", failure.hint.as_str().into());
+                put("run_accepts", self.by_default.into());
             }
         }
         Value::Object(all)
     }
 
-    fn certificate(&self, subject: Subject) -> Value {
+    fn certificate(&self, subject: CertificateRef) -> Value {
         let anchors = self.trust.anchors.certificates();
         let (place, index, certificate) = match subject {
-            Subject::Anchor(index) => ("bundle", index, anchors.get(index)),
-            Subject::Handshake => return Value::Null,
-            Subject::Presented(index) => ("presented", index, self.presented.get(index)),
+            CertificateRef::Anchor(index) => ("bundle", index, anchors.get(index)),
+            CertificateRef::Handshake => return Value::Null,
+            CertificateRef::Presented(index) => ("presented", index, self.presented.get(index)),
         };
         certificate.map_or(Value::Null, |certificate| {
             json!({ "in": place, "index": index, "subject": certificate.name(), "sha256": certificate.sha256 })
         })
     }
 }
+
+/// What differs between the defaults of `verify` and `run`.
+const RUN_ACCEPTS: &str =
+    "`run` accepts this chain: its default is `--crl-policy unknown=tolerate`, that of `verify` is `unknown=refuse`";
 
 /// For people: `code: sentence` first where it is refused, then all other findings, then the hint.
 impl fmt::Display for Verification {
@@ -202,9 +232,9 @@ impl fmt::Display for Verification {
                 for subject in &accepted.path {
                     let anchors = self.trust.anchors.certificates();
                     let (what, certificate) = match subject {
-                        Subject::Anchor(index) => ("trusted", anchors.get(*index)),
-                        Subject::Presented(index) => ("sent", self.presented.get(*index)),
-                        Subject::Handshake => continue,
+                        CertificateRef::Anchor(index) => ("trusted", anchors.get(*index)),
+                        CertificateRef::Presented(index) => ("sent", self.presented.get(*index)),
+                        CertificateRef::Handshake => continue,
                     };
                     if let Some(certificate) = certificate {
                         writeln!(f, "  {what}: {} (sha256 {})", certificate.name(), certificate.sha256)?;
@@ -216,7 +246,11 @@ impl fmt::Display for Verification {
                 writeln!(f, "{}: {}", failure.code(), failure.verdict.sentence)?;
                 // Without their codes: who looks for one in this text means the verdict.
                 failure.also.iter().try_for_each(|also| writeln!(f, "  also: {}", also.sentence))?;
-                writeln!(f, "hint: {}", failure.hint)
+                writeln!(f, "hint: {}", failure.hint)?;
+                if self.by_default {
+                    writeln!(f, "note: {RUN_ACCEPTS}")?;
+                }
+                Ok(())
             }
         }
     }

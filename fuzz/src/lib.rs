@@ -1,4 +1,4 @@
-//! What the targets share: whom to believe, how to ask the judge, and what must hold of every answer.
+//! What the targets share: what is trusted, how to ask the verifier, and what must hold of every answer.
 //!
 //! All is fixed, so that an input that was found today fails tomorrow too: the gallery in `fuzz/gallery/`
 //! was made once (its keys are gone), and [`now`] is a moment at which it was good. What the targets need
@@ -27,14 +27,16 @@ use vouchsafe::{
         upstream::{TlsHandle, Upstream},
     },
     tls::{
+        case::{Case, Terms, Trust},
+        checks,
         client::{TlsClient, TlsSettings, TlsVersion},
         crl::Crls,
-        diagnose::Case,
-        failure::{Code, Finding, HandshakeFailure, Occasion, Subject, VerificationFailure},
+        explain::explain,
+        failure::{CertificateRef, Code, Finding, HandshakeFailure, Occasion, VerificationFailure},
         identity::ReferenceId,
-        judge::{self, Terms, Trust},
         presented::{Certificate, Facts},
         trust::TrustAnchors,
+        verify::verify_with,
     },
 };
 
@@ -70,8 +72,8 @@ pub fn believing(crls: Crls) -> Arc<TlsClient> {
     TlsClient::new(settings, Clock::Fixed(now())).expect("settings")
 }
 
-/// Asks the judge, and holds the answer against what must be true of every answer: an acceptance against
-/// the clerk's own reading, a refusal against the audit log.
+/// Asks the verifier, and holds the answer against what must be true of every answer: an acceptance against
+/// our own reading, a refusal against the audit log.
 ///
 /// # Panics
 /// Where something does not hold.
@@ -82,8 +84,8 @@ pub fn ask(
     signatures: Signatures,
 ) -> Result<(), Box<VerificationFailure>> {
     let trust = &client.settings().trust;
-    let case = Case { trust, presented, reference, now: now(), pardoned: &[] };
-    let verdict = judge::judge(&case, signatures.algorithms()).map(drop);
+    let case = Case { trust, presented, reference, now: now(), report_only_classes: &[] };
+    let verdict = verify_with(&case, signatures.algorithms()).map(drop).map_err(|refusal| explain(&case, *refusal));
     match &verdict {
         Ok(()) => is_sound(presented, reference),
         Err(failure) => {
@@ -161,16 +163,16 @@ impl SignatureVerificationAlgorithm for Blind {
     }
 }
 
-/// What was accepted is good in the clerk's eyes too, who reads with another parser.
+/// What was accepted is good by our own checks too, which read with another parser.
 fn is_sound(presented: &[Certificate], reference: &ReferenceId) {
     let own = presented.first().expect("nothing was presented, and accepted");
-    let subject = Subject::Presented(0);
+    let subject = CertificateRef::Presented(0);
     let facts = own.facts.as_ref().expect("an accepted certificate can be read");
     assert_eq!(facts.version, 3);
-    assert_eq!(judge::validity(own, subject, now()), None);
-    assert_eq!(judge::purpose(facts, subject), None);
-    assert_eq!(judge::strength(own, subject), None);
-    assert_eq!(judge::critical(own, subject), None);
+    assert_eq!(checks::validity(own, subject, now()), None);
+    assert_eq!(checks::purpose(facts, subject), None);
+    assert_eq!(checks::strength(own, subject), None);
+    assert_eq!(checks::critical(own, subject), None);
     assert!(bears(facts, reference), "{reference} is not in {:?}", facts.presented_names());
 }
 
@@ -193,24 +195,24 @@ fn is_plausible(failure: &VerificationFailure, presented: &[Certificate], anchor
     assert_eq!(verdict.code == Code::NoCertificate, presented.is_empty());
     assert_ne!(verdict.code, Code::Other, "{}", verdict.sentence);
     is_plain(&failure.hint);
-    let mut told: Vec<(Code, Subject)> = Vec::new();
+    let mut told: Vec<(Code, CertificateRef)> = Vec::new();
     for Finding { code, subject, sentence } in std::iter::once(verdict).chain(&failure.also) {
         assert!(code.is_verdict(), "{code}");
         assert!(!told.contains(&(*code, *subject)), "{code} twice");
         told.push((*code, *subject));
         match subject {
-            Subject::Anchor(place) => assert!(*place < anchors),
-            Subject::Handshake => assert_eq!(*code, Code::NoCertificate),
-            Subject::Presented(place) => assert!(*place < presented.len()),
+            CertificateRef::Anchor(place) => assert!(*place < anchors),
+            CertificateRef::Handshake => assert_eq!(*code, Code::NoCertificate),
+            CertificateRef::Presented(place) => assert!(*place < presented.len()),
         }
         is_plain(sentence);
     }
-    // Where the clerk can read them all; it looks at sixteen.
-    if let (Code::Expired | Code::NotYetValid, Subject::Presented(place)) = (verdict.code, verdict.subject)
+    // Where all of them can be read.
+    if let (Code::Expired | Code::NotYetValid, CertificateRef::Presented(place)) = (verdict.code, verdict.subject)
         && presented.len() <= 16
         && presented.iter().all(|certificate| certificate.facts.is_ok())
     {
-        let outside = judge::validity(&presented[place], verdict.subject, now());
+        let outside = checks::validity(&presented[place], verdict.subject, now());
         assert_eq!(outside.map(|finding| finding.code), Some(verdict.code));
     }
 }

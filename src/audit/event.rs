@@ -15,7 +15,7 @@ use crate::{
     route::upstream::Upstream,
     text::{escape, escape_within},
     tls::{
-        failure::{Finding, HandshakeFailure, Occasion, Subject},
+        failure::{CertificateRef, Finding, HandshakeFailure, Occasion},
         presented::Certificate,
         trust::TrustAnchors,
     },
@@ -284,17 +284,17 @@ fn names(presented: &[Certificate]) -> Vec<String> {
 
 fn finding(finding: &Finding) -> Value {
     let certificate = match finding.subject {
-        Subject::Presented(place) => place.into(),
-        Subject::Anchor(_) | Subject::Handshake => Value::Null,
+        CertificateRef::Presented(place) => place.into(),
+        CertificateRef::Anchor(_) | CertificateRef::Handshake => Value::Null,
     };
     json!({ "code": finding.code.as_str(), "certificate": certificate, "message": finding.sentence })
 }
 
-fn offending(subject: Subject, presented: &[Certificate], anchors: &TrustAnchors) -> Value {
+fn offending(subject: CertificateRef, presented: &[Certificate], anchors: &TrustAnchors) -> Value {
     let (place, at, certificate) = match subject {
-        Subject::Anchor(place) => ("bundle", place, anchors.certificates().get(place)),
-        Subject::Presented(place) => ("presented", place, presented.get(place)),
-        Subject::Handshake => return Value::Null,
+        CertificateRef::Anchor(place) => ("bundle", place, anchors.certificates().get(place)),
+        CertificateRef::Presented(place) => ("presented", place, presented.get(place)),
+        CertificateRef::Handshake => return Value::Null,
     };
     certificate.map_or(Value::Null, |certificate| {
         json!({

@@ -1,21 +1,18 @@
-//! Each check on its own, with its verdict: also those that the judge did not come to, since it ends at the first
-//! thing that is wrong.
-//!
-//! What the judge accepted passed every check. What it refused is looked at again past the class that decided, as
-//! far as [`SINGLE`] goes, so that a reader sees in one go all that is to be mended. For words only: nothing here
-//! turns a verdict.
-
-use rustls::crypto::aws_lc_rs;
+//! Each check on its own, with its verdict. What the verifier accepted passed every check. Of what it refused, a
+//! check passed if nothing was found against it and everything that it rests on was reached. For words only: nothing
+//! here changes a verdict.
 
 use crate::{
     clock::distance,
     tls::{
+        case::Case,
         client::TlsVersion,
-        diagnose::Case,
-        failure::{Code, Finding, Subject, VerificationFailure},
-        judge::{Accepted, judge},
+        explain,
+        failure::{CertificateRef, Code, Finding, VerificationFailure},
+        names,
         presented::Certificate,
         report_only::SINGLE,
+        verify::Accepted,
     },
 };
 
@@ -171,7 +168,7 @@ impl Outcome {
     }
 }
 
-/// A refusal, and what else would have been one.
+/// A refusal with all that is wrong.
 #[derive(Clone, Debug, Default)]
 pub struct Refusal {
     /// All that is wrong, what decided first.
@@ -181,38 +178,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Looks past what decided, again and again, as far as that goes.
+    /// A refusal as it was explained, and whether the verifier has nothing more against the server.
     pub fn of(case: &Case<'_>, failure: &VerificationFailure) -> Self {
-        let mut all = Self::default();
-        all.add(case, failure);
-        let mut pardoned = Vec::new();
-        let mut code = failure.code();
-        while SINGLE.contains(&code) && !pardoned.contains(&code) && !case.presented.is_empty() {
-            pardoned.push(code);
-            let past = Case { pardoned: &pardoned, ..*case };
-            match judge(&past, aws_lc_rs::default_provider().signature_verification_algorithms.all) {
-                Ok(_) => {
-                    all.whole = true;
-                    break;
-                }
-                // Without a path, only the server's own key was compared.
-                Err(other) if other.code() == Code::PinMismatch => break,
-                Err(other) => {
-                    all.add(case, &other);
-                    code = other.code();
-                }
-            }
-        }
-        all
-    }
-
-    fn add(&mut self, case: &Case<'_>, failure: &VerificationFailure) {
-        let also = failure.also.iter().filter(|finding| counts(case, finding));
-        for finding in std::iter::once(&failure.verdict).chain(also) {
-            if !self.findings.iter().any(|known| (known.code, known.subject) == (finding.code, finding.subject)) {
-                self.findings.push(finding.clone());
-            }
-        }
+        let findings: Vec<_> = std::iter::once(&failure.verdict).chain(&failure.also).cloned().collect();
+        let codes = || findings.iter().map(|finding| finding.code);
+        let whole = codes().all(|code| SINGLE.contains(&code)) && explain::beyond(case, codes()).is_ok();
+        Self { findings, whole }
     }
 
     fn has(&self, kind: Kind) -> bool {
@@ -227,12 +198,6 @@ impl Refusal {
         });
         !self.has(Kind::Chain) && (self.whole || asked_of_path)
     }
-}
-
-/// Where the certificate itself was named, only what is asked of it counts.
-fn counts(case: &Case<'_>, finding: &Finding) -> bool {
-    case.trust.terms.identity.is_none()
-        || finding.subject == Subject::Presented(0) && matches!(Kind::of(finding.code), Kind::Dates | Kind::Keys)
 }
 
 /// What was seen of a server.
@@ -257,7 +222,7 @@ pub struct Seen<'a> {
 impl Seen<'_> {
     /// All checks, in the order in which they are read best.
     pub fn checks(&self) -> Vec<Check> {
-        let identity = self.case.trust.terms.identity.is_some();
+        let identity = !self.case.trust.terms.identities.is_empty();
         let of = |kind: &Kind| match kind {
             Kind::Identity => identity,
             Kind::Pins => !identity,
@@ -297,7 +262,7 @@ impl Seen<'_> {
     fn not_asked(&self, kind: Kind) -> Option<String> {
         let terms = &self.case.trust.terms;
         match kind {
-            Kind::Chain | Kind::Name | Kind::Purpose | Kind::Signatures if terms.identity.is_some() => {
+            Kind::Chain | Kind::Name | Kind::Purpose | Kind::Signatures if !terms.identities.is_empty() => {
                 Some("not asked for: `identity` names the certificate itself".into())
             }
             Kind::Signatures if self.tree.is_exact() => {
@@ -318,7 +283,7 @@ impl Seen<'_> {
             Kind::Client => false,
             Kind::Tls => !presented.is_empty(),
             Kind::Dates | Kind::Keys => !presented.is_empty() && presented.iter().all(readable),
-            Kind::Name => self.case.has_name() == Some(true),
+            Kind::Name => names::has_name(&self.case) == Some(true),
             Kind::Identity | Kind::Purpose => presented.first().is_some_and(readable),
             Kind::Chain | Kind::Signatures => refusal.found_path(),
             Kind::Pins => refusal.found_path() && (refusal.whole || of_path(Kind::Name) || of_path(Kind::Revocation)),
@@ -372,9 +337,9 @@ impl Seen<'_> {
     fn believed<'b>(&'b self, accepted: Option<&'b Accepted>) -> Box<dyn Iterator<Item = &'b Certificate> + 'b> {
         let Some(accepted) = accepted else { return Box::new(self.case.presented.iter()) };
         Box::new(accepted.path.iter().filter_map(|subject| match subject {
-            Subject::Anchor(place) => self.case.trust.anchors.certificates().get(*place),
-            Subject::Handshake => None,
-            Subject::Presented(place) => self.case.presented.get(*place),
+            CertificateRef::Anchor(place) => self.case.trust.anchors.certificates().get(*place),
+            CertificateRef::Handshake => None,
+            CertificateRef::Presented(place) => self.case.presented.get(*place),
         }))
     }
 }

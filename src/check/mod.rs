@@ -1,6 +1,6 @@
 //! `vouchsafe check`: meets servers as the proxy would, and says what it would make of them.
 //!
-//! Configuration, connector and judge are the proxy's own. No request is sent.
+//! Configuration, connector and verifier are the proxy's own. No request is sent.
 
 pub mod certificate;
 pub mod checks;

@@ -2,7 +2,6 @@
 
 use std::{fmt, io::ErrorKind, net::SocketAddr, rc::Rc};
 
-use rustls::crypto::aws_lc_rs;
 use serde_json::{Map, Value, json};
 use time::{Duration, OffsetDateTime};
 
@@ -13,12 +12,12 @@ use crate::{
     route::upstream::Upstream,
     text::escape,
     tls::{
-        client::Standing,
-        diagnose::Case,
-        failure::{Finding, HandshakeFailure, Subject},
-        hint::hint,
-        judge::{Accepted, Proof, judge},
+        case::Case,
+        client::PeerTrust,
+        failure::{CertificateRef, Finding, HandshakeFailure},
+        hint::fix,
         presented::Certificate,
+        verify::{Accepted, Proof, verify},
     },
 };
 
@@ -85,7 +84,7 @@ struct Problem {
     code: &'static str,
     sentence: String,
     fix: String,
-    subject: Subject,
+    subject: CertificateRef,
 }
 
 impl Report {
@@ -123,15 +122,13 @@ impl Report {
         let refused = failure.filter(|failure| failure.failure.code().is_verdict());
         let refusal = refused.map(|refused| Refusal::of(&case, &refused.failure));
         for finding in refusal.iter().flat_map(|refusal| &refusal.findings) {
-            problems.push(Problem::of(finding, hint(&case, finding)));
+            problems.push(Problem::of(finding, fix(&case, finding)));
         }
         let standing = self.met.peer.as_ref().map(|peer| &peer.standing);
         let accepted = match standing {
-            Some(Standing::Believed(accepted)) => Some(accepted.clone()),
+            Some(PeerTrust::Verified(accepted)) => Some(accepted.clone()),
             // A server that was believed, and broke off for another reason.
-            None if refusal.is_none() && !self.presented.is_empty() => {
-                judge(&case, aws_lc_rs::default_provider().signature_verification_algorithms.all).ok()
-            }
+            None if refusal.is_none() && !self.presented.is_empty() => verify(&case).ok(),
             _ => None,
         };
         match (&self.met.trouble, failure) {
@@ -142,7 +139,7 @@ impl Report {
             _ => {}
         }
         self.verdict = match (standing, refused, &self.met.trouble) {
-            (Some(Standing::Bypassed(until)), ..) => Verdict::Bypassed(*until),
+            (Some(PeerTrust::ReportOnly(until)), ..) => Verdict::Bypassed(*until),
             (_, Some(_), _) => Verdict::Refused,
             (_, None, Some(_)) => Verdict::NoConnection,
             (_, None, None) => Verdict::Trusted,
@@ -169,10 +166,10 @@ impl Report {
     pub fn believed(&self) -> Vec<&Certificate> {
         let Some(accepted) = &self.accepted else { return self.presented.iter().collect() };
         let anchors = self.upstream.anchors().certificates();
-        let of = |subject: &Subject| match subject {
-            Subject::Anchor(place) => anchors.get(*place),
-            Subject::Handshake => None,
-            Subject::Presented(place) => self.presented.get(*place),
+        let of = |subject: &CertificateRef| match subject {
+            CertificateRef::Anchor(place) => anchors.get(*place),
+            CertificateRef::Handshake => None,
+            CertificateRef::Presented(place) => self.presented.get(*place),
         };
         accepted.path.iter().filter_map(of).collect()
     }
@@ -184,7 +181,13 @@ impl Report {
 
     fn case(&self) -> Case<'_> {
         let trust = &self.upstream.tls.0.settings().trust;
-        Case { trust, presented: &self.presented, reference: &self.upstream.reference, now: self.at, pardoned: &[] }
+        Case {
+            trust,
+            presented: &self.presented,
+            reference: &self.upstream.reference,
+            now: self.at,
+            report_only_classes: &[],
+        }
     }
 
     fn tree(&self) -> Tree {
@@ -317,7 +320,7 @@ impl Problem {
             code: connect_words(error).class,
             sentence: escape(&error.to_string()),
             fix,
-            subject: Subject::Handshake,
+            subject: CertificateRef::Handshake,
         }
     }
 }
@@ -443,7 +446,7 @@ impl Report {
         put("presented", self.presented.iter().enumerate().take(MOST).map(of).collect());
         put("presented_count", self.presented.len().into());
         let anchor = trusted.and_then(|accepted| match accepted.path.last() {
-            Some(Subject::Anchor(index)) => Some((*index, anchors.certificates().get(*index)?)),
+            Some(CertificateRef::Anchor(index)) => Some((*index, anchors.certificates().get(*index)?)),
             _ => None,
         });
         put("anchor", anchor.map(of).into());
@@ -457,11 +460,11 @@ impl Report {
 /// A hostile chain may be long; its length is told, its tail is not.
 const MOST: usize = 16;
 
-fn place(subject: Subject) -> Value {
+fn place(subject: CertificateRef) -> Value {
     match subject {
-        Subject::Anchor(index) => json!({ "in": "bundle", "index": index }),
-        Subject::Handshake => Value::Null,
-        Subject::Presented(index) => json!({ "in": "presented", "index": index }),
+        CertificateRef::Anchor(index) => json!({ "in": "bundle", "index": index }),
+        CertificateRef::Handshake => Value::Null,
+        CertificateRef::Presented(index) => json!({ "in": "presented", "index": index }),
     }
 }
 

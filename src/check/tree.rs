@@ -1,40 +1,46 @@
 //! A chain as a tree: who vouches for whom, from the anchor at the top to the server at the bottom.
 //!
-//! Where the judge accepted, this is the path that it took. Where it refused, it is the way up by names, as far as
-//! it goes, with the rung that is missing. For words only.
+//! If the verifier accepted, this is the path that it took. If it refused, it is the path by names, as far as it goes,
+//! with the link that is missing. For words only.
 
 use std::fmt::{self, Write as _};
 
 use time::OffsetDateTime;
 
-use crate::tls::{diagnose::Case, failure::Subject, presented::Certificate};
+use crate::tls::{
+    case::Case,
+    failure::CertificateRef,
+    path::{PathByNames, PathEnd},
+    presented::Certificate,
+    signature::{Signature, signature},
+};
 
 use super::certificate::{line, names};
 
 /// A chain, from the top.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    rungs: Vec<Rung>,
+    links: Vec<TreeLink>,
     /// What was sent and is not on the way, by its place.
-    beside: Vec<Rung>,
-    /// Whether the judge went this way.
+    beside: Vec<TreeLink>,
+    /// Whether the verifier went this way.
     is_path: bool,
     at: OffsetDateTime,
 }
 
 #[derive(Clone, Debug)]
-struct Rung {
+struct TreeLink {
     name: String,
     mark: Mark,
     certificate: Option<Certificate>,
 }
 
-/// What a rung is.
+/// What a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     /// In the bundle.
     Bundle,
-    /// In the bundle there is one of that name, whose key did not sign.
+    /// In the bundle there is one of that name with another key.
     Changed,
     /// Sent, and itself in the bundle.
     Exact(usize),
@@ -74,48 +80,48 @@ fn nth(place: usize) -> String {
 }
 
 impl Tree {
-    /// The tree of a path that the judge took, or, without one, of what can be found by names.
-    pub fn of(case: &Case<'_>, path: Option<&[Subject]>) -> Self {
-        let mut rungs = match path {
-            Some(path) => path.iter().filter_map(|subject| rung(case, *subject)).collect(),
+    /// The tree of a path that the verifier took, or, without one, of what can be found by names.
+    pub fn of(case: &Case<'_>, path: Option<&[CertificateRef]>) -> Self {
+        let mut links = match path {
+            Some(path) => path.iter().filter_map(|subject| tree_link(case, *subject)).collect(),
             None => by_names(case),
         };
-        let places: Vec<usize> = rungs.iter().filter_map(|rung| rung.mark.place()).collect();
+        let places: Vec<usize> = links.iter().filter_map(|link| link.mark.place()).collect();
         let beside = (0..case.presented.len()).filter(|place| !places.contains(place));
-        let beside = beside.filter_map(|place| rung(case, Subject::Presented(place))).take(MOST).collect();
-        rungs.reverse();
-        Self { rungs, beside, is_path: path.is_some(), at: case.now }
+        let beside = beside.filter_map(|place| tree_link(case, CertificateRef::Presented(place))).take(MOST).collect();
+        links.reverse();
+        Self { links, beside, is_path: path.is_some(), at: case.now }
     }
 
     /// The places of what was sent and is on the way, from the server upwards.
     pub fn places(&self) -> Vec<usize> {
-        self.rungs.iter().rev().filter_map(|rung| rung.mark.place()).collect()
+        self.links.iter().rev().filter_map(|link| link.mark.place()).collect()
     }
 
     /// The names of what was sent in vain.
     pub fn beside(&self) -> impl Iterator<Item = &str> {
-        self.beside.iter().map(|rung| rung.name.as_str())
+        self.beside.iter().map(|link| link.name.as_str())
     }
 
     /// The name at the top.
     pub fn top(&self) -> &str {
-        self.rungs.first().map_or("", |rung| rung.name.as_str())
+        self.links.first().map_or("", |link| link.name.as_str())
     }
 
-    /// Whether the server's own certificate stands in the bundle, and nobody is above it.
+    /// Whether the server's own certificate stands in the bundle, and nothing is above it.
     pub fn is_exact(&self) -> bool {
-        matches!(self.rungs.as_slice(), [Rung { mark: Mark::Exact(_), .. }])
+        matches!(self.links.as_slice(), [TreeLink { mark: Mark::Exact(_), .. }])
     }
 
-    /// Whether each was signed by the one above it, up to the bundle. That it was not is not said by this: some
-    /// signatures are beyond the clerk.
+    /// Whether each was signed by the one above it, up to the bundle. If not, that says nothing: some signatures cannot
+    /// be checked.
     pub fn is_signed(&self) -> bool {
-        let signed = |pair: &[Rung]| match (&pair[0].certificate, &pair[1].certificate) {
-            (Some(issuer), Some(child)) => child.signed_by(issuer),
+        let signed = |pair: &[TreeLink]| match (&pair[0].certificate, &pair[1].certificate) {
+            (Some(issuer), Some(child)) => signature(child, issuer) == Signature::Holds,
             _ => false,
         };
-        let top = self.rungs.first().map(|rung| rung.mark);
-        matches!(top, Some(Mark::Bundle | Mark::Exact(_))) && self.rungs.windows(2).all(signed)
+        let top = self.links.first().map(|link| link.mark);
+        matches!(top, Some(Mark::Bundle | Mark::Exact(_))) && self.links.windows(2).all(signed)
     }
 }
 
@@ -131,74 +137,66 @@ impl Mark {
     }
 }
 
-fn rung(case: &Case<'_>, subject: Subject) -> Option<Rung> {
+fn tree_link(case: &Case<'_>, subject: CertificateRef) -> Option<TreeLink> {
     let anchors = &case.trust.anchors;
     let (certificate, mark) = match subject {
-        Subject::Anchor(place) => (anchors.certificates().get(place)?, Mark::Bundle),
-        Subject::Handshake => return None,
-        Subject::Presented(place) => {
+        CertificateRef::Anchor(place) => (anchors.certificates().get(place)?, Mark::Bundle),
+        CertificateRef::Handshake => return None,
+        CertificateRef::Presented(place) => {
             let certificate = case.presented.get(place)?;
             let known = anchors.exact(&certificate.der).is_some();
             (certificate, if known { Mark::Exact(place) } else { Mark::Sent(place) })
         }
     };
-    Some(Rung { name: certificate.name(), mark, certificate: Some(certificate.clone()) })
+    Some(TreeLink { name: certificate.name(), mark, certificate: Some(certificate.clone()) })
 }
 
 /// From the server upwards.
-fn by_names(case: &Case<'_>) -> Vec<Rung> {
-    if case.presented.is_empty() {
-        return Vec::new();
+fn by_names(case: &Case<'_>) -> Vec<TreeLink> {
+    let Some(path) = PathByNames::of(case) else { return Vec::new() };
+    let mut links: Vec<_> = path.links.iter().filter_map(|(_, at)| tree_link(case, *at)).collect();
+    for (place, above) in path.signatures.iter().enumerate() {
+        if above.signature == Signature::Broken
+            && let Some(issuer) = links.get_mut(place + 1).filter(|link| link.mark == Mark::Bundle)
+        {
+            issuer.mark = Mark::Changed;
+        }
     }
-    let way = case.way_up();
-    let mut rungs: Vec<_> = way.iter().filter_map(|place| rung(case, Subject::Presented(*place))).collect();
-    let top = way.last().and_then(|place| case.presented.get(*place));
-    let (Some(top), Some(last)) = (top, rungs.last_mut()) else { return rungs };
-    let Ok(facts) = &top.facts else { return rungs };
-    if matches!(last.mark, Mark::Exact(_)) {
-        return rungs;
+    let (Some((top, _)), Some(last)) = (path.links.last(), links.last_mut()) else { return links };
+    let Ok(facts) = &top.facts else { return links };
+    match (path.end, last.mark) {
+        (_, Mark::Exact(_)) | (PathEnd::Anchor, _) => {}
+        (PathEnd::SelfSigned { .. }, Mark::Sent(place)) => last.mark = Mark::Unknown(place),
+        (PathEnd::Missing { namesake: Some((other, CertificateRef::Anchor(_))), .. }, _) => {
+            let certificate = Some(other.clone());
+            links.push(TreeLink { name: facts.issuer.clone(), mark: Mark::Changed, certificate });
+        }
+        _ => links.push(TreeLink { name: facts.issuer.clone(), mark: Mark::Missing, certificate: None }),
     }
-    if let (Mark::Sent(place), true) = (last.mark, facts.self_issued()) {
-        last.mark = Mark::Unknown(place);
-        return rungs;
-    }
-    let anchors = case.trust.anchors.certificates();
-    let namesakes = anchors.iter().filter(|anchor| {
-        let anchor = anchor.facts.as_ref();
-        anchor.is_ok_and(|anchor| anchor.subject_der == facts.issuer_der)
-    });
-    let namesakes: Vec<_> = namesakes.collect();
-    let signer = namesakes.iter().find(|anchor| top.signed_by(anchor));
-    let (certificate, mark) = match (signer, namesakes.first()) {
-        (Some(signer), _) => (Some((*signer).clone()), Mark::Bundle),
-        (None, Some(other)) => (Some((*other).clone()), Mark::Changed),
-        (None, None) => (None, Mark::Missing),
-    };
-    rungs.push(Rung { name: facts.issuer.clone(), mark, certificate });
-    rungs
+    links
 }
 
 /// Indented by two.
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let last = self.rungs.len().saturating_sub(1);
-        for (depth, rung) in self.rungs.iter().enumerate() {
+        let last = self.links.len().saturating_sub(1);
+        for (depth, link) in self.links.iter().enumerate() {
             let (indent, branch) = ("   ".repeat(depth.saturating_sub(1)), if depth > 0 { "└─ " } else { "" });
-            writeln!(f, "    {indent}{branch}{}  [{}]", rung.name, rung.mark)?;
-            let above = depth.checked_sub(1).and_then(|above| self.rungs.get(above));
+            writeln!(f, "    {indent}{branch}{}  [{}]", link.name, link.mark)?;
+            let above = depth.checked_sub(1).and_then(|above| self.links.get(above));
             let indent = "   ".repeat(depth) + if depth < last { "│  " } else { "   " };
-            rung.details(above, self.at).lines().try_for_each(|detail| writeln!(f, "    {indent}{detail}"))?;
+            link.details(above, self.at).lines().try_for_each(|detail| writeln!(f, "    {indent}{detail}"))?;
         }
-        for rung in &self.beside {
+        for link in &self.beside {
             let what = if self.is_path { "not needed" } else { "beside that" };
-            writeln!(f, "    {what}: {}  [{}]", rung.name, rung.mark)?;
-            rung.details(None, self.at).lines().try_for_each(|detail| writeln!(f, "       {detail}"))?;
+            writeln!(f, "    {what}: {}  [{}]", link.name, link.mark)?;
+            link.details(None, self.at).lines().try_for_each(|detail| writeln!(f, "       {detail}"))?;
         }
         Ok(())
     }
 }
 
-impl Rung {
+impl TreeLink {
     fn details(&self, above: Option<&Self>, at: OffsetDateTime) -> String {
         let Some(certificate) = &self.certificate else { return String::new() };
         let mut text = String::new();

@@ -192,9 +192,10 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FINGERPRINT")]
     pub pin: Vec<String>,
 
-    /// The one certificate to believe, whatever its names and issuer: `sha256:HEX`, or a PEM file.
+    /// The certificate to accept, whatever its names and issuer, and no other: `sha256:HEX`, or a PEM file. Where it
+    /// is repeated, one of them.
     #[arg(long, value_name = "CERTIFICATE", conflicts_with = "pin")]
-    pub identity: Option<String>,
+    pub identity: Vec<String>,
 
     /// Write one JSON object.
     #[arg(long)]
@@ -521,8 +522,9 @@ pub struct UpstreamOptions {
     /// Public keys, of which one must be on the chain: `sha256:HEX` or `sha256//BASE64`.
     #[serde(default, deserialize_with = "one_or_more")]
     pub pins: Vec<String>,
-    /// The one certificate to believe, whatever its names and issuer: `sha256:HEX`, or a PEM file.
-    pub identity: Option<String>,
+    /// The certificates to accept, whatever their names and issuers, and no others: `sha256:HEX`, or a PEM file each.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub identity: Vec<String>,
     /// Our own certificate for it.
     pub client_cert: Option<PathBuf>,
     /// The key of that.
@@ -563,12 +565,11 @@ impl UpstreamOptions {
 
     /// Whether it says whom to believe or how to speak: what counts as a whole, of one section.
     pub fn is_about_tls(&self) -> bool {
-        let lists = [&self.crl_policy, &self.pins, &self.report_only];
+        let lists = [&self.crl_policy, &self.identity, &self.pins, &self.report_only];
         let paths = [&self.ca_bundle, &self.crl];
         lists.iter().any(|list| !list.is_empty())
             || paths.iter().any(|paths| !paths.is_empty())
             || self.system_roots.is_some()
-            || self.identity.is_some()
             || self.client_cert.is_some()
             || self.client_key.is_some()
             || self.min_tls.is_some()

@@ -35,13 +35,14 @@ use crate::{
     server::{limiter::ConnectionLimits, session::ClientLimits},
     text::show_value,
     tls::{
+        case::{Terms, Trust},
+        checks,
         client::{TlsClient, TlsSettings},
         client_identity::{ClientIdentity, IdentityError},
         crl::Crls,
-        failure::Subject,
+        failure::CertificateRef,
         fingerprint::Fingerprint,
         identity::ReferenceId,
-        judge::{self, Terms, Trust},
         report_only::ReportOnly,
         revocation::{CrlPolicy, CrlRule, Leniency},
         trust::{TrustAnchors, TrustError},
@@ -474,7 +475,7 @@ impl<'a> Build<'a> {
             })
         });
         let identity = self.take(read)?;
-        if let Some(finding) = judge::validity(&identity.certificate, Subject::Presented(0), self.clock.now()) {
+        if let Some(finding) = checks::validity(&identity.certificate, CertificateRef::Presented(0), self.clock.now()) {
             self.warnings.push(format!("{what} `{}`: {}", show_value(cert), finding.sentence));
         }
         Some(Arc::new(identity))
@@ -604,11 +605,11 @@ impl<'a> Build<'a> {
             self.lists_for(&key("crl_policy"), terms.crl_policy, &own.trust.crls);
         }
         terms.pins = self.each(&key("pins"), &said.pins, |text| text.parse().map_err(str::to_owned));
-        if let Some(named) = &said.identity {
+        for named in &said.identity {
             let read = identity(self.files, &key("identity"), named);
-            terms.identity = self.take(read);
+            terms.identities.extend(self.take(read));
         }
-        if terms.identity.is_some() && !terms.pins.is_empty() {
+        if !terms.identities.is_empty() && !terms.pins.is_empty() {
             self.problems
                 .push(format!("{what}: `identity` names the certificate itself; `pins` beside it say no more\nhint: leave one of the two out"));
         }

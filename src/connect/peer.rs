@@ -6,7 +6,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::{
     route::upstream::Upstream,
-    tls::client::{Made, Recorder, Standing, TlsClient, TlsVersion},
+    tls::client::{Made, Recorder, PeerTrust, TlsClient, TlsVersion},
 };
 
 /// What is known of a peer that may be spoken to.
@@ -19,7 +19,7 @@ pub struct Peer {
     /// Which cipher suite.
     pub cipher_suite: &'static str,
     /// Why it may be spoken to.
-    pub standing: Standing,
+    pub standing: PeerTrust,
     /// What it sent, its own certificate first.
     pub chain: Vec<CertificateDer<'static>>,
     /// The client certificate, and whether it was asked for.
@@ -53,7 +53,7 @@ impl Peer {
     pub fn judged_again(&self, upstream: &Upstream) -> Option<Self> {
         let certificate = self.client.certificate.as_deref();
         let made = Made { chain: &self.chain, client: certificate, tls_version: self.tls_version };
-        let standing = upstream.tls.0.judge_again(&made, &upstream.reference)?;
+        let standing = upstream.tls.0.verify_again(&made, &upstream.reference)?;
         Some(Self { standing, ..self.clone() })
     }
 }

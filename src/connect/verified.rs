@@ -16,8 +16,8 @@ use crate::{
     buffer::BufferPool,
     route::upstream::Upstream,
     tls::{
-        client::{Recorder, Standing, TlsVersion},
-        failure::{Code, Finding, HandshakeFailure, Occasion, Subject, VerificationFailure},
+        client::{PeerTrust, Recorder, TlsVersion},
+        failure::{CertificateRef, Code, Finding, HandshakeFailure, Occasion, VerificationFailure},
         hint,
         presented::Certificate,
     },
@@ -103,7 +103,7 @@ pub(super) async fn handshake(
         |failure, occasion| Rc::new(HandshakeFailure { failure, presented: presented(&recorder), address, occasion });
     let finding = match (end, recorder.evidence().map(|evidence| &evidence.verdict)) {
         (Ok(Ok(stream)), Some(Ok(accepted))) => {
-            let peer = peer(&stream, address, Standing::Believed(accepted.clone()), &recorder, auth);
+            let peer = peer(&stream, address, PeerTrust::Verified(accepted.clone()), &recorder, auth);
             return Ok(Verified { stream, peer, bypassed: None, early });
         }
         (Ok(Ok(stream)), Some(Err((failure, Some(standing))))) => {
@@ -128,7 +128,7 @@ pub(super) async fn handshake(
 fn peer(
     stream: &TlsStream,
     address: SocketAddr,
-    standing: Standing,
+    standing: PeerTrust,
     recorder: &Recorder,
     client: ClientAuth,
 ) -> Rc<Peer> {
@@ -160,7 +160,7 @@ fn presented(recorder: &Recorder) -> Vec<Certificate> {
 }
 
 fn finding(code: Code, sentence: String) -> Finding {
-    Finding { code, subject: Subject::Handshake, sentence }
+    Finding { code, subject: CertificateRef::Handshake, sentence }
 }
 
 /// What ended a handshake in which the judge did not refuse.

@@ -98,8 +98,8 @@ mod tests {
         message::url,
         route::{policy::DestinationPolicy, upstream::TlsHandle},
         tls::{
+            case::{Terms, Trust},
             client::{TlsClient, TlsSettings, TlsVersion},
-            judge::{Terms, Trust},
             trust::TrustAnchors,
         },
     };

@@ -23,19 +23,20 @@ use time::OffsetDateTime;
 use crate::clock::Clock;
 
 use super::{
+    case::{Case, Trust},
     client_identity::ClientIdentity,
-    diagnose::Case,
+    explain::explain,
     failure::{Code, VerificationFailure},
     identity::ReferenceId,
-    judge::{Accepted, Proof, Trust, judge},
     presented::Certificate,
     report_only::ReportOnly,
+    verify::{Accepted, Proof, verify},
 };
 
 /// How connections to an upstream are secured.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
-    /// Whom to believe.
+    /// What is trusted.
     pub trust: Trust,
     /// The lowest version to speak.
     pub min_version: TlsVersion,
@@ -101,28 +102,28 @@ pub struct TlsClient {
 
 /// Why a connection may be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum PeerTrust {
     /// Its peer was verified.
-    Believed(Accepted),
+    Verified(Accepted),
     /// Its peer was refused, and an operator wants that recorded only until this moment.
-    Bypassed(OffsetDateTime),
+    ReportOnly(OffsetDateTime),
 }
 
-impl Standing {
+impl PeerTrust {
     /// The first moment in which it does not hold any more.
     pub fn end(&self) -> OffsetDateTime {
         match self {
             // X.509 has no fractions: what is valid is so through the whole of its last second.
-            Self::Believed(accepted) => accepted.until.saturating_add(time::Duration::SECOND),
-            Self::Bypassed(until) => *until,
+            Self::Verified(accepted) => accepted.until.saturating_add(time::Duration::SECOND),
+            Self::ReportOnly(until) => *until,
         }
     }
 
     /// The word for logs.
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Believed(Accepted { proof, .. }) => Proof::as_str(*proof),
-            Self::Bypassed(_) => "bypassed",
+            Self::Verified(Accepted { proof, .. }) => Proof::as_str(*proof),
+            Self::ReportOnly(_) => "bypassed",
         }
     }
 }
@@ -165,39 +166,39 @@ impl TlsClient {
         (Arc::new(config), recorder)
     }
 
-    /// Judges a chain now.
+    /// Verifies a chain now.
     ///
     /// # Errors
-    /// The refusal, beside what it is worth: where only a report is wanted, the connection may be used.
-    pub fn judge(
+    /// The refusal, and [`PeerTrust::ReportOnly`] if the connection may be used all the same.
+    pub fn verify(
         &self,
         presented: &[Certificate],
         reference: &ReferenceId,
-    ) -> Result<Accepted, (Box<VerificationFailure>, Option<Standing>)> {
+    ) -> Result<Accepted, (Box<VerificationFailure>, Option<PeerTrust>)> {
         let trust = &self.settings.trust;
-        let case = Case { trust, presented, reference, now: self.clock.now(), pardoned: &[] };
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        judge(&case, algorithms).map_err(|failure| {
-            let only = self.settings.report_only.as_ref().filter(|only| only.covers(failure.code(), case.now));
-            let Some(only) = only else { return (failure, None) };
-            let standing = Some(Standing::Bypassed(only.until));
-            match judge(&Case { pardoned: &only.codes, ..case }, algorithms) {
+        let case = Case { trust, presented, reference, now: self.clock.now(), report_only_classes: &[] };
+        verify(&case).map_err(|refusal| {
+            let only = self.settings.report_only.as_ref();
+            let Some(only) = only.filter(|only| only.covers(refusal.verdict.code, case.now)) else {
+                return (explain(&case, *refusal), None);
+            };
+            match verify(&Case { report_only_classes: &only.codes, ..case }) {
                 // Something beside what is only to be reported.
-                Err(other) if !only.codes.is_empty() => (other, None),
-                _ => (failure, standing),
+                Err(other) if !only.codes.is_empty() => (explain(&case, *other), None),
+                _ => (explain(&case, *refusal), Some(PeerTrust::ReportOnly(only.until))),
             }
         })
     }
 
     /// Whether a connection that was made with other settings could have been made with these.
-    pub fn judge_again(&self, before: &Made<'_>, reference: &ReferenceId) -> Option<Standing> {
+    pub fn verify_again(&self, before: &Made<'_>, reference: &ReferenceId) -> Option<PeerTrust> {
         let client = self.settings.client.as_ref().map(|client| client.sha256.as_str());
         if before.tls_version < self.settings.min_version || before.client != client {
             return None;
         }
         let presented: Vec<_> = before.chain.iter().map(Certificate::read).collect();
-        // One that is only to be reported is made anew, so that it is reported.
-        self.judge(&presented, reference).ok().map(Standing::Believed)
+        // One that is only to be reported is made again, so that it is reported.
+        self.verify(&presented, reference).ok().map(PeerTrust::Verified)
     }
 
     /// By which settings.
@@ -205,12 +206,12 @@ impl TlsClient {
         &self.settings
     }
 
-    /// When it was made, with what it believes.
+    /// When it was made, with what it trusts.
     pub fn made(&self) -> OffsetDateTime {
         self.made
     }
 
-    /// The time by which this client judges.
+    /// The time by which this client verifies.
     pub fn now(&self) -> OffsetDateTime {
         self.clock.now()
     }
@@ -227,16 +228,16 @@ pub struct Made<'a> {
     pub tls_version: TlsVersion,
 }
 
-/// What one handshake showed: the chain, and the judge's verdict on it.
+/// What one handshake showed: the chain, and the verdict on it.
 #[derive(Debug)]
 pub struct Evidence {
     /// The presented chain, the server's own certificate first.
     pub presented: Vec<Certificate>,
-    /// The verdict; beside a refusal, what it is worth.
-    pub verdict: Result<Accepted, (Box<VerificationFailure>, Option<Standing>)>,
+    /// The verdict; with a refusal, why the connection may be used all the same.
+    pub verdict: Result<Accepted, (Box<VerificationFailure>, Option<PeerTrust>)>,
 }
 
-/// Calls the judge once, and keeps what it saw.
+/// Calls the verifier once, and keeps the evidence.
 #[derive(Debug)]
 pub struct Recorder {
     client: Arc<TlsClient>,
@@ -267,7 +268,7 @@ impl ServerCertVerifier for Recorder {
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let presented: Vec<_> = std::iter::once(end_entity).chain(intermediates).map(Certificate::read).collect();
-        let verdict = self.client.judge(&presented, &self.reference);
+        let verdict = self.client.verify(&presented, &self.reference);
         let answer = match &verdict {
             Ok(_) | Err((_, Some(_))) => Ok(ServerCertVerified::assertion()),
             Err((failure, None)) => Err(Error::InvalidCertificate(alert_for(failure.code()))),
@@ -275,7 +276,7 @@ impl ServerCertVerifier for Recorder {
         match self.evidence.set(Evidence { presented, verdict }) {
             Ok(()) => answer,
             // One recorder is for one handshake; a second verdict would hide the first.
-            Err(_) => Err(Error::General("judged twice".into())),
+            Err(_) => Err(Error::General("verified twice".into())),
         }
     }
 
@@ -313,7 +314,7 @@ impl ResolvesClientCert for Recorder {
     }
 }
 
-/// Believes nobody: what the base settings hold, which are for no handshake.
+/// Accepts nobody: what the base settings hold, which are for no handshake.
 #[derive(Debug)]
 struct Nobody;
 

@@ -32,9 +32,9 @@ codes! {
     CaAsServer = "ca_as_server",
     /// An X.509 version other than 3.
     CertVersion = "cert_version",
-    /// More intermediates than the judge follows.
+    /// More intermediates than the verifier follows.
     ChainTooLong = "chain_too_long",
-    /// Verifying would take more work than the judge spends.
+    /// Verifying would take more work than the verifier spends.
     ChainTooComplex = "chain_too_complex",
     /// The server refuses the client certificate that was sent.
     ClientCertRefused = "client_cert_refused",
@@ -42,7 +42,7 @@ codes! {
     ClientCertRequired = "client_cert_required",
     /// The peer closed the connection during the handshake.
     ClosedInHandshake = "closed_in_handshake",
-    /// A critical extension that the judge does not know.
+    /// A critical extension that the verifier does not know.
     CriticalExtension = "critical_extension",
     /// A revocation list is past its next update.
     CrlExpired = "crl_expired",
@@ -148,7 +148,7 @@ impl fmt::Display for Code {
 
 /// Which certificate a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum CertificateRef {
     /// A trust anchor, by its place in the bundle.
     Anchor(usize),
     /// The handshake as a whole.
@@ -157,13 +157,16 @@ pub enum Subject {
     Presented(usize),
 }
 
+/// A certificate of a certification path, and where it was found.
+pub type Link<'a> = (&'a Certificate, CertificateRef);
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Its class.
     pub code: Code,
     /// Which certificate it is about.
-    pub subject: Subject,
+    pub subject: CertificateRef,
     /// A sentence for people, without a full stop.
     pub sentence: String,
 }

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use x509_parser::{
     certificate::X509Certificate,
     error::X509Error,
-    extensions::{GeneralName, GeneralSubtree, ParsedExtension},
+    extensions::{GeneralName, ParsedExtension},
     nom::Err,
     oid_registry::{
         Oid,
@@ -25,7 +25,7 @@ use x509_parser::{
 
 use crate::text::escape;
 
-use super::{distinguished_name::distinguished_name, fingerprint::Fingerprint};
+use super::{dn, fingerprint::Fingerprint, oid};
 
 /// A certificate as it came, and what could be read of it.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ pub struct Facts {
     pub may_sign_crls: Option<bool>,
     /// extendedKeyUsage, where present: readable names or dotted OIDs.
     pub purposes: Option<Vec<String>>,
-    /// Critical extensions that the judge does not know, dotted OIDs.
+    /// Critical extensions that the verifier does not process, dotted OIDs.
     pub unknown_critical: Vec<String>,
     /// subjectKeyIdentifier.
     pub key_id: Option<Vec<u8>>,
@@ -109,7 +109,7 @@ impl Key {
     pub fn describe(&self) -> String {
         match self {
             Self::Curve(name, _) => name.clone(),
-            Self::Other(oid) => format!("key type {oid}"),
+            Self::Other(oid) => oid::name(oid).map_or_else(|| format!("key type {oid}"), str::to_owned),
             Self::Rsa(bits) => format!("RSA {bits}"),
         }
     }
@@ -131,66 +131,15 @@ impl Certificate {
     }
 }
 
-impl Certificate {
-    /// Whether the signature on this certificate was made with that one's key. For words only: the
-    /// judge does not ask.
-    pub fn signed_by(&self, issuer: &Self) -> bool {
-        let (Ok((_, own)), Ok((_, issuer))) =
-            (X509Certificate::from_der(&self.der), X509Certificate::from_der(&issuer.der))
-        else {
-            return false;
-        };
-        own.verify_signature(Some(issuer.public_key())).is_ok()
-    }
-
-    /// What it lets the authorities and servers below it be. For words only: webpki reads this itself.
-    pub fn limits(&self) -> Limits {
-        let mut limits = Limits::default();
-        let Ok((_, own)) = X509Certificate::from_der(&self.der) else { return limits };
-        let names = |trees: &Option<Vec<GeneralSubtree<'_>>>| {
-            trees.iter().flatten().map(|tree| constraint(&tree.base)).collect::<Vec<_>>()
-        };
-        for extension in own.extensions() {
-            if let ParsedExtension::NameConstraints(constraints) = extension.parsed_extension() {
-                limits.permitted = names(&constraints.permitted_subtrees);
-                limits.excluded = names(&constraints.excluded_subtrees);
-            }
-            limits.constrains_names |= extension.oid == NAME_CONSTRAINTS;
-        }
-        limits
-    }
-}
-
-/// Which names an authority's certificate lets stand below it (RFC 5280 section 4.2.1.10).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Whether there is a nameConstraints extension, readable or not.
-    pub constrains_names: bool,
-    /// Only these names, of each kind that occurs.
-    pub permitted: Vec<String>,
-    /// None of these names.
-    pub excluded: Vec<String>,
-}
-
-/// The base of a name constraint with its kind, as [`Facts::presented_names`] has names.
-fn constraint(base: &GeneralName<'_>) -> String {
-    match base {
-        GeneralName::DNSName(name) => format!("dns:{}", escape(name)),
-        GeneralName::IPAddress(octets) => match octets.split_at(octets.len() / 2) {
-            (base, mask) if ip(base).is_some() => {
-                let shown = |octets| ip(octets).map(|ip| ip.to_string()).unwrap_or_default();
-                format!("ip:{}/{}", shown(base), shown(mask))
-            }
-            _ => "ip:(malformed)".into(),
-        },
-        other => other_name(other),
-    }
-}
-
-/// A name that is neither a DNS name nor an address.
-fn other_name(name: &GeneralName<'_>) -> String {
+/// A name of any form, with its form.
+pub(super) fn general_name(name: &GeneralName<'_>) -> String {
     match name {
-        GeneralName::DirectoryName(name) => format!("directory:{}", distinguished_name(name)),
+        GeneralName::DNSName(name) => format!("dns:{}", escape(name)),
+        GeneralName::DirectoryName(name) => format!("directory:{}", dn::text(name)),
+        GeneralName::IPAddress(octets) => match ip(octets) {
+            Some(ip) => format!("ip:{ip}"),
+            None => format!("ip:(of {} octets)", octets.len()),
+        },
         GeneralName::Invalid(..) => "(malformed)".into(),
         GeneralName::RFC822Name(mail) => format!("email:{}", escape(mail)),
         GeneralName::URI(uri) => format!("uri:{}", escape(uri)),
@@ -217,10 +166,10 @@ impl Facts {
         let validity = cert.validity();
         let mut facts = Self {
             version: cert.version().0 + 1,
-            subject: distinguished_name(cert.subject()),
+            subject: dn::text(cert.subject()),
             subject_der: cert.subject().as_raw().to_vec(),
-            common_name: cert.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).map(escape),
-            issuer: distinguished_name(cert.issuer()),
+            common_name: cert.subject().iter_common_name().next().map(|name| escape(&dn::value(name.attr_value()))),
+            issuer: dn::text(cert.issuer()),
             issuer_der: cert.issuer().as_raw().to_vec(),
             serial: escape(&HEXLOWER.encode(cert.raw_serial())),
             serial_der: cert.raw_serial().to_vec(),
@@ -243,7 +192,7 @@ impl Facts {
             authority_key_id: None,
         };
         for extension in cert.extensions() {
-            if extension.critical && !JUDGE_KNOWS.contains(&extension.oid) {
+            if extension.critical && !VERIFIER_KNOWS.contains(&extension.oid) {
                 facts.unknown_critical.push(dotted(&extension.oid));
             }
             match extension.parsed_extension() {
@@ -283,7 +232,7 @@ impl Facts {
                 }
                 // What the checks stand on must be readable, or it would count as absent.
                 ParsedExtension::ParseError { .. } if CHECKS_NEED.contains(&extension.oid) => {
-                    return Err(format!("its extension {} cannot be read", dotted(&extension.oid)));
+                    return Err(format!("its extension {} cannot be read", oid::named(&dotted(&extension.oid))));
                 }
                 _ => {}
             }
@@ -296,9 +245,9 @@ impl Facts {
             GeneralName::DNSName(name) => self.dns_names.push(escape(name)),
             GeneralName::IPAddress(octets) => match ip(octets) {
                 Some(ip) => self.ip_addresses.push(ip),
-                None => self.other_names.push(format!("ip:(of {} octets)", octets.len())),
+                None => self.other_names.push(general_name(name)),
             },
-            other => self.other_names.push(other_name(other)),
+            other => self.other_names.push(general_name(other)),
         }
     }
 
@@ -318,11 +267,9 @@ impl Facts {
 /// The purpose that a server certificate needs (RFC 5280 section 4.2.1.12).
 pub const SERVER_AUTH: &str = "serverAuth";
 
-/// The extensions that webpki 0.103 processes, or knows to be harmless; any other critical one refuses.
-const JUDGE_KNOWS: [Oid<'static>; 5] =
-    [oid!(2.5.29.15), oid!(2.5.29.17), oid!(2.5.29.19), oid!(2.5.29.30), oid!(2.5.29.37)];
-
-const NAME_CONSTRAINTS: Oid<'static> = oid!(2.5.29.30);
+/// The extensions that webpki 0.103 processes; it refuses a certificate with any other that is critical.
+const VERIFIER_KNOWS: [Oid<'static>; 6] =
+    [oid!(2.5.29.15), oid!(2.5.29.17), oid!(2.5.29.19), oid!(2.5.29.30), oid!(2.5.29.31), oid!(2.5.29.37)];
 
 /// keyUsage, subjectAltName, basicConstraints, extendedKeyUsage.
 const CHECKS_NEED: [Oid<'static>; 4] = [oid!(2.5.29.15), oid!(2.5.29.17), oid!(2.5.29.19), oid!(2.5.29.37)];
@@ -338,7 +285,7 @@ fn key(spki: &SubjectPublicKeyInfo<'_>) -> Key {
                 Some("1.2.840.10045.3.1.7") => Key::Curve("P-256".into(), true),
                 Some("1.3.132.0.34") => Key::Curve("P-384".into(), true),
                 Some("1.3.132.0.35") => Key::Curve("P-521".into(), true),
-                Some(other) => Key::Curve(format!("curve {other}"), false),
+                Some(other) => Key::Curve(oid::name(other).unwrap_or(&format!("curve {other}")).to_owned(), false),
                 None => Key::Curve("explicit curve".into(), false),
             }
         }

@@ -11,14 +11,8 @@
 
 use std::str::FromStr;
 
-use rustls_pki_types::SignatureVerificationAlgorithm;
 use time::OffsetDateTime;
-use x509_parser::{
-    asn1_rs::ToDer,
-    certificate::X509Certificate,
-    prelude::FromDer,
-    x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
-};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
     clock::{distance, rfc3339},
@@ -26,11 +20,11 @@ use crate::{
 };
 
 use super::{
+    checks::certificate_label,
     crl::{Crls, List},
-    diagnose::Case,
-    failure::{Code, Finding, Subject},
-    judge::{Algorithms, kind},
+    failure::{Code, Finding, Link},
     presented::{Certificate, Facts},
+    signature::{self, Algorithms, Signature},
 };
 
 /// What to do where the lists do not say that a certificate is good.
@@ -96,16 +90,26 @@ impl FromStr for CrlRule {
     }
 }
 
-/// A certificate of a path, and where it is from.
-pub type PathCertificate<'a> = (&'a Certificate, Subject);
+/// By what a path is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct RevocationContext<'a> {
+    /// The moment of the verification.
+    pub now: OffsetDateTime,
+    /// What to do if the lists do not say that a certificate is good.
+    pub policy: CrlPolicy,
+    /// The certificates of the bundle, among which other keys of an issuer may be.
+    pub bundle: &'a [Certificate],
+    /// Those that were sent, likewise.
+    pub presented: &'a [Certificate],
+}
 
 /// A certificate of a path with its issuer.
 #[derive(Clone, Copy, Debug)]
-struct PathLink<'a> {
-    child: PathCertificate<'a>,
-    issuer: PathCertificate<'a>,
+struct IssuedLink<'a> {
+    child: Link<'a>,
+    issuer: Link<'a>,
     /// The issuer and all above it.
-    above: &'a [PathCertificate<'a>],
+    above: &'a [Link<'a>],
 }
 
 impl Crls {
@@ -116,50 +120,46 @@ impl Crls {
         of_issuer.any(|list| list.revoked.contains_key(&facts.serial_der))
     }
 
-    /// Whether a certificate of a path is revoked: the end-entity certificate is the first of the path, the anchor the
-    /// last. Returns the moment until which the answer holds.
-    ///
-    /// # Errors
-    /// The finding that refuses the path. A revocation anywhere on the path is reported before a list that is expired,
-    /// invalid or missing.
-    pub fn ask(
+    /// What the lists say of the certificates of a path, the end-entity certificate first and the anchor last: until
+    /// when the answer holds, and a finding for each certificate that has one, revocations first.
+    pub fn check(
         &self,
-        case: &Case<'_>,
-        path: &[PathCertificate<'_>],
+        context: &RevocationContext<'_>,
+        path: &[Link<'_>],
         algorithms: Algorithms<'_>,
-    ) -> Result<Option<OffsetDateTime>, Finding> {
-        let mut until: Option<OffsetDateTime> = None;
+    ) -> (Option<OffsetDateTime>, Vec<Finding>) {
+        let (mut until, mut findings) = (None, Vec::new());
         if self.is_empty() {
-            return Ok(until);
+            return (until, findings);
         }
-        let mut refused = None;
         for (place, pair) in path.windows(2).enumerate() {
-            let link = PathLink { child: pair[0], issuer: pair[1], above: &path[place + 1..] };
-            match self.ask_one(case, link, algorithms) {
+            let link = IssuedLink { child: pair[0], issuer: pair[1], above: &path[place + 1..] };
+            match self.check_one(context, link, algorithms) {
                 Ok(answer) => until = [until, answer].into_iter().flatten().min(),
-                Err(finding) if case.pardons(finding.code) => {}
-                Err(finding) if finding.code == Code::Revoked => return Err(finding),
-                Err(finding) => _ = refused.get_or_insert(finding),
+                Err(finding) => findings.push(finding),
             }
         }
-        refused.map_or(Ok(until), Err)
+        findings.sort_by_key(|finding| finding.code != Code::Revoked);
+        (until, findings)
     }
 
-    fn ask_one(
+    fn check_one(
         &self,
-        case: &Case<'_>,
-        link: PathLink<'_>,
+        context: &RevocationContext<'_>,
+        link: IssuedLink<'_>,
         algorithms: Algorithms<'_>,
     ) -> Result<Option<OffsetDateTime>, Finding> {
         let (Ok(child), Ok(issuer)) = (&link.child.0.facts, &link.issuer.0.facts) else { return Ok(None) };
-        let (now, policy) = (case.now, case.trust.terms.crl_policy);
-        let named = self.lists.iter().filter(|list| list.issuer == issuer.subject_der && list.this_update <= now);
+        let (now, policy) = (context.now, context.policy);
+        // An anchor's name may be spelt otherwise than its children and its lists have it.
+        let bears_name = |list: &List| list.issuer == issuer.subject_der || list.issuer == child.issuer_der;
+        let named = self.lists.iter().filter(|list| bears_name(list) && list.this_update <= now);
         // Each list with its signer: the list of one key says nothing about the list of another.
         let mut signed: Vec<(&List, &Facts)> = Vec::new();
         let (mut unsigned, mut others) = (false, None);
         for list in named {
             let mut another = || {
-                let others = others.get_or_insert_with(|| other_signers(case, link, issuer, algorithms));
+                let others = others.get_or_insert_with(|| self.other_signers(context, link, issuer, algorithms));
                 others.iter().copied().find(|other| is_signed_by(list, other, algorithms))
             };
             match is_signed_by(list, issuer, algorithms).then_some(issuer).or_else(&mut another) {
@@ -178,7 +178,7 @@ impl Crls {
             return Err(invalid(link, issuer, "is not for it to sign: its keyUsage lacks cRLSign"));
         }
         if unsigned && signed.is_empty() {
-            return Err(invalid(link, issuer, "does not bear its signature"));
+            return Err(invalid(link, issuer, "was not signed by that CA's key"));
         }
         let covering = newest.into_iter().filter(|(list, _)| list.scope.covers(link.child.0, child));
         let until = covering.map(|(list, _)| list.next_update).max();
@@ -191,65 +191,66 @@ impl Crls {
             (None | Some(_), _) => Ok(None),
         }
     }
-}
 
-/// Other keys under the issuer's name that may sign its lists: their certificates are in the bundle or were presented,
-/// are valid and on no list, and were signed by the issuer or one above it. Never by one below, because a revoked CA
-/// could otherwise make a signer of its own.
-fn other_signers<'a>(
-    case: &Case<'a>,
-    link: PathLink<'_>,
-    issuer: &Facts,
-    algorithms: Algorithms<'_>,
-) -> Vec<&'a Facts> {
-    let above = || link.above.iter().filter_map(|(above, _)| above.facts.as_ref().ok());
-    let may_be = |facts: &&Facts| {
-        facts.subject_der == issuer.subject_der
-            && facts.spki != issuer.spki
-            && (facts.not_before..=facts.not_after).contains(&case.now)
-            && facts.may_sign_crls != Some(false)
-            && !case.trust.crls.names(facts)
-            && above().any(|above| above.subject_der == facts.issuer_der)
-    };
-    let readable = |certificate: &'a Certificate| Some((certificate, certificate.facts.as_ref().ok()?));
-    let of_bundle = case.trust.anchors.certificates().iter().filter_map(readable);
-    // A hostile server may send many; each costs a signature.
-    let sent = case.presented.iter().filter_map(readable).filter(|(_, facts)| may_be(facts)).take(MOST_SIGNERS);
-    let known = of_bundle.filter(|(_, facts)| may_be(facts)).chain(sent);
-    let attested = known.filter(|(other, facts)| {
-        let mut issuers = above().filter(|above| above.subject_der == facts.issuer_der);
-        issuers.any(|above| certificate_signature_holds(&other.der, above, algorithms))
-    });
-    attested.map(|(_, facts)| facts).collect()
+    /// Other keys under the issuer's name that may sign its lists: their certificates are in the bundle or were presented,
+    /// are valid and on no list, and were signed by the issuer or one above it. Never by one below, because a revoked CA
+    /// could otherwise make a signer of its own.
+    fn other_signers<'a>(
+        &self,
+        context: &RevocationContext<'a>,
+        link: IssuedLink<'_>,
+        issuer: &Facts,
+        algorithms: Algorithms<'_>,
+    ) -> Vec<&'a Facts> {
+        let above = || link.above.iter().filter_map(|(above, _)| above.facts.as_ref().ok());
+        let may_be = |facts: &&Facts| {
+            facts.subject_der == issuer.subject_der
+                && facts.spki != issuer.spki
+                && (facts.not_before..=facts.not_after).contains(&context.now)
+                && facts.may_sign_crls != Some(false)
+                && !self.names(facts)
+                && above().any(|above| above.subject_der == facts.issuer_der)
+        };
+        let readable = |certificate: &'a Certificate| Some((certificate, certificate.facts.as_ref().ok()?));
+        let of_bundle = context.bundle.iter().filter_map(readable);
+        // A hostile server may send many; each costs a signature.
+        let sent = context.presented.iter().filter_map(readable).filter(|(_, facts)| may_be(facts)).take(MOST_SIGNERS);
+        let known = of_bundle.filter(|(_, facts)| may_be(facts)).chain(sent);
+        let attested = known.filter(|(other, facts)| {
+            let mut issuers = above().filter(|above| above.subject_der == facts.issuer_der);
+            issuers.any(|above| certificate_signature_holds(&other.der, above, algorithms))
+        });
+        attested.map(|(_, facts)| facts).collect()
+    }
 }
 
 /// How many presented certificates under an issuer's name are checked.
 const MOST_SIGNERS: usize = 8;
 
-fn invalid(link: PathLink<'_>, issuer: &Facts, what: &str) -> Finding {
-    let sentence = format!("the revocation list of `{}` cannot be believed: it {what}", issuer.subject);
+fn invalid(link: IssuedLink<'_>, issuer: &Facts, what: &str) -> Finding {
+    let sentence = format!("the revocation list of `{}` cannot be used: it {what}", issuer.subject);
     Finding { code: Code::CrlInvalid, subject: link.issuer.1, sentence }
 }
 
-fn unknown(link: PathLink<'_>, child: &Facts, issuer: &Facts) -> Finding {
-    let what = kind(link.child.1);
+fn unknown(link: IssuedLink<'_>, child: &Facts, issuer: &Facts) -> Finding {
+    let what = certificate_label(link.child.1);
     let sentence = format!("no revocation list of `{}` covers {what} `{}`", issuer.subject, child.subject);
     Finding { code: Code::RevocationUnknown, subject: link.child.1, sentence }
 }
 
-fn expired(link: PathLink<'_>, issuer: &Facts, until: OffsetDateTime, now: OffsetDateTime) -> Finding {
+fn expired(link: IssuedLink<'_>, issuer: &Facts, until: OffsetDateTime, now: OffsetDateTime) -> Finding {
     let ago = distance((now - until).whole_seconds());
     let sentence =
         format!("the revocation list of `{}` is out of date since {} ({ago} ago)", issuer.subject, rfc3339(until));
     Finding { code: Code::CrlExpired, subject: link.issuer.1, sentence }
 }
 
-fn revoked(list: &List, link: PathLink<'_>, child: &Facts, issuer: &Facts) -> Option<Finding> {
+fn revoked(list: &List, link: IssuedLink<'_>, child: &Facts, issuer: &Facts) -> Option<Finding> {
     let entry = list.revoked.get(&child.serial_der)?;
     let reason = entry.reason.map(|why| format!(" ({why})")).unwrap_or_default();
     let sentence = format!(
         "{} `{}` was revoked by `{}` on {}{reason}",
-        kind(link.child.1),
+        certificate_label(link.child.1),
         child.subject,
         issuer.subject,
         rfc3339(entry.date)
@@ -264,7 +265,8 @@ fn is_signed_by(list: &List, issuer: &Facts, algorithms: Algorithms<'_>) -> bool
             return answer;
         }
     }
-    let holds = signature_holds((&list.signed, &list.signature), &list.algorithm, issuer, algorithms).is_some();
+    let signed = (&list.signed[..], &list.signature[..]);
+    let holds = signature::check(signed, &list.algorithm, issuer, algorithms) == Signature::Holds;
     let _ = if holds { &list.signed_by } else { &list.not_signed_by }.set(issuer.spki.clone());
     holds
 }
@@ -272,34 +274,8 @@ fn is_signed_by(list: &List, issuer: &Facts, algorithms: Algorithms<'_>) -> bool
 fn certificate_signature_holds(der: &[u8], signer: &Facts, algorithms: Algorithms<'_>) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
     let signed = (certificate.tbs_certificate.as_ref(), certificate.signature_value.as_ref());
-    let Some(algorithm) = identifier(&certificate.signature_algorithm) else { return false };
-    signature_holds(signed, &algorithm, signer, algorithms).is_some()
-}
-
-/// Whether the signature over these bytes was made with this key, by an algorithm that the verifier accepts.
-/// `signed_with` is the contents of an AlgorithmIdentifier.
-fn signature_holds(
-    (bytes, signature): (&[u8], &[u8]),
-    signed_with: &[u8],
-    signer: &Facts,
-    algorithms: Algorithms<'_>,
-) -> Option<()> {
-    let (_, key) = SubjectPublicKeyInfo::from_der(&signer.spki).ok()?;
-    let made_for = identifier(&key.algorithm)?;
-    let fits = |algorithm: &&&dyn SignatureVerificationAlgorithm| {
-        algorithm.signature_alg_id().as_ref() == signed_with && algorithm.public_key_alg_id().as_ref() == made_for
-    };
-    let key = key.subject_public_key.as_ref();
-    algorithms.iter().filter(fits).find_map(|algorithm| algorithm.verify_signature(key, bytes, signature).ok())
-}
-
-/// The contents of an AlgorithmIdentifier as DER.
-fn identifier(algorithm: &AlgorithmIdentifier<'_>) -> Option<Vec<u8>> {
-    let mut der = algorithm.algorithm.to_der_vec().ok()?;
-    if let Some(parameters) = &algorithm.parameters {
-        der.extend(parameters.to_der_vec().ok()?);
-    }
-    Some(der)
+    let Some(algorithm) = signature::identifier(&certificate.signature_algorithm) else { return false };
+    signature::check(signed, &algorithm, signer, algorithms) == Signature::Holds
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use std::{
 
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
-use rustls_pki_types::{CertificateDer, TrustAnchor};
+use rustls_pki_types::{CertificateDer, Der, TrustAnchor};
 
 use super::{
+    dn,
     pem::{self, Cause, PemError, Wanted},
     presented::Certificate,
 };
@@ -80,7 +81,7 @@ impl TrustAnchors {
             match webpki::anchor_from_trusted_cert(&der) {
                 Ok(anchor) => {
                     hash.update(&der);
-                    set.anchors.push(anchor.to_owned());
+                    set.anchors.push(with_checked_constraints(anchor.to_owned()));
                     set.certificates.push(certificate);
                 }
                 Err(_) => set.skipped.push(format!(
@@ -115,13 +116,14 @@ impl TrustAnchors {
     pub fn exact(&self, der: &[u8]) -> Option<usize> {
         self.certificates.iter().position(|certificate| certificate.der.as_ref() == der)
     }
+}
 
-    /// The place of an anchor that webpki took from [`Self::anchors`]. By identity: a renewed root has the
-    /// name and the key of the one before it.
-    pub fn place_of(&self, anchor: &TrustAnchor<'_>) -> Option<usize> {
-        let wanted = std::ptr::from_ref(anchor).cast::<()>();
-        self.anchors.iter().position(|known| std::ptr::from_ref(known).cast::<()>() == wanted)
+/// The anchor without directoryName constraints, which webpki would refuse unseen; `checks` asks for them.
+fn with_checked_constraints(mut anchor: TrustAnchor<'static>) -> TrustAnchor<'static> {
+    if let Some(kept) = anchor.name_constraints.as_deref().and_then(dn::without_directory_names) {
+        anchor.name_constraints = Some(kept.into()).filter(|kept: &Der<'_>| !kept.is_empty());
     }
+    anchor
 }
 
 /// What files of a bundle hold.

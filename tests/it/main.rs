@@ -34,6 +34,7 @@ mod relay_faults;
 mod reload;
 mod replicator33;
 mod report_only;
+mod report_only_classes;
 mod retries;
 mod secrets;
 mod sinks;

@@ -58,7 +58,7 @@ async fn a_refusal_reads_as_what_why_and_what_to_do() {
          event={id} \"the certificate is valid for `elsewhere.gallery.test`, not for `wrong-name.gallery.test`\" \
          certificate_is_for=dns:elsewhere.gallery.test bundle=\"--ca-bundle `{bundle}` (1 CA)\" \
          hint=\"reach it by a name it has (`verify_name` where only the address differs), or have it reissued with \
-         `DNS:wrong-name.gallery.test`\" help=docs/failures.md#name_mismatch\n"
+         `DNS:wrong-name.gallery.test`; an attack looks like this, too\" help=docs/failures.md#name_mismatch\n"
     );
     assert!(text.contains(&expected), "{text}\n--- lacks ---\n{expected}");
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::support::{
+    command::vouchsafe,
     openssl::{Lab, Made, Starting, text},
     origin::exchange,
     proxy::Proxy,
@@ -236,10 +237,22 @@ async fn names_and_addresses() {
             "DNS:b.lab.test,DNS:c.lab.test",
             &["valid for `b.lab.test`, `c.lab.test`", "not for `a.lab.test`"],
         ),
-        ("wildcard, two labels", "DNS:*.test", &["valid for `*.test`", "not for `a.lab.test`"]),
-        ("wildcard, partial", "DNS:a*.lab.test", &["valid for `a*.lab.test`", "not for `a.lab.test`"]),
-        ("wildcard, inner label", "DNS:a.*.test", &["valid for `a.*.test`", "not for `a.lab.test`"]),
-        ("wildcard alone", "DNS:*", &["valid for `*`", "not for `a.lab.test`"]),
+        (
+            "wildcard, two labels",
+            "DNS:*.test",
+            &["no name of the certificate, of `*.test`, covers `a.lab.test`", "needs two labels behind it"],
+        ),
+        (
+            "wildcard, partial",
+            "DNS:a*.lab.test",
+            &["no name of the certificate", "`a*.lab.test` covers nothing, since `*` must be the whole first label"],
+        ),
+        (
+            "wildcard, inner label",
+            "DNS:a.*.test",
+            &["no name of the certificate", "`a.*.test` covers nothing, since `*` must be the whole first label"],
+        ),
+        ("wildcard alone", "DNS:*", &["no name of the certificate", "needs two labels behind it"]),
         ("SAN with trailing dot", "DNS:a.lab.test.", &["valid for `a.lab.test.`", "not for `a.lab.test`"]),
         ("URI SAN only", "URI:https://a.lab.test/", &["`uri:https://a.lab.test/`", "not for `a.lab.test`"]),
     ] {
@@ -248,7 +261,7 @@ async fn names_and_addresses() {
     let apex = &["valid for `*.lab.test`", "not for `lab.test`"];
     let end = refused("name_mismatch", Presented(0), apex, "have it reissued with `DNS:lab.test`");
     t.row("wildcard, apex", &server("DNS:*.lab.test"), &[], &[root], end).asked("lab.test");
-    let top = &["valid for `*.test`", "not for `a.b.test`"];
+    let top = &["no name of the certificate, of `*.test`, covers `a.b.test`"];
     let end = refused("name_mismatch", Presented(0), top, "reach it by a name it has");
     t.row("wildcard over the top", &server("DNS:*.test"), &[], &[root], end).asked("a.b.test");
     let says = &["no subjectAltName", "common name `a.lab.test`"];
@@ -305,6 +318,33 @@ async fn self_signed() {
     let says = &["self-signed certificate `CN=store`", "the bundle holds another of that name (sha256 "];
     t.row("same name, other key", twin, &[], &[openssl], unknown(says));
 
+    // What the verifier checks and other parsers do not.
+    for (name, key, digest) in [
+        ("P-521, not in bundle", "P-521", "sha512"),
+        ("P-384 with SHA-512, not in bundle", "P-384", "sha512"),
+        ("P-256 with SHA-512, not in bundle", "P-256", "sha512"),
+    ] {
+        for flag in ["CA:TRUE", "CA:FALSE"] {
+            let own = lab.server("store", SAN).without("keyUsage").ext("basicConstraints", &format!("critical,{flag}"));
+            let own = &own.key(key).digest(digest).by_itself();
+            t.row(name, own, &[], &[root], unknown(&["self-signed certificate `CN=store`"]));
+            t.row("and in bundle", own, &[], &[own], Passes);
+        }
+    }
+    let small = &lab.server("store", SAN).key("rsa:1024").by_itself();
+    let says = &["self-signed certificate `CN=store`"];
+    let end = refused("self_signed_not_in_bundle", Presented(0), says, "have it reissued with an RSA key of 2048 bits");
+    t.row("RSA-1024, not in bundle", small, &[], &[root], end);
+    let nameless = &lab.req_x509(&["-subj", "/CN=a.lab.test"]);
+    let end =
+        refused("self_signed_not_in_bundle", Presented(0), &["self-signed"], "`DNS:a.lab.test` in subjectAltName");
+    t.row("CN only, not in bundle", nameless, &[], &[root], end);
+    // A CA's own certificate: nothing to pin.
+    let ca = &lab.root("A CA");
+    for bundle in [root, ca] {
+        let end = refused("ca_as_server", Presented(0), &["`CN=A CA` is a CA certificate"], "have that CA issue");
+        t.row("a CA's own certificate", ca, &[], &[bundle], end);
+    }
     let plain = lab.server("plain", SAN).days(-1, 30);
     let (leaf, other) = (&plain.by_itself(), &plain.by_itself());
     let bare = &lab.server("bare", SAN).without("basicConstraints").without("extendedKeyUsage").by_itself();
@@ -379,7 +419,7 @@ async fn chains() {
         "`CN=a` claims to be signed by `CN=Lab Root`",
         "the bundle holds a certificate of that name with another key",
     ];
-    let replace = "get its present certificate and replace the old one in --ca-bundle";
+    let replace = "add it to --ca-bundle beside the other; take the other out when nothing uses it";
     let end = refused("issuer_key_mismatch", Presented(0), says, replace);
     t.row("same CA name, other key", single, &[], &[anew], end);
     let says = &["the intermediate `CN=Lab Issuing` claims to be signed by `CN=Lab Root`", "with another key"];
@@ -402,6 +442,35 @@ async fn chains() {
     let end = refused("bad_signature", Presented(1), says, "may also mean an attack");
     t.row("tampered intermediate", good, &[tampered], &[root], end);
 
+    // Another installation's CAs of the same names in the bundle.
+    let twin_root = &lab.root("Lab Root");
+    let twin = &lab.authority("Lab Issuing").by(twin_root);
+    t.row("with twins", good, &[issuing], &[twin, twin_root, root], Passes);
+    let says = &[
+        "which the server did not send and the bundle does not hold",
+        "the bundle holds another CA of that name (sha256 ",
+    ];
+    let end = refused("incomplete_chain", Presented(0), says, "configure the server to send its intermediate");
+    t.row("missing intermediate, with twins", good, &[], &[twin, twin_root, root], end);
+    let end = refused("bad_signature", Presented(0), &["the signature does not hold"], "may also mean an attack");
+    let changed = &lab.changed(good, |der| *der.last_mut().unwrap() ^= 1);
+    t.row("tampered signature, with twins", changed, &[issuing], &[twin, twin_root, root], end);
+    let says = &["the server sent the CA `CN=Lab Root` (sha256 ", "the bundle holds another CA of that name"];
+    let end = refused("issuer_key_mismatch", Presented(2), says, "add that CA to --ca-bundle beside the other");
+    t.row("root sent, with twins", good, &[issuing, root], &[twin, twin_root], end);
+    // A cross-certificate that has expired, beside the root that is in the bundle.
+    let old = &lab.root("Old Root");
+    let cross = &lab.authority("Lab Root").key(&text(&root.key)).days(-400, -9).by(old);
+    let sha1 = &sound.clone().digest("sha1").by(issuing);
+    let end = refused("weak_signature", Presented(0), &["is signed with SHA-1"], "SHA-256");
+    t.row("SHA-1, beside an expired cross-certificate", sha1, &[issuing, cross], &[root, old], end);
+    // The root's name in other letters and another string type.
+    let plain = lab.authority("Letters").key(&text(&root.key)).by_itself();
+    let lower = &lab.authority("LETTERS").key(&text(&root.key)).by_itself();
+    t.row("its root's name in other letters", &sound.by(&plain), &[], &[lower], Passes);
+    let other = &lab.authority("LETTER").key(&text(&root.key)).by_itself();
+    let end = refused("incomplete_chain", Presented(0), &["issued by `CN=Letters`"], "add its root to --ca-bundle");
+    t.row("another name of that key", &sound.by(&plain), &[], &[other], end);
     let namesake = &lab.server("Lab Root", SAN).by(root);
     t.row("a leaf of its CA's name", namesake, &[], &[root], Passes);
     let says = &["the certificate was issued by `CN=Lab Root`", "the bundle does not hold"];
@@ -444,7 +513,7 @@ async fn validity() {
     t.row("expired root", &sound.by(old), &[], &[root, old], end);
     let young = &lab.authority("Young").days(10, 20).by_itself();
     let says = &["in the bundle: the root `CN=Young` is valid only from ", "(in 9 days)"];
-    let end = refused("root_expired", Bundle(0), says, "replace this root in --ca-bundle");
+    let end = refused("not_yet_valid", Bundle(0), says, "compare the clocks");
     t.row("root not yet valid", &sound.by(young), &[], &[young], end);
     t.judge().await;
 }
@@ -486,13 +555,13 @@ async fn keys_and_signatures() {
 
     let p256 = "P-256";
     for (name, key, found) in
-        [("explicit curve", "explicit:P-256", "explicit curve"), ("odd curve", "secp256k1", "curve 1.3.132.0.10")]
+        [("explicit curve", "explicit:P-256", "explicit curve"), ("odd curve", "secp256k1", "the curve secp256k1")]
     {
         let wish = lab.authority("Odd").key(key);
         let (anchor, issuing) = (&wish.by_itself(), &wish.by(root));
-        let says = &["the root `CN=Odd` has a key that is not taken", found];
+        let says = &["the root `CN=Odd` has a key on ", found, "which is not supported"];
         t.row(name, &sound.by(anchor), &[], &[root, anchor], refused("unsupported_key", Bundle(1), says, p256));
-        let says = &["the intermediate `CN=Odd` has a key that is not taken", found];
+        let says = &["the intermediate `CN=Odd` has a key on ", found, "which is not supported"];
         let end = refused("unsupported_key", Presented(1), says, p256);
         t.row(name, &sound.by(issuing), &[issuing], &[root], end);
     }
@@ -525,7 +594,7 @@ async fn what_a_certificate_may_be_used_for() {
     let reissue = "have it reissued with `extendedKeyUsage = serverAuth`";
     for (name, usage, found) in [
         ("EKU clientAuth only", "clientAuth", "not meant for servers but for clientAuth"),
-        ("EKU any only", "anyExtendedKeyUsage", "not meant for servers but for any"),
+        ("EKU any only", "anyExtendedKeyUsage", "lists `any purpose` only; servers need `serverAuth` by name"),
         ("EKU extension empty", "DER:3000", "not meant for servers but for nothing"),
     ] {
         let end = refused("wrong_purpose", Presented(0), &["the certificate `CN=a`", found], reissue);
@@ -555,24 +624,49 @@ async fn what_a_certificate_may_be_used_for() {
     let end = refused("root_unfit", Bundle(1), says, "replace this root in --ca-bundle");
     t.row("root without keyCertSign", &sound.by(unfit), &[], &[root, unfit], end);
 
-    let understood = "(1.3.6.1.4.1.32473.1) that is not understood";
+    let understood = "that is not understood: 1.3.6.1.4.1.32473.1";
     let odd = &sound.clone().ext("1.3.6.1.4.1.32473.1", "critical,DER:0500").by(root);
     let end =
-        refused("critical_extension", Presented(0), &["the certificate `CN=a`", understood], "without the odd part");
+        refused("critical_extension", Presented(0), &["the certificate `CN=a`", understood], "one without `critical`");
     t.row("critical unknown extension", odd, &[], &[root], end);
     for (name, extension, value, oid) in [
         ("critical unknown extension of an intermediate", "1.3.6.1.4.1.32473.1", "critical,DER:0500", understood),
-        ("policyConstraints", "policyConstraints", "critical,requireExplicitPolicy:3", "(2.5.29.36)"),
-        ("inhibitAnyPolicy", "inhibitAnyPolicy", "critical,3", "(2.5.29.54)"),
+        (
+            "policyConstraints",
+            "policyConstraints",
+            "critical,requireExplicitPolicy:3",
+            "policy constraints (2.5.29.36)",
+        ),
+        ("inhibitAnyPolicy", "inhibitAnyPolicy", "critical,3", "inhibit anyPolicy (2.5.29.54)"),
     ] {
         let odd = &issuing.clone().ext(extension, value).by(root);
         let says = &["the intermediate `CN=Lab Issuing` has a critical extension", oid];
-        let end = refused("critical_extension", Presented(1), says, "without the odd part");
+        let end = refused("critical_extension", Presented(1), says, "one without `critical`");
         t.row(name, &sound.by(odd), &[odd], &[root], end);
     }
+    let policies = issuing.clone().ext("certificatePolicies", "critical,1.2.3.4");
+    let (anchor, below) = (&policies.by_itself(), &policies.by(root));
+    t.row("critical policies of a root", &sound.by(anchor), &[], &[anchor], Passes);
+    t.row("critical policies of an intermediate in the bundle", &sound.by(below), &[], &[below], Passes);
+    let says = &["the intermediate `CN=Lab Issuing`", "certificate policies (2.5.29.32)"];
+    let end = refused("critical_extension", Presented(1), says, "add this intermediate to --ca-bundle");
+    t.row("critical policies of an intermediate", &sound.by(below), &[below], &[root], end);
     let odd = &lab.authority("Odd").ext("1.3.6.1.4.1.32473.1", "critical,DER:0500").by_itself();
     let end = refused("root_unfit", Bundle(0), &["the root `CN=Odd`", understood], "replace this root");
     t.row("critical unknown extension of a root", &sound.by(odd), &[], &[odd], end);
+
+    for (name, anchor) in [
+        ("root for clients", lab.authority("For clients").ext("extendedKeyUsage", "clientAuth,emailProtection")),
+        ("intermediate for clients in the bundle", issuing.clone().ext("extendedKeyUsage", "clientAuth")),
+    ] {
+        let anchor = &if name.starts_with("root") { anchor.by_itself() } else { anchor.by(root) };
+        let says = &["in the bundle is not fit to issue: it is meant for clientAuth", "not for servers"];
+        t.row(name, &sound.by(anchor), &[], &[anchor], refused("root_unfit", Bundle(0), says, "replace this root"));
+    }
+    for usage in ["serverAuth", "clientAuth,serverAuth", "anyExtendedKeyUsage"] {
+        let anchor = &lab.authority("For servers").ext("extendedKeyUsage", usage).by_itself();
+        t.row("root for servers", &sound.by(anchor), &[], &[anchor], Passes);
+    }
 
     let rsa = sound.clone().key("rsa:2048").ext("keyUsage", "keyEncipherment");
     t.row("keyEncipherment only", &rsa.by(root), &[], &[root], Passes);
@@ -617,12 +711,28 @@ async fn limits_of_authorities() {
         let limited = issuing.clone().ext("nameConstraints", &format!("critical,{constraint}"));
         let (below, anchor) = (&limited.by(root), &limited.by_itself());
         let leaf = lab.server("a", names);
-        let says =
-            &["the certificate `CN=a` is valid for `a.lab.test`", "the intermediate `CN=Limited` above it", found];
+        let has = if name == "directory name" { "has the name `directory:CN=a`" } else { "is valid for `a.lab.test`" };
+        let says = &["the certificate `CN=a`", has, "the intermediate `CN=Limited` above it", found];
         t.row(name, &leaf.by(below), &[below], &[root], refused("name_constraint", Presented(0), says, ask));
-        let says = &["the certificate `CN=a` is valid for `a.lab.test`", "the root `CN=Limited` above it", found];
+        let says = &["the certificate `CN=a`", has, "the root `CN=Limited` above it", found];
         t.row(name, &leaf.by(anchor), &[], &[anchor], refused("name_constraint", Presented(0), says, ask));
     }
+    // Limits on directory names that are met, of a CA in the bundle and of one that is sent.
+    let met = "critical,permitted;dirName:dn,permitted;DNS:lab.test\n[dn]\nCN = A";
+    let met = issuing.clone().ext("nameConstraints", met);
+    let (anchor, below) = (&met.by_itself(), &met.by(root));
+    t.row("directory name, met", &sound.by(anchor), &[], &[anchor], Passes);
+    t.row("directory name, met below an intermediate in the bundle", &sound.by(below), &[], &[below], Passes);
+    let foreign = "critical,excluded;dirName:dn\n[dn]\nO = Lab";
+    let anchor = &issuing.clone().ext("nameConstraints", foreign).by_itself();
+    t.row("directory name, not excluded", &sound.by(anchor), &[], &[anchor], Passes);
+    let excluded = "critical,excluded;dirName:dn\n[dn]\nCN = a";
+    let anchor = &issuing.clone().ext("nameConstraints", excluded).by_itself();
+    let end = refused("name_constraint", Presented(0), &["may not issue for `directory:CN=a`"], ask);
+    t.row("directory name, excluded", &sound.by(anchor), &[], &[anchor], end);
+    let says = &["the intermediate `CN=Limited` has a name constraint of a kind (directoryName)", "may be sound"];
+    let end = refused("name_constraint", Presented(1), says, "add this intermediate to --ca-bundle");
+    t.row("directory name, met below an intermediate", &sound.by(below), &[below], &[root], end);
     let permitted = &issuing.clone().ext("nameConstraints", "critical,permitted;DNS:lab.test").by(root);
     t.row("permitted, and so named", &sound.by(permitted), &[permitted], &[root], Passes);
 
@@ -638,7 +748,7 @@ async fn limits_of_authorities() {
     }
     let all: Vec<&Made> = tower.iter().collect();
     t.row("6 intermediates", &sound.by(&tower[1]), &all[1..], &[root], Passes);
-    let says = &["the certificate `CN=a` stands below more than 6 intermediates", "7 were sent"];
+    let says = &["the certificate `CN=a` has 7 intermediates above it"];
     let end = refused("chain_too_long", Presented(0), says, "add one of its intermediates to --ca-bundle");
     t.row("7 intermediates", &sound.by(&tower[0]), &all, &[root], end);
     t.row("7 intermediates, one in the bundle", &sound.by(&tower[0]), &all, &[root, &tower[6]], Passes);
@@ -694,7 +804,7 @@ async fn what_cannot_be_read() {
         let at = der.windows(8).rposition(|window| window == sha256).unwrap();
         der[at + 7] = 3;
     });
-    let says = &["the certificate `CN=a` cannot be taken", "it names two signature algorithms"];
+    let says = &["the certificate `CN=a` cannot be used", "it names two signature algorithms"];
     t.row(
         "signature algorithms differ",
         two,
@@ -707,18 +817,22 @@ async fn what_cannot_be_read() {
         let at = der.windows(5).position(|window| window == [6, 3, 0x55, 0x1d, 99]).unwrap();
         der[at + 4] = 17;
     });
-    let says = &["the certificate `CN=a` cannot be taken", "an extension is malformed, or stands there twice"];
+    let says = &["the certificate `CN=a` cannot be used", "an extension is malformed, or occurs twice"];
     t.row("duplicate extension", twice, &[], &[root], refused("malformed_certificate", Presented(0), says, reissue));
     let odd = &sound.clone().ext("subjectAltName", "DER:0500").by(root);
-    let says = &["the certificate (sha256 {own}) cannot be read", "its extension 2.5.29.17"];
+    let says = &["the certificate (sha256 {own}) cannot be read", "its extension subject alternative name (2.5.29.17)"];
     t.row("SAN is no SEQUENCE", odd, &[], &[root], refused("malformed_certificate", Presented(0), says, reissue));
     let odd = sound.clone().ext("subjectAltName", "DER:30058203612e20");
     let end = refused("name_mismatch", Presented(0), &["valid for `a. `, not for `a.lab.test`"], reissue);
     t.row("SAN with a space", &odd.by(root), &[], &[root], end);
     let limited = &issuing.clone().ext("nameConstraints", "critical,permitted;DNS:lab.test").by(root);
-    let says = &["the certificate `CN=a` cannot be taken", "a DNS name in it is malformed"];
+    let says = &["the certificate `CN=a` cannot be used", "a DNS name in it is malformed"];
     let end = refused("malformed_certificate", Presented(0), says, reissue);
     t.row("SAN with a space, constrained", &odd.by(limited), &[limited], &[root], end);
+    let forged = "DER:30178215612e6c61622e74657374002e6576696c2e74657374";
+    let says = &["`a.lab.test\\u{0}.evil.test`, with a NUL byte in it: a forgery, made to pass for `a.lab.test`"];
+    let end = refused("name_mismatch", Presented(0), says, "treat it as an attack");
+    t.row("SAN with a NUL", &sound.clone().ext("subjectAltName", forged).by(root), &[], &[root], end);
     let odd = &sound.clone().ext("subjectAltName", "DER:30038201ff").by(root);
     let end = refused("name_mismatch", Presented(0), &["valid for `(malformed)`, not for `a.lab.test`"], reissue);
     t.row("SAN that is not ASCII", odd, &[], &[root], end);
@@ -728,7 +842,7 @@ async fn what_cannot_be_read() {
     ] {
         let odd = &issuing.clone().ext("nameConstraints", &format!("critical,{constraint}")).by(root);
         let leaf = lab.server("a", "DNS:a.lab.test,IP:10.0.0.1").by(odd);
-        let says = &["the intermediate `CN=Lab Issuing` cannot be taken", found];
+        let says = &["the intermediate `CN=Lab Issuing` cannot be used", found];
         t.row(name, &leaf, &[odd], &[root], refused("malformed_certificate", Presented(1), says, reissue));
     }
     t.judge().await;
@@ -784,16 +898,46 @@ async fn revocation() {
     let mut tampered = der;
     *tampered.last_mut().unwrap() ^= 1;
     let tampered = lab.write("tampered.crl", tampered);
-    let says = &["the revocation list of `CN=Lab Issuing` cannot be believed", "it does not bear its signature"];
+    let says = &["the revocation list of `CN=Lab Issuing` cannot be used", "it was not signed by that CA's key"];
     let end = refused("crl_invalid", Presented(1), says, "get the CA's present list");
     t.row("list's signature bad", good, &[issuing], &[root], end).with(&format!("crl = \"{}\"", text(&tampered)));
+    // A root that is spelt otherwise in the bundle than in what it issued, its list included.
+    let spelt = lab.authority("Spelt").key(&text(&root.key)).by_itself();
+    let in_bundle = &lab.authority("SPELT").key(&text(&root.key)).by_itself();
+    let (good_one, bad_one) = (&sound.by(&spelt), &sound.by(&spelt));
+    lab.revoke(bad_one, "superseded");
+    let of_spelt = format!("crl = \"{}\"", text(&lab.list(&spelt, (-1, 30), "")));
+    t.row("in other letters, and not revoked", good_one, &[], &[in_bundle], Passes).with(&of_spelt);
+    let end = refused("revoked", Presented(0), &["was revoked by"], reissue);
+    t.row("in other letters, and revoked", bad_one, &[], &[in_bundle], end).with(&of_spelt);
     let mute = &lab.authority("Mute").ext("keyUsage", "critical,keyCertSign").by(root);
     let list = lab.list(mute, (-1, 30), "");
-    let says = &["the revocation list of `CN=Mute` cannot be believed", "its keyUsage lacks cRLSign"];
+    let says = &["the revocation list of `CN=Mute` cannot be used", "its keyUsage lacks cRLSign"];
     let end = refused("crl_invalid", Presented(1), says, "get the CA's present list");
     t.row("list's issuer may not sign lists", &sound.by(mute), &[mute], &[root], end)
         .with(&format!("crl = \"{}\"", text(&list)));
     t.judge().await;
+}
+
+#[test]
+fn verify_says_where_run_would_accept_by_its_default() {
+    let lab = Lab::new();
+    let root = lab.root("Lab Root");
+    let issuing = lab.authority("Lab Issuing").by(&root);
+    let own = lab.server("a", SAN).by(&issuing);
+    let (bundle, list) = (text(&root.cert), text(&lab.list(&issuing, (-1, 30), "")));
+    let chain = text(&lab.bundle(&[&own, &issuing]));
+    let ask = |more: &[&str]| {
+        let all = ["verify", "--ca-bundle", &bundle, "--name", NAME, "--crl", &list];
+        vouchsafe(&[&all[..], more, &[chain.as_str()]].concat())
+    };
+    let said = ask(&[]);
+    assert!(said.code == Some(1) && said.out.starts_with("revocation_unknown: "), "{said:?}");
+    assert!(said.out.contains("note: `run` accepts this chain"), "{said:?}");
+    assert_eq!(ask(&["--json"]).json()["run_accepts"], true);
+    let said = ask(&["--crl-policy", "unknown=refuse"]);
+    assert!(said.code == Some(1) && !said.out.contains("note: "), "{said:?}");
+    assert_eq!(ask(&["--crl-policy", "unknown=tolerate"]).code, Some(0));
 }
 
 #[test]

@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-const NAME: &str = "a.lab.test";
-const SAN: &str = "DNS:a.lab.test";
+pub const NAME: &str = "a.lab.test";
+pub const SAN: &str = "DNS:a.lab.test";
 const ASK: &[u8] = b"GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 /// Flags or variables, with their values.
@@ -25,7 +25,7 @@ type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 /// What is to come of a request.
 #[derive(Clone, Copy, Debug)]
-enum End {
+pub enum End {
     /// Passes; `trust` of the access event.
     By(&'static str),
     /// Passes though it was refused: the class.
@@ -39,16 +39,16 @@ enum End {
 use End::{By, Bypassed, Failed, Refused};
 
 /// Upstreams that differ in their sections; each has a port of its own that nobody listens on.
-struct Rows<'a> {
+pub struct Rows<'a> {
     lab: &'a Lab,
     flags: Vec<String>,
     config: String,
-    rows: Vec<(&'static str, String, End)>,
+    rows: Vec<(String, String, End)>,
 }
 
 impl<'a> Rows<'a> {
     /// With a default bundle of this certificate.
-    fn of(lab: &'a Lab, root: &Made) -> Self {
+    pub fn of(lab: &'a Lab, root: &Made) -> Self {
         let flags = vec!["--ca-bundle".to_owned(), text(&root.cert)];
         Self { lab, flags, config: String::new(), rows: Vec::new() }
     }
@@ -63,15 +63,15 @@ impl<'a> Rows<'a> {
         self.asked(NAME, name, server.address, section, end);
     }
 
-    fn asked(&mut self, host: &str, name: &'static str, at: SocketAddr, section: &str, end: End) {
+    pub fn asked(&mut self, host: &str, name: impl Into<String>, at: SocketAddr, section: &str, end: End) {
         let of = format!("{host}:{}", 10_001 + self.rows.len());
         writeln!(self.config, "[[upstream]]\nof = \"{of}\"\nconnect_to = \"{at}\"\n{section}").unwrap();
         self.flags.extend(["--route".to_owned(), format!("127.0.0.1:0=https://{of}")]);
-        self.rows.push((name, of, end));
+        self.rows.push((name.into(), of, end));
     }
 
     /// Asks all of them, and says all that is not as it should be.
-    async fn judge(self) -> Proxy {
+    pub async fn judge(self) -> Proxy {
         self.judge_with(&[]).await
     }
 
@@ -115,7 +115,7 @@ fn holds(end: End, status: u16, access: &Value, events: &[Value]) -> bool {
 }
 
 /// A day as a section has it.
-fn day(ahead: i64) -> String {
+pub fn day(ahead: i64) -> String {
     let day = (OffsetDateTime::now_utc() + Duration::days(ahead)).date();
     day.format(format_description!("[year]-[month]-[day]")).unwrap()
 }
@@ -204,6 +204,10 @@ async fn an_identity_is_believed_and_no_other() {
     rows.row("by fingerprint", server, &by_digest(&appliance), By("identity"));
     rows.row("by file", server, &by_file(&appliance), By("identity"));
     rows.asked("192.0.2.7", "by address", server.address, &by_digest(&appliance), By("identity"));
+    let several = format!("identity = [\"sha256:{}\", \"{}\"]", old.sha256(), text(&appliance.cert));
+    rows.row("one of two that were named", server, &several, By("identity"));
+    let others = format!("identity = [\"sha256:{}\", \"{}\"]", old.sha256(), text(&vendor.cert));
+    rows.row("none of two that were named", server, &others, Refused("identity_mismatch"));
     rows.row("another of the vendor's", server, &by_digest(&old), Refused("identity_mismatch"));
     rows.row("another that chains well", good, &by_digest(&appliance), Refused("identity_mismatch"));
     rows.row("its issuer", server, &by_file(&vendor), Refused("identity_mismatch"));
@@ -780,6 +784,33 @@ async fn report_only_for_a_class_passes_no_other_fault() {
         event["error.message"].as_str().unwrap().ends_with("no moment at which its whole chain was valid")
     };
     assert_eq!(proxy.audit().iter().filter(|event| never(event)).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn report_only_for_an_expired_root_passes_no_other_fault_of_that_root() {
+    let lab = &Lab::new();
+    let only = format!("report_only_until = {}\nreport_only = [\"root_expired\"]\n", day(10));
+    let plain = lab.authority("Old Root").days(-400, -5);
+    let mut rows = Rows::of(lab, &lab.root("Unused"));
+    let mut servers = Vec::new();
+    for (name, root, end) in [
+        ("expired", plain.clone(), Bypassed("root_expired")),
+        (
+            "and CA:FALSE",
+            plain.clone().without("keyUsage").ext("basicConstraints", "critical,CA:FALSE"),
+            Refused("root_unfit"),
+        ),
+        ("and without keyCertSign", plain.clone().ext("keyUsage", "critical,cRLSign"), Refused("root_unfit")),
+        ("and for clients", plain.clone().ext("extendedKeyUsage", "clientAuth"), Refused("root_unfit")),
+        ("and a critical extension", plain.clone().ext("1.2.3.4", "critical,DER:0500"), Refused("root_unfit")),
+        ("and weak", plain.key("rsa:1024"), Refused("weak_key")),
+    ] {
+        let root = root.by_itself();
+        let server = lab.s_server(&lab.server("a", SAN).by(&root), &[], &[]).ready();
+        rows.row(name, &server, &format!("{only}ca_bundle = \"{}\"", text(&root.cert)), end);
+        servers.push(server);
+    }
+    rows.judge().await;
 }
 
 /// What is said of a section that does not do.

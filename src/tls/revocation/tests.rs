@@ -6,7 +6,6 @@ use rcgen::{
     CrlIssuingDistributionPoint, CrlScope, DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
     PKCS_ED25519, RevokedCertParams, SigningKey,
 };
-use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{CertificateDer, DnsName};
 use time::{Duration, macros::datetime};
 
@@ -14,10 +13,11 @@ use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::*;
 use crate::tls::{
+    case::{Case, Terms, Trust},
     crl::CrlError,
     identity::ReferenceId,
-    judge::{Accepted, Terms, Trust, judge},
     trust::TrustAnchors,
+    verify::{Accepted, verify},
 };
 
 const NOW: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);
@@ -468,8 +468,8 @@ impl<'a> Question<'a> {
             [self.issuer.server(self.pointing)].into_iter().chain(self.sent.iter().map(|ca| ca.0.der().clone()));
         let presented: Vec<_> = chain.map(|der| Certificate::read(&der)).collect();
         let reference = ReferenceId::Dns(DnsName::try_from("store.test").unwrap());
-        let case = Case { trust: &trust, presented: &presented, reference: &reference, now: NOW, pardoned: &[] };
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        judge(&case, algorithms.all).map_err(|failure| failure.code())
+        let case =
+            Case { trust: &trust, presented: &presented, reference: &reference, now: NOW, report_only_classes: &[] };
+        verify(&case).map_err(|refusal| refusal.verdict.code)
     }
 }
