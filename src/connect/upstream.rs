@@ -2,11 +2,13 @@
 
 use std::{
     fmt, io,
+    net::IpAddr,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use crate::{
+    audit::usage::BypassedUse,
     buffer::{Buffer, BufferPool},
     http1::head::{HeadError, HeadLimits, HeadScan, ResponseHead},
 };
@@ -20,6 +22,8 @@ pub struct UpstreamConnection {
     /// What was received and not passed on.
     inbox: Buffer,
     scan: HeadScan,
+    /// Counts the requests, where the peer was refused and that was only reported.
+    bypassed: Option<BypassedUse>,
     /// How it ends when it is dropped.
     end: End,
 }
@@ -62,7 +66,7 @@ impl UpstreamConnection {
         let mut inbox = Buffer::new(buffers);
         // Nobody asked for it; it makes the connection unusable.
         inbox.extend_from_slice(&verified.take_early());
-        Self { verified, inbox, scan: HeadScan::default(), end: End::Close }
+        Self { verified, inbox, scan: HeadScan::default(), bypassed: None, end: End::Close }
     }
 
     /// Who is at the other end.
@@ -89,6 +93,9 @@ impl UpstreamConnection {
     /// # Errors
     /// The connection can send nothing more.
     pub fn seal(&mut self, plaintext: &[u8]) -> io::Result<()> {
+        if let Some(bypassed) = &self.bypassed {
+            bypassed.sent(plaintext.len() as u64);
+        }
         self.verified.stream().seal(plaintext)
     }
 
@@ -160,8 +167,16 @@ impl UpstreamConnection {
         self.verified.stream().shut_down();
     }
 
-    /// A request begins: until [`Self::end_exchange`] the connection ends by RST.
-    pub fn begin_exchange(&mut self) {
+    /// The peer was refused, and that was only reported: what is sent is counted.
+    pub fn count_use(&mut self, bypassed: BypassedUse) {
+        self.bypassed = Some(bypassed);
+    }
+
+    /// A request of this client begins: until [`Self::end_exchange`] the connection ends by RST.
+    pub fn begin_exchange(&mut self, client: IpAddr) {
+        if let Some(bypassed) = &self.bypassed {
+            bypassed.count(client);
+        }
         self.end = End::Reset;
     }
 

@@ -75,7 +75,7 @@ impl RequestContext<'_> {
                 continue;
             };
             *slot = current;
-            upstream.begin_exchange();
+            upstream.begin_exchange(self.client.peer().ip());
             match self.attempt(&mut upstream, request, upload, reused).await {
                 Ok(head) => return Ok(Answered { head, upstream, reused, bypassed }),
                 Err(Unanswered::Ended(ended)) => return Err(ended),
@@ -166,10 +166,12 @@ impl RequestContext<'_> {
             })
             .await?
         };
-        if let Some(refused) = verified.bypassed() {
+        let refused = verified.bypassed();
+        let mut connection = UpstreamConnection::new(verified, self.proxy.buffers().clone());
+        if let Some(refused) = refused {
             let id = bypassed.insert(self.proxy.ids.next());
-            self.proxy.record_handshake(&refused, slot, &self.summary(), id);
+            connection.count_use(self.proxy.record_bypassed(&refused, slot, &self.summary(), id));
         }
-        Ok(UpstreamConnection::new(verified, self.proxy.buffers().clone()))
+        Ok(connection)
     }
 }

@@ -4,6 +4,7 @@
 use std::{borrow::Cow, rc::Rc};
 
 use crate::{
+    audit::event,
     connect::{error::ConnectError, pool::Slot, upstream::UpstreamConnection},
     http1::{
         Version,
@@ -19,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    ListenerContext, Proxy, TLS_INSIDE_CONNECT,
+    ListenerContext, Proxy, RequestSummary, TLS_INSIDE_CONNECT,
     admission::admit,
     attempt::{Answered, Request},
     context::{BoundUpstream, Destination, Ended, RequestContext},
@@ -398,6 +399,7 @@ impl RequestContext<'_> {
             (Failure::Connect(ConnectError::Handshake(refused)), Some(slot)) => {
                 self.proxy.record_handshake(refused, slot, &summary, id);
             }
+            (failure, slot) if failure.is_policy() => self.record_policy(failure, slot, &summary, id),
             (failure, slot) => {
                 let upstream = slot.map(|slot| slot.upstream.authority());
                 tracing::warn!(
@@ -413,6 +415,34 @@ impl RequestContext<'_> {
                 );
             }
         }
+    }
+}
+
+impl RequestContext<'_> {
+    /// A refusal that is not about a certificate belongs into the audit log, too.
+    fn record_policy(&self, failure: &Failure, slot: Option<&Slot>, summary: &RequestSummary<'_>, id: &str) {
+        let upstream = slot.map(|slot| slot.upstream.authority());
+        let asked = Target::read(&self.head).ok().and_then(|target| target.authority);
+        let target = match asked.as_ref().or(self.context.tunnel.as_ref()) {
+            Some(authority) => authority.to_string(),
+            None => upstream.clone().unwrap_or_default(),
+        };
+        let path = if summary.method == "CONNECT" { String::new() } else { summary.path() };
+        self.proxy.audit.record_policy(&event::PolicyRefused {
+            id,
+            time: self.proxy.clock.now(),
+            class: failure.words().class,
+            message: &failure.to_string(),
+            hint: failure.hint(),
+            target: &target,
+            upstream: upstream.as_deref(),
+            address: failure.address(),
+            client: summary.client,
+            listener: summary.listener,
+            method: summary.method,
+            path: &path,
+            generation: self.current.generation.number,
+        });
     }
 }
 

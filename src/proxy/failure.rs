@@ -1,7 +1,7 @@
 //! Every way in which a request can end here instead of at its upstream, and the only table from there
 //! to outside words (RFC 9209 section 2.3).
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use http::StatusCode;
 
@@ -161,6 +161,43 @@ impl Failure {
         };
         Words { kind, status, proxy_status, class }
     }
+
+    /// Whether it is a decision about the request or its destination, not about a certificate.
+    pub fn is_policy(&self) -> bool {
+        match self {
+            Self::Admission(_) | Self::ConnectOnRoute | Self::ConnectRefused(_) | Self::Loop => true,
+            Self::Route(error) => matches!(error, RouteError::Denied { .. }),
+            Self::Connect(error) => {
+                matches!(error, ConnectError::AddressDenied { .. } | ConnectError::Loop { .. })
+            }
+            _ => false,
+        }
+    }
+
+    /// What to do about such a decision; empty where there is nothing to say.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Route(RouteError::Denied { .. }) => "if clients may go there, add it with --allow",
+            Self::Connect(ConnectError::AddressDenied { .. }) => {
+                "if clients may go there, allow the host by its exact name, or the network, with --allow"
+            }
+            Self::Admission(AdmissionError::ForeignHost(_)) => {
+                "if clients use that name for this route, add it with --accept-host"
+            }
+            Self::Admission(AdmissionError::WrongAuthority(_)) => "use a forward listener, or a route of its own",
+            Self::ConnectOnRoute | Self::ConnectRefused(_) => "configure the tool to request `http://` URLs",
+            _ => "",
+        }
+    }
+
+    /// The address that was not dialed, where that is the reason.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Connect(ConnectError::AddressDenied { addresses }) => addresses.first().copied(),
+            Self::Connect(ConnectError::Loop { address }) => Some(*address),
+            _ => None,
+        }
+    }
 }
 
 /// The part of the table that is about the way out.
@@ -177,7 +214,7 @@ pub fn connect_words(error: &ConnectError) -> Words {
         ConnectError::DnsTimeout { .. } => (Failure, StatusCode::GATEWAY_TIMEOUT, "dns_timeout", "dns_timeout"),
         ConnectError::Handshake(failed) => {
             let code = failed.failure.code();
-            let kind = if code.is_verdict() { Refusal } else { Failure };
+            let kind = if code.is_refusal() { Refusal } else { Failure };
             let proxy_status = match code {
                 Code::ClientCertRefused | Code::ClientCertRequired | Code::HandshakeRefused => "tls_alert_received",
                 Code::HandshakeTimeout => "connection_timeout",

@@ -23,7 +23,7 @@ pub mod upload;
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use crate::{
-    audit::{event, sink::AuditSink},
+    audit::{event, sink::AuditSink, usage::BypassedUse},
     clock::Clock,
     connect::{Connector, pool::Slot},
     http1::head::HeadLimits,
@@ -142,7 +142,29 @@ impl Proxy {
     }
 
     fn record_handshake(&self, refused: &HandshakeFailure, slot: &Slot, request: &RequestSummary<'_>, id: &str) {
-        self.audit.record(&event::Refused {
+        self.audit.record(&self.refused(refused, slot, request, id, &request.path()));
+    }
+
+    /// Records that a connection is used whose peer was refused; what comes back counts the requests on it.
+    fn record_bypassed(
+        &self,
+        refused: &HandshakeFailure,
+        slot: &Slot,
+        request: &RequestSummary<'_>,
+        id: &str,
+    ) -> BypassedUse {
+        self.audit.record_bypassed(&self.refused(refused, slot, request, id, &request.path()), self.clock)
+    }
+
+    fn refused<'a>(
+        &self,
+        refused: &'a HandshakeFailure,
+        slot: &'a Slot,
+        request: &RequestSummary<'a>,
+        id: &'a str,
+        path: &'a str,
+    ) -> event::Refused<'a> {
+        event::Refused {
             id,
             time: self.clock.now(),
             upstream: &slot.upstream,
@@ -150,9 +172,9 @@ impl Proxy {
             client: request.client,
             listener: request.listener,
             method: request.method,
-            path: &request.path(),
+            path,
             generation: slot.generation,
-        });
+        }
     }
 }
 

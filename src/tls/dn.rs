@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(shown(&name(0x1e, b"\0M\0\xfc\0l")), "CN=M\u{fc}l");
         assert_eq!(shown(&name(0x1e, b"\0M\0")), "CN=M\u{fffd}");
         assert_eq!(shown(&name(0x0c, b"\xff")), "CN=\u{fffd}");
-        assert_eq!(shown(&name(0x04, b"\x01\xab")), "CN=01AB");
+        assert_eq!(shown(&name(0x04, b"\x01\xab")), "CN=#01ab");
     }
 
     #[test]
