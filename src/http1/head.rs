@@ -318,7 +318,7 @@ fn within<T>(bytes: &[u8], limits: HeadLimits) -> Result<Option<T>, HeadError> {
 }
 
 /// Bytes of the empty lines at the front.
-fn empty_lines(bytes: &[u8]) -> usize {
+pub(super) fn empty_lines(bytes: &[u8]) -> usize {
     let mut empty = 0;
     loop {
         empty += match &bytes[empty..] {
