@@ -28,6 +28,7 @@ use super::{
     Current, Proxy,
     attempt::{Answered, Request},
     exchange::{Destination, Ended, Exchange},
+    heads::binds_connection,
     settings::{HostPolicy, Service},
     upload::Upload,
 };
@@ -126,16 +127,21 @@ impl Exchange<'_> {
         slot: &mut Rc<Slot>,
         upload: &mut Upload,
         asked: Option<&Authority>,
+        binds: bool,
     ) -> Result<Answered, Ended> {
         loop {
             let current = self.proxy.current();
             let serve = |to: &Origin| self.proxy.served(&current, self.context.index, asked, to);
             let Some(hop) = chain.next(&answered.head, serve) else { return Ok(answered) };
             self.record.recorded_as(answered.bypassed.take());
-            if let Some(connection) = discard(&answered.head, answered.upstream).await {
-                slot.put(connection);
+            let binds = binds || binds_connection(&answered.head.fields);
+            match discard(&answered.head, answered.upstream).await {
+                Some(connection) if binds => self.bind(slot, connection),
+                Some(connection) => slot.put(connection),
+                None => {}
             }
             *slot = hop.slot;
+            self.upstream = Some(slot.clone());
             self.record.followed(|| slot.upstream.authority());
             self.destination = Destination::Redirect { origin: hop.origin, asked: asked.cloned() };
             let request = Request { head: hop.head, to_head: chain.method == "HEAD", idempotent: true };
