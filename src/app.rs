@@ -140,7 +140,8 @@ impl App {
         let (adopted, in_force) = mpsc::unbounded_channel();
         let (mut workers, mut listening) = (JoinSet::new(), Vec::new());
         for number in 0..self.settings.threads {
-            let worker = self.worker(own.clone(), &limiters, newer.clone(), adopted.clone()).map_err(AppError::System)?;
+            let worker =
+                self.worker(own.clone(), &limiters, newer.clone(), adopted.clone()).map_err(AppError::System)?;
             let stop = told.clone();
             let (up, is_up) = oneshot::channel();
             listening.push(is_up);
@@ -221,6 +222,12 @@ impl App {
         let limits = self.settings.connections;
         if let Some(all) = limits.all.filter(|all| *all > carried) {
             warn!("--max-connections `{all}`: {files} open files, which is the limit of this process, carry {carried}");
+        }
+        if limits.all.is_none() && carried < FEW_CONNECTIONS {
+            let carried = carried.max(1);
+            warn!(
+                "{files} open files, which is the limit of this process, carry {carried} clients at a time; raise it, as with `ulimit -n 4096`"
+            );
         }
         let all = limits.all.unwrap_or_else(|| carried.clamp(1, MOST_CONNECTIONS));
         ConnectionLimiter::for_listeners(self.listeners.len(), all, limits)
@@ -360,6 +367,9 @@ fn raise_open_files() -> usize {
 
 /// Open files beside those for clients and upstreams: clients that wait, listeners, logs, event loops, the resolver.
 const OTHER_FILES: usize = WAIT_QUEUE + 64;
+
+/// Fewer connections than these are worth a warning.
+const FEW_CONNECTIONS: usize = 256;
 
 /// The default, where the open files do not set another.
 const MOST_CONNECTIONS: usize = 10_000;

@@ -4,12 +4,15 @@
 //! again. So a connection has one timer, which is touched about once a second however often its deadlines change.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::coop::unconstrained,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// The owner is woken at least so often while it waits, for what has no event of its own.
 const TICK: Duration = Duration::from_secs(1);
@@ -39,7 +42,8 @@ impl Deadline {
         }
         loop {
             self.armed = true;
-            if self.sleep.as_mut().poll(cx).is_pending() {
+            // A task that has used up its turn is not told so here: the timer would not be set, and never fire.
+            if pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_pending() {
                 return Poll::Pending;
             }
             let now = Instant::now();
@@ -58,6 +62,8 @@ impl Deadline {
 mod tests {
     use std::future::poll_fn;
 
+    use tokio::task::coop::poll_proceed;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -69,6 +75,25 @@ mod tests {
             poll_fn(|cx| timer.poll(cx, deadline)).await;
             let over = Duration::from_millis(over);
             assert!(start.elapsed() >= over && start.elapsed() < over + Duration::from_millis(2));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_is_kept_by_a_task_that_has_used_up_its_turn() {
+        for used_up_at in [0, 1, 2] {
+            let (mut timer, mut polls) = (Deadline::new(), 0);
+            let start = Instant::now();
+            poll_fn(|cx| {
+                if polls == used_up_at {
+                    while let Poll::Ready(progress) = poll_proceed(cx) {
+                        progress.made_progress();
+                    }
+                }
+                polls += 1;
+                timer.poll(cx, start + Duration::from_secs(5))
+            })
+            .await;
+            assert!(start.elapsed() >= Duration::from_secs(5) && start.elapsed() < Duration::from_millis(5_100));
         }
     }
 

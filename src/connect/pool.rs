@@ -93,9 +93,12 @@ impl Slot {
     }
 
     fn keeps(&self, idle: &mut Idle) -> bool {
-        idle.since.elapsed() < self.limits.idle
-            && idle.connection.is_quiet()
-            && self.upstream.tls.0.now() < idle.connection.peer().standing.end()
+        idle.since.elapsed() < self.limits.idle && self.can_use(&mut idle.connection)
+    }
+
+    /// Whether a kept connection is open, and its peer's certificate has not expired.
+    pub fn can_use(&self, connection: &mut UpstreamConnection) -> bool {
+        connection.is_quiet() && self.upstream.tls.0.now() < connection.peer().standing.end()
     }
 
     /// Gives the idle connections to the slot that takes this one's place, each verified again by its settings;

@@ -2,6 +2,7 @@
 //! ciphertext is received in large pieces into shared space, and what is sent goes out in one call.
 
 use std::{
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    task::coop::unconstrained,
 };
 
 use crate::buffer::{Buffer, BufferPool, PIECE};
@@ -42,7 +44,7 @@ pub(super) struct TlsStream {
     /// Records that the system has not taken.
     outbox: Buffer,
     buffers: BufferPool,
-    /// Bytes of records that were received.
+    /// Bytes of data that were received.
     received: u64,
     input: Input,
 }
@@ -92,6 +94,10 @@ impl TlsStream {
                 }
                 Ok(ConnectionState::BlockedHandshake) => Step::Receive,
                 Ok(ConnectionState::WriteTraffic(_)) => Step::Done,
+                Ok(ConnectionState::ReadTraffic(_)) => {
+                    let why = "the server sent data before it was asked for anything";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
                 // The peer closes before it has finished.
                 Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(error) => Step::Fail(error),
@@ -130,17 +136,20 @@ impl TlsStream {
         &self.tls
     }
 
-    /// Bytes of records that were received so far, also of ones that are not whole.
+    /// Bytes of data that were received so far; alerts, tickets, and parts of a record are none.
     pub(super) fn received(&self) -> u64 {
         self.received
     }
 
-    /// Whether nothing is known to have come: neither data nor the end. Asks no more of the system than its
-    /// readiness.
+    /// Whether nothing is known to have come: neither data nor the end, nor the beginning of a record, whose rest
+    /// would be taken for the answer to the next request. Asks no more of the system than its readiness.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut early = Vec::new();
-        matches!(self.input, Input::Open) && self.poll_receive(&mut cx, &mut early).is_pending()
+        let is_open = matches!(self.input, Input::Open);
+        // Unconstrained: a task that has used up its turn would be told that nothing is there.
+        let receive = unconstrained(poll_fn(|cx| self.poll_receive(cx, &mut early)));
+        is_open && pin!(receive).poll(&mut cx).is_pending() && self.partial.is_empty()
     }
 
     /// Appends what came to `into`, up to a piece at a time; 0 is the end that the peer announced.
@@ -184,10 +193,7 @@ impl TlsStream {
                     self.buffers.give(space);
                     self.input = Input::Failed(io::ErrorKind::UnexpectedEof.into());
                 }
-                Poll::Ready(Ok(count)) => {
-                    self.received += count as u64;
-                    self.open(space, into);
-                }
+                Poll::Ready(Ok(_)) => self.open(space, into),
             }
             if into.len() > before {
                 return Poll::Ready(Ok(into.len() - before));
@@ -204,7 +210,10 @@ impl TlsStream {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
                         match record {
-                            Ok(record) => into.extend_from_slice(record.payload),
+                            Ok(record) => {
+                                self.received += record.payload.len() as u64;
+                                into.extend_from_slice(record.payload);
+                            }
                             Err(error) => self.input = Input::Failed(tls_error(error)),
                         }
                     }
@@ -360,10 +369,7 @@ enum Step {
 }
 
 /// Appends a message of rustls' own.
-fn encode(
-    mut message: EncodeTlsData<'_, rustls::client::ClientConnectionData>,
-    out: &mut Vec<u8>,
-) -> io::Result<()> {
+fn encode(mut message: EncodeTlsData<'_, rustls::client::ClientConnectionData>, out: &mut Vec<u8>) -> io::Result<()> {
     let start = out.len();
     let mut room = 1024;
     loop {

@@ -83,7 +83,7 @@ impl UpstreamConnection {
         self.inbox.is_empty() && self.verified.stream().is_quiet()
     }
 
-    /// Bytes of records that were received so far: whether the upstream has said anything at all.
+    /// Bytes of data that were received so far: whether the upstream has said anything at all.
     pub fn received(&mut self) -> u64 {
         self.verified.stream().received()
     }

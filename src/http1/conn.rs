@@ -20,7 +20,7 @@ use crate::{
     transport::Transport,
 };
 
-use super::head::{HeadError, HeadLimits, HeadScan, RequestHead};
+use super::head::{HeadError, HeadLimits, HeadScan, RequestHead, empty_lines};
 
 /// Bytes that a head is read with at first; most have fewer.
 const HEAD: usize = 4 * 1024;
@@ -115,6 +115,9 @@ impl Connection {
                 self.inbox.drain(..size);
                 return Poll::Ready(Ok(head));
             }
+            // They are counted by no limit.
+            let empty = empty_lines(&self.inbox).map_err(NoHead::Bad)?;
+            self.inbox.drain(..empty);
             if ready!(self.poll_more(cx)).map_err(NoHead::Broken)? == 0 {
                 return Poll::Ready(Err(NoHead::Closed));
             }

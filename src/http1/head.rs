@@ -321,7 +321,7 @@ fn within<T>(bytes: &[u8], limits: HeadLimits) -> Result<Option<T>, HeadError> {
 
 /// Bytes of the empty lines at the front. RFC 9112 section 2.2 wants them ignored, and at least one of them; without
 /// a limit they would be a head that no limit ends.
-fn empty_lines(bytes: &[u8]) -> Result<usize, HeadError> {
+pub(super) fn empty_lines(bytes: &[u8]) -> Result<usize, HeadError> {
     let mut empty = 0;
     while empty <= MOST_EMPTY {
         empty += match &bytes[empty..] {

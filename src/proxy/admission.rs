@@ -65,8 +65,7 @@ fn is_cross_site(
     named: Option<&Authority>,
     head: &RequestHead,
 ) -> bool {
-    let site = head.fields.get(FieldName::SecFetchSite);
-    if site.is_some_and(|site| !matches!(site, b"none" | b"same-origin")) {
+    if head.fields.values(FieldName::SecFetchSite).any(|site| !matches!(site, b"none" | b"same-origin")) {
         return true;
     }
     head.fields.values(FieldName::Origin).any(|origin| {

@@ -1,7 +1,9 @@
 //! Choose a connection, send a request, wait for the head of the response; and repeat that where it is provably
 //! harmless (RFC 9112 section 9.3.1).
 
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll};
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     connect::{
@@ -23,6 +25,9 @@ use super::{
 
 /// More interim responses than this before one response are no help to anybody.
 const MOST_INTERIMS: u32 = 64;
+
+/// Connecting has limits of its own, all of them sooner.
+const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// A response's head, and the connection that it came by.
 #[derive(Debug)]
@@ -104,7 +109,7 @@ impl RequestContext<'_> {
         let (mut interims, mut continued) = (0, false);
         let mut relay = Relay { client: self.client, upstream, upload, patience: Patience::of(settings) };
         let error = loop {
-            match relay.head(limits, request.to_head, &mut continued).await {
+            match relay.head(limits, request.to_head, &mut continued, &mut self.record).await {
                 Ok(head) if head.is_interim() => {
                     interims += 1;
                     if interims > MOST_INTERIMS {
@@ -131,12 +136,16 @@ impl RequestContext<'_> {
             NoHead::ClientGone => Err(Unanswered::Ended(Ended::ClientGone)),
             NoHead::ClientBody(error) => Err(Unanswered::Ended(Failure::ClientBody(error).into())),
             NoHead::ClientStalled => Err(Unanswered::Ended(Failure::ClientStalled.into())),
-            NoHead::Timeout => Err(Unanswered::Ended(Failure::ResponseTimeout(settings.response).into())),
+            NoHead::Timeout(limit) => Err(Unanswered::Ended(Failure::ResponseTimeout(limit).into())),
             NoHead::Upstream(NoResponse::Bad(error)) => {
                 Err(Unanswered::Ended(Failure::BadResponse(error.to_string()).into()))
             }
             NoHead::Upstream(_)
-                if reused && silent && untouched && relay.upload.is_untouched() && (request.idempotent || nothing_sent) =>
+                if reused
+                    && silent
+                    && untouched
+                    && relay.upload.is_untouched()
+                    && (request.idempotent || nothing_sent) =>
             {
                 Err(Unanswered::Repeat)
             }
@@ -144,9 +153,7 @@ impl RequestContext<'_> {
                 // A TLS 1.3 server says only now what it thinks of our certificate.
                 let refused = (!reused).then(|| refused_in(&error, relay.upstream.peer())).flatten();
                 match refused {
-                    Some(refused) => {
-                        Err(Unanswered::Ended(Failure::Connect(ConnectError::Handshake(refused)).into()))
-                    }
+                    Some(refused) => Err(Unanswered::Ended(Failure::Connect(ConnectError::Handshake(refused)).into())),
                     None => Err(broken(NoResponse::Broken(error))),
                 }
             }
@@ -162,7 +169,11 @@ impl RequestContext<'_> {
             let client = &mut *self.client;
             poll_fn(|cx| match connecting.as_mut().poll(cx) {
                 Poll::Ready(end) => Poll::Ready(end.map_err(|error| Failure::Connect(error).into())),
-                Poll::Pending => client.poll_reset(cx).map(|()| Err(Ended::ClientGone)),
+                Poll::Pending => {
+                    // For its ticks: a reset behind a body that waits has no event of its own.
+                    let _ = client.poll_deadline(cx, Instant::now() + NEVER);
+                    client.poll_reset(cx).map(|()| Err(Ended::ClientGone))
+                }
             })
             .await?
         };

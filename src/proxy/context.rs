@@ -118,16 +118,21 @@ impl RequestContext<'_> {
         }
     }
 
-    /// The connection that authentication has bound to this client, if it leads to the same upstream.
+    /// The connection that authentication has bound to this client, if it leads to the same upstream, and passes by
+    /// the settings of now.
     pub(super) fn take_bound(&mut self, slot: &Rc<Slot>) -> Option<UpstreamConnection> {
         let bound = self.bound.take()?;
-        let mut connection = bound.connection;
-        let same = bound.slot.upstream.is_but_for_tls(&slot.upstream);
-        if same && connection.is_quiet() {
+        let (current, mut connection) = bound.slot.rebind(bound.connection)?;
+        if current.upstream == slot.upstream && slot.can_use(&mut connection) {
             return Some(connection);
         }
         connection.close();
         None
+    }
+
+    /// Leaves a connection to this client alone.
+    pub(super) fn bind(&mut self, slot: &Rc<Slot>, connection: UpstreamConnection) {
+        *self.bound = Some(BoundUpstream { slot: slot.clone(), connection });
     }
 }
 

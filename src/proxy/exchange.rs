@@ -208,8 +208,8 @@ impl RequestContext<'_> {
         let follows = policies.follow_redirects;
         let mut facts = RequestFacts::of(&self.head);
         facts.binds |= self.bound.is_some();
-        let held = self.request_version == Version::Http11
-            && self.head.fields.has_token(FieldName::Expect, "100-continue");
+        let held =
+            self.request_version == Version::Http11 && self.head.fields.has_token(FieldName::Expect, "100-continue");
         let asked = target.authority.as_ref();
         let host = match (policies.host, asked) {
             (HostPolicy::Client, Some(authority)) => Cow::Owned(authority.to_string()),
@@ -221,11 +221,9 @@ impl RequestContext<'_> {
         let mut chain = follows.then(|| RedirectChain::begin(&self.head, &target, &slot.upstream)).flatten();
         let request = Request { head, to_head: facts.to_head, idempotent };
         let mut upload = Upload::new(self.head.length, held);
-        let sent = self.send(&mut slot, &request, &mut upload).await;
-        self.record.count(upload.content_sent(), 0);
-        let mut answered = sent?;
+        let mut answered = self.send(&mut slot, &request, &mut upload).await?;
         if let Some(chain) = &mut chain {
-            answered = Box::pin(self.follow(chain, answered, &mut slot, &mut upload, asked)).await?;
+            answered = Box::pin(self.follow(chain, answered, &mut slot, &mut upload, asked, facts.binds)).await?;
         }
         self.upstream = Some(slot.clone());
         let followed = chain.as_deref().and_then(RedirectChain::followed);
@@ -285,8 +283,7 @@ impl RequestContext<'_> {
         let mut download = Download::new(head.length, fit.coding);
         let patience = Patience::of(&self.current.generation.settings);
         let mut relay = Relay { client: self.client, upstream: &mut upstream, upload, patience };
-        let end = relay.bodies(&mut download).await;
-        self.record.count(upload.content_sent(), download.content_sent(self.client));
+        let end = relay.bodies(&mut download, &mut self.record).await;
         if let Err(cut) = end {
             self.cut(&cut, &download, slot);
             return Ok((Outcome::Reset, false));
@@ -299,7 +296,7 @@ impl RequestContext<'_> {
         if reusable {
             upstream.end_exchange();
             if binds {
-                *self.bound = Some(BoundUpstream { slot: slot.clone(), connection: upstream });
+                self.bind(slot, upstream);
             } else {
                 slot.put(upstream);
             }
@@ -340,9 +337,7 @@ impl RequestContext<'_> {
         let limit = self.current.generation.settings.tunnel;
         let (up, down) = (Flow::default(), Flow::default());
         let mut tunnel = Tunnel { client: self.client, upstream: &mut upstream, limit, up, down };
-        let end = tunnel.carry().await;
-        self.record.count(tunnel.up.bytes, tunnel.down.bytes);
-        match end {
+        match tunnel.carry(&mut self.record).await {
             Ok(()) => {
                 upstream.end_exchange();
                 Ok((Outcome::Close { last: true }, true))
@@ -384,11 +379,12 @@ impl RequestContext<'_> {
             self.record.interrupted();
             return Outcome::Reset;
         };
-        response.write_to(self.client.outbox(), self.request_version, self.head.method() == "HEAD", true);
+        let to_head = self.head.method() == "HEAD";
+        response.write_to(self.client.outbox(), self.request_version, to_head, true);
         if self.flush().await.is_err() {
             return Outcome::Reset;
         }
-        self.record.count_response(response.length() as u64);
+        self.record.count_response(if to_head { 0 } else { response.length() as u64 });
         self.record.whole();
         Outcome::Close { last: false }
     }

@@ -25,6 +25,7 @@ use crate::{
 use super::{
     attempt::{Answered, Request},
     context::{Destination, Ended, RequestContext},
+    heads::binds_connection,
     upload::Upload,
 };
 
@@ -122,14 +123,18 @@ impl RequestContext<'_> {
         slot: &mut Rc<Slot>,
         upload: &mut Upload,
         asked: Option<&Authority>,
+        binds: bool,
     ) -> Result<Answered, Ended> {
         loop {
             let current = self.proxy.current();
             let serve = |to: &Origin| self.proxy.served(&current, self.context.index, asked, to);
             let Some(hop) = chain.next(&answered.head, serve) else { return Ok(answered) };
             self.record.recorded_as(answered.bypassed.take());
-            if let Some(connection) = discard(&answered.head, answered.upstream).await {
-                slot.put(connection);
+            let binds = binds || binds_connection(&answered.head.fields);
+            match discard(&answered.head, answered.upstream).await {
+                Some(connection) if binds => self.bind(slot, connection),
+                Some(connection) => slot.put(connection),
+                None => {}
             }
             *slot = hop.slot;
             self.upstream = Some(slot.clone());

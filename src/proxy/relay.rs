@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     download::{Download, DownloadError},
+    record::ExchangeRecord,
     settings::ProxySettings,
     upload::{Upload, UploadError, UploadWait},
 };
@@ -42,11 +43,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn of(settings: &ProxySettings) -> Self {
-        Self {
-            request_body: settings.request_body,
-            response: settings.response,
-            response_body: settings.response_body,
-        }
+        Self { request_body: settings.request_body, response: settings.response, response_body: settings.response_body }
     }
 
     /// Of an upstream that does not take a request. Its client's own silence is watched at the same time, so it gets
@@ -76,8 +73,8 @@ pub(super) enum NoHead {
     ClientStalled,
     /// The upstream broke.
     Upstream(NoResponse),
-    /// The upstream did not respond in time.
-    Timeout,
+    /// The upstream did not take the request, or respond, for so long.
+    Timeout(Duration),
 }
 
 /// Why a response that has begun does not come to its end.
@@ -118,8 +115,14 @@ impl Relay<'_> {
         limits: HeadLimits,
         to_head: bool,
         continues: &mut bool,
+        record: &mut ExchangeRecord,
     ) -> Result<ResponseHead, NoHead> {
-        poll_fn(|cx| self.poll_head(cx, limits, to_head, continues)).await
+        poll_fn(|cx| {
+            let head = self.poll_head(cx, limits, to_head, continues);
+            record.count(self.upload.content_sent(), 0);
+            head
+        })
+        .await
     }
 
     fn poll_head(
@@ -148,8 +151,14 @@ impl Relay<'_> {
             let (deadline, missed) = match self.upload.waits_for(self.upstream) {
                 UploadWait::Continue(until) => (until, None),
                 UploadWait::Client { since } => (since + self.patience.request_body, Some(NoHead::ClientStalled)),
-                UploadWait::Upstream { since } => (since + self.patience.upload(), Some(NoHead::Timeout)),
-                UploadWait::Nothing { since } => (since + self.patience.response, Some(NoHead::Timeout)),
+                UploadWait::Upstream { since } => {
+                    let limit = self.patience.upload();
+                    (since + limit, Some(NoHead::Timeout(limit)))
+                }
+                UploadWait::Nothing { since } => {
+                    let limit = self.patience.response;
+                    (since + limit, Some(NoHead::Timeout(limit)))
+                }
             };
             ready!(self.client.poll_deadline(cx, deadline));
             match missed {
@@ -164,30 +173,42 @@ impl Relay<'_> {
     }
 
     /// The rest of the request, and the body of the response, whose head waits to be written.
-    pub(super) async fn bodies(&mut self, download: &mut Download) -> Result<(), Cut> {
-        poll_fn(|cx| self.poll_bodies(cx, download)).await
+    /// Who drops it in the middle finds in `record` what was taken until then.
+    pub(super) async fn bodies(&mut self, download: &mut Download, record: &mut ExchangeRecord) -> Result<(), Cut> {
+        poll_fn(|cx| {
+            let end = self.poll_bodies(cx, download);
+            record.count(self.upload.content_sent(), download.content_sent(self.client));
+            end
+        })
+        .await
     }
 
     fn poll_bodies(&mut self, cx: &mut Context<'_>, download: &mut Download) -> Poll<Result<(), Cut>> {
-        if let Poll::Ready(Err(error)) = self.upload.poll(cx, self.client, self.upstream) {
+        let broken = match self.upload.poll(cx, self.client, self.upstream) {
+            Poll::Ready(Err(error)) => Some(error),
+            _ => None,
+        };
+        let end = download.poll(cx, self.client, self.upstream);
+        let whole = matches!(end, Poll::Ready(Ok(())));
+        // A response that is whole stays so, whatever becomes of the rest of its request.
+        if whole && (broken.is_some() || self.upload.is_over() || self.upload.is_held()) {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = broken {
             return Poll::Ready(Err(Cut::ClientBody(error)));
         }
-        let mut whole = false;
-        match download.poll(cx, self.client, self.upstream) {
-            Poll::Ready(Ok(())) if self.upload.is_over() || self.upload.is_held() => return Poll::Ready(Ok(())),
-            Poll::Ready(Ok(())) => whole = true,
+        match end {
             Poll::Ready(Err(DownloadError::Client(_))) => return Poll::Ready(Err(Cut::ClientGone)),
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Cut::Body(error))),
-            Poll::Pending => {}
+            _ => {}
         }
         if !self.upload.reads_client(self.upstream) && self.client.poll_reset(cx).is_ready() {
-            return Poll::Ready(Err(Cut::ClientGone));
+            return Poll::Ready(if whole { Ok(()) } else { Err(Cut::ClientGone) });
         }
         self.poll_silence(cx, download, whole)
     }
 
-    /// Whether one side was silent for too long. A response that is whole stays so: what is left of its request ends
-    /// without an error.
+    /// Whether one side was silent for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>, download: &Download, whole: bool) -> Poll<Result<(), Cut>> {
         let patience = self.patience;
         let up = match self.upload.waits_for(self.upstream) {
@@ -200,10 +221,12 @@ impl Relay<'_> {
         let limit = patience.response_body;
         let down = match whole {
             true => None,
-            false if download.waits_for_client(self.client) => Some(Cut::ClientNotReading(limit)),
-            false => Some(Cut::Stalled(limit)),
+            false if download.waits_for_client(self.client) => {
+                Some((download.moved() + limit, Cut::ClientNotReading(limit)))
+            }
+            // An upstream may take all of a request before it goes on with its response.
+            false => Some((download.moved().max(self.upload.moved()) + limit, Cut::Stalled(limit))),
         };
-        let down = down.map(|cut| (download.moved() + limit, cut));
         let Some((deadline, cut)) = earlier(up, down) else { return Poll::Pending };
         ready!(self.client.poll_deadline(cx, deadline));
         Poll::Ready(if whole { Ok(()) } else { Err(cut) })

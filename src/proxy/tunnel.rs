@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 use crate::{connect::upstream::UpstreamConnection, http1::conn::Connection};
 
+use super::record::ExchangeRecord;
+
 /// A tunnel between two connections.
 #[derive(Debug)]
 pub(super) struct Tunnel<'a> {
@@ -50,12 +52,13 @@ impl From<io::Error> for TunnelError {
 
 impl Tunnel<'_> {
     /// Carries bytes until both sides have ended.
-    pub(super) async fn carry(&mut self) -> Result<(), TunnelError> {
+    pub(super) async fn carry(&mut self, record: &mut ExchangeRecord) -> Result<(), TunnelError> {
         let mut moved = Instant::now();
         poll_fn(|cx| {
             let before = (self.up.bytes, self.down.bytes);
-            let up = self.poll_up(cx)?;
-            let down = self.poll_down(cx)?;
+            let ends = self.poll_up(cx).and_then(|up| Ok((up, self.poll_down(cx)?)));
+            record.count(self.up.bytes.saturating_sub(self.upstream.unsent() as u64), self.down.bytes);
+            let (up, down) = ends?;
             if up.is_ready() && down.is_ready() {
                 return Poll::Ready(Ok(()));
             }

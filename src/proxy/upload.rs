@@ -161,6 +161,11 @@ impl Upload {
         }
     }
 
+    /// When something moved last.
+    pub(super) fn moved(&self) -> Instant {
+        self.moved
+    }
+
     /// Bytes of content that the upstream's socket took, at least.
     pub(super) fn content_sent(&self) -> u64 {
         self.content_sent

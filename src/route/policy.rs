@@ -153,6 +153,7 @@ fn is_special(ip: IpAddr) -> bool {
         }
         IpAddr::V6(ip) => {
             embedded(ip).is_some_and(|ip| is_special(ip.into()))
+                || embedded_by_local_nat64(ip).any(|ip| ip.octets()[0] != 0 && is_special(ip.into()))
                 || ip.is_loopback()
                 || ip.is_unspecified()
                 || ip.is_multicast()
@@ -163,15 +164,27 @@ fn is_special(ip: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address inside an IPv6 one: mapped and compatible (RFC 4291 section 2.5.5), NAT64 (RFC 6052),
-/// 6to4 (RFC 3056).
+/// The IPv4 address inside an IPv6 one: mapped and compatible (RFC 4291 section 2.5.5), NAT64 (RFC 6052), translated
+/// (SIIT, RFC 2765 section 2.1), 6to4 (RFC 3056).
 fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let last = || Ipv4Addr::from_bits(ip.to_bits() as u32);
     match ip.segments() {
-        [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => Some(last()),
+        [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0, 0, 0, 0, 0xffff, 0, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => {
+            Some(last())
+        }
         [0x2002, high, low, ..] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),
         _ => None,
     }
+}
+
+/// The IPv4 addresses that may be inside an address of `64:ff9b:1::/48`. A network chooses how long its prefix there is
+/// (RFC 8215 section 4), and each length has its place for the address (RFC 6052 section 2.2); at the wrong places
+/// there mostly is 0.
+fn embedded_by_local_nat64(ip: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
+    const PLACES: [[usize; 4]; 4] = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
+    let bytes = ip.octets();
+    let is_local = ip.segments()[..3] == [0x64, 0xff9b, 1];
+    PLACES.into_iter().filter(move |_| is_local).map(move |place| Ipv4Addr::from(place.map(|at| bytes[at])))
 }
 
 /// Metadata services outside link-local space: two in shared and one in protocol space, as their clouds
@@ -207,6 +220,19 @@ mod tests {
             (&["*"], "127.0.0.1", 443, "127.0.0.1", false),
             (&["*"], "a.example", 443, "64:ff9b::7f00:1", false),
             (&["*"], "a.example", 443, "2002:a9fe:a9fe::1", false),
+            (&["*"], "a.example", 443, "::ffff:0:127.0.0.1", false),
+            (&["*"], "a.example", 443, "::ffff:0:192.0.2.1", true),
+            (&["*"], "a.example", 443, "64:ff9b:1:7f00:0:100::", false),
+            (&["*"], "a.example", 443, "64:ff9b:1:a9fe:a9:fe00::", false),
+            (&["*"], "a.example", 443, "64:ff9b:1:aa7f:0:1::", false),
+            (&["*"], "a.example", 443, "64:ff9b:1:aabb:7f:0:100:0", false),
+            (&["*"], "a.example", 443, "64:ff9b:1::127.0.0.1", false),
+            (&["*"], "a.example", 443, "64:ff9b:1:1:2:3:127.0.0.1", false),
+            (&["*"], "a.example", 443, "64:ff9b:1::169.254.169.254", false),
+            (&["*"], "a.example", 443, "64:ff9b:1::192.0.2.1", true),
+            (&["*"], "a.example", 443, "64:ff9b:1:c000:2:100::", true),
+            (&["*"], "a.example", 443, "64:ff9b:2::127.0.0.1", true),
+            (&["64:ff9b:1::/48"], "a.example", 443, "64:ff9b:1::127.0.0.1", true),
             (&["*"], "a.example", 443, "fd00:ec2::254", false),
             (&["*"], "a.example", 443, "2001:db8::1", true),
             (&["*:443"], "a.example", 9292, "192.0.2.1", false),

@@ -4,7 +4,7 @@ use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
@@ -67,25 +67,27 @@ pub async fn refuse(transport: Transport, context: &SessionContext) {
 /// Serves a connection to its end.
 pub async fn serve(transport: Transport, context: &SessionContext) {
     let mut parked = Parked { transport, listener: context.listener.clone() };
-    let mut limit = context.limits.head;
-    while speaks(&parked.transport, context, limit).await {
+    let mut until = Instant::now() + context.limits.head;
+    while speaks(&parked.transport, context, until).await {
         // In a box of its own, which is gone while the client is parked.
-        let Some(next) = Box::pin(Session::new(parked, context).run()).await else { return };
+        let Some((next, served)) = Box::pin(Session::new(parked, context).run()).await else { return };
         parked = next;
-        limit = context.limits.keep_alive;
+        if served {
+            until = Instant::now() + context.limits.keep_alive;
+        }
     }
     // Nothing is owed.
     parked.transport.end_in_order();
 }
 
 /// Waits for a parked client to speak; false once its time is over, or the process is about to end.
-async fn speaks(transport: &Transport, context: &SessionContext, limit: Duration) -> bool {
+async fn speaks(transport: &Transport, context: &SessionContext, until: Instant) -> bool {
     let mut stop = context.stop.clone();
     tokio::select! {
         biased;
         // An error is found by whoever reads.
         _ = poll_fn(|cx| transport.poll_readable(cx)) => true,
-        () = sleep(limit) => false,
+        () = sleep_until(until) => false,
         _ = stop.wait_for(|stop| *stop >= Stop::Drain) => false,
     }
 }
@@ -115,12 +117,16 @@ impl<'a> Session<'a> {
         Self { client, listener: parked.listener, context, bound: None }
     }
 
-    /// Serves requests until the connection ends, or is to be parked.
-    async fn run(mut self) -> Option<Parked> {
+    /// Serves requests until the connection ends, or is to be parked; then with whether there were any.
+    async fn run(mut self) -> Option<(Parked, bool)> {
+        let mut served = false;
         loop {
             let head = match self.next().await {
                 Next::Head(head) => head,
-                Next::Park => return Some(Parked { transport: self.client.into_transport(), listener: self.listener }),
+                Next::Park => {
+                    let parked = Parked { transport: self.client.into_transport(), listener: self.listener };
+                    return Some((parked, served));
+                }
                 Next::End => {
                     self.client.into_transport().end_in_order();
                     return None;
@@ -130,6 +136,7 @@ impl<'a> Session<'a> {
                     return None;
                 }
             };
+            served = true;
             let Self { client, listener, context, bound } = &mut self;
             match context.proxy.exchange(listener, client, bound, head, || context.is_stopping()).await {
                 Outcome::KeepAlive => {}

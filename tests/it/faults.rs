@@ -43,7 +43,8 @@ async fn a_cut_body_resets_the_client() {
                     continue;
                 }
                 assert!(seen.reset, "{framing}, {end:?}, HTTP/{version}: a clean end: {}", seen.bytes.len());
-                assert!(!seen.bytes.ends_with(b"0\r\n\r\n"), "{framing}, {end:?}: a last chunk");
+                // Only the head may have come, whose Via may end in a 0.
+                assert!(!seen.bytes.ends_with(b"\r\n0\r\n\r\n"), "{framing}, {end:?}: a last chunk");
             }
             if matches!(end, Step::Reset) {
                 continue;

@@ -21,6 +21,7 @@ mod framing;
 mod glance15;
 mod hostile;
 mod http11probe;
+mod http_faults;
 mod images;
 mod interim;
 mod life;

@@ -424,3 +424,29 @@ async fn a_file_that_never_answers_holds_up_neither_requests_nor_the_end() {
     proxy.signal("TERM");
     assert_eq!(proxy.wait().code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_belongs_to_one_client_is_judged_again_too() {
+    let (kept, dropped) = (World::new("Kept").await, World::new("Dropped").await);
+    let files = Files::new();
+    let bundle = files.put("bundle.pem", &(kept.pem() + &dropped.pem()));
+    let mut flags = vec!["--ca-bundle".to_owned(), bundle];
+    flags.extend(kept.origin.route());
+    flags.extend(dropped.origin.route());
+    let proxy = Proxy::start(&flags);
+    let mut clients = Vec::new();
+    for listener in 0..2 {
+        let mut client = TcpStream::connect(proxy.addr(listener)).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: NTLM x\r\n\r\n").await.unwrap();
+        assert!(read_response(&mut client).await.starts_with("HTTP/1.1 200 "));
+        clients.push(client);
+    }
+    files.put("bundle.pem", &kept.pem());
+    generation(&proxy, 2);
+    for (client, status) in clients.iter_mut().zip([200, 403]) {
+        client.write_all(GET).await.unwrap();
+        let response = read_response(client).await;
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+    }
+    assert_eq!((kept.origin.connections(), dropped.origin.connections()), (1, 1));
+}

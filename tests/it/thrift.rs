@@ -97,7 +97,7 @@ async fn bodies_in_records_of_any_size_come_whole() {
 }
 
 /// KiB that are neither a file's nor shared.
-fn own_kib(proxy: &Proxy) -> u64 {
+pub fn own_kib(proxy: &Proxy) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
