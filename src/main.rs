@@ -1,16 +1,15 @@
-//! The command: parse, run, and map the end to an exit code: 0 done, 1 failed, 2 usage or configuration.
+//! The program: parses the arguments, runs the command, and maps its end to an exit code: 0 done, 1 failed, 2 usage or
+//! configuration.
 
 use std::process::ExitCode;
 
-use vouchsafe::cli::{self, CliError};
+use vouchsafe::cli;
 
 fn main() -> ExitCode {
     match cli::run(cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, CliError::No) {
-                eprintln!("error: {error}");
-            }
+            error.report();
             ExitCode::from(error.exit_code())
         }
     }
