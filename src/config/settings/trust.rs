@@ -188,7 +188,7 @@ impl Build<'_> {
 }
 
 /// The first variable of another tool that names a bundle, and its value.
-pub fn bundle_variable<'a>(environment: &'a super::Environment) -> Option<(&'static str, &'a OsStr)> {
+pub fn bundle_variable(environment: &super::Environment) -> Option<(&'static str, &OsStr)> {
     BUNDLE_VARIABLES.iter().find_map(|name| Some((*name, environment.get(name)?)))
 }
 
