@@ -13,7 +13,7 @@ use crate::{
         args::VerifyArgs,
         error::ConfigError,
         load,
-        settings::{identity, moment, no_list, reference},
+        settings::{identity, no_list, reference, repeated_rules},
         watch::Files,
     },
     tls::{
@@ -40,16 +40,16 @@ pub struct Verification {
     verdict: Result<Accepted, Box<VerificationFailure>>,
 }
 
-/// Reads what the arguments name, and judges.
+/// Reads what the arguments name, and verifies the chain.
 ///
 /// # Errors
-/// [`ConfigError`], where there is nothing to judge, or nobody to judge by.
+/// [`ConfigError`], if a file or an argument cannot be used.
 pub fn verify(args: &VerifyArgs, clock: Clock) -> Result<Verification, ConfigError> {
     let mut problems = Vec::new();
     let question = Question::of(args, clock, &mut problems);
     ConfigError::unless_empty(problems)?;
     let Some(Question { trust, unusable, presented, reference, at }) = question else {
-        return Err(ConfigError::one("there is nothing to judge"));
+        return Err(ConfigError::one("there is nothing to verify"));
     };
     let case = Case { trust: &trust, presented: &presented, reference: &reference, now: at, pardoned: &[] };
     let verdict = match unusable {
@@ -74,9 +74,8 @@ impl Question {
         fn take<T>(problems: &mut Vec<String>, result: Result<T, String>) -> Option<T> {
             result.map_err(|problem| problems.push(problem)).ok()
         }
-        let mut files = Files::waiting();
-        let at = take(problems, moment(args.at.as_deref(), clock));
-        let now = at.unwrap_or(clock.now());
+        let mut files = Files::at_start();
+        let at = args.at.map_or(clock.now(), |at| at.resolve(clock.now()));
         let anchors = load::bundle(&mut files, "--ca-bundle", &args.ca_bundle).and_then(|files| {
             let names: Vec<_> = files.iter().map(|(name, _)| format!("`{name}`")).collect();
             let source = format!("--ca-bundle {}", names.join(", "));
@@ -84,7 +83,7 @@ impl Question {
         });
         let anchors = take(problems, anchors);
         let lists = load::each(&mut files, "--crl", &args.crl);
-        let (crls, unusable) = match take(problems, lists).map(|files| Crls::load(&files, now)) {
+        let (crls, unusable) = match take(problems, lists).map(|files| Crls::load(&files, at)) {
             Some(Err(CrlError::Unreadable(why))) => (take(problems, Err(format!("--crl {why}"))), None),
             Some(Err(CrlError::Unusable(why))) => (Some(Crls::default()), Some(format!("--crl {why}"))),
             Some(Ok(crls)) => (Some(crls), None),
@@ -94,16 +93,15 @@ impl Question {
             crl_policy: CrlPolicy { unknown: Leniency::Refuse, expired: Leniency::Refuse },
             ..Terms::default()
         };
-        let mut said = false;
         for rule in &args.crl_policy {
             let rule = rule.parse::<CrlRule>().map_err(|why| format!("--crl-policy `{rule}`: {why}"));
             let Some(rule) = take(problems, rule) else { continue };
             terms.crl_policy = terms.crl_policy.with(rule);
-            said |= matches!(rule, CrlRule::Unknown(_));
         }
-        // The default means nothing without lists; who says it means something.
-        if said && terms.crl_policy.unknown == Leniency::Refuse && args.crl.is_empty() {
-            problems.push(no_list("--crl-policy"));
+        problems.extend(repeated_rules("--crl-policy", &args.crl_policy));
+        // Without lists the default does not matter, but a rule that was set would have no effect.
+        if let Some(rule) = args.crl_policy.first().filter(|_| args.crl.is_empty()) {
+            problems.push(no_list("--crl-policy", rule));
         }
         for pin in &args.pin {
             terms
@@ -123,21 +121,21 @@ impl Question {
             unusable,
             presented: presented?,
             reference: reference?,
-            at: at?,
+            at,
         })
     }
 }
 
-/// The certificates of a PEM file; `what` named it.
+/// Reads the certificates of a PEM file. `what` is the argument that names it.
 ///
 /// # Errors
-/// A sentence, where there is none.
+/// A sentence, if there is none.
 pub fn chain(what: &str, name: &str, bytes: &[u8]) -> Result<Vec<Certificate>, String> {
     let chain = pem::chain(name, bytes, Wanted::Certificates).map_err(|why| format!("{what} `{name}`: {why}"))?;
     let chain: Vec<_> = chain.into_iter().map(|der| Certificate::read(&CertificateDer::from(der))).collect();
     if chain.is_empty() {
         return Err(format!(
-            "{what} `{name}`: no certificate in it\nhint: it should hold CERTIFICATE blocks (PEM), the server's own first"
+            "{what} `{name}`: no certificate in it\nhint: the file should have CERTIFICATE blocks (PEM), the server's own first"
         ));
     }
     Ok(chain)
@@ -193,7 +191,7 @@ impl Verification {
     }
 }
 
-/// For people: `code: sentence` first where it is refused, then all other findings, then the hint.
+/// For people: if refused, `code: sentence`, then all other findings, then the hint.
 impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.verdict {
@@ -214,7 +212,7 @@ impl fmt::Display for Verification {
             }
             Err(failure) => {
                 writeln!(f, "{}: {}", failure.code(), failure.verdict.sentence)?;
-                // Without their codes: who looks for one in this text means the verdict.
+                // Without their codes: whoever searches this text for a code means the verdict.
                 failure.also.iter().try_for_each(|also| writeln!(f, "  also: {}", also.sentence))?;
                 writeln!(f, "hint: {}", failure.hint)
             }

@@ -360,10 +360,7 @@ enum Step {
 }
 
 /// Appends a message of rustls' own.
-fn encode(
-    mut message: EncodeTlsData<'_, rustls::client::ClientConnectionData>,
-    out: &mut Vec<u8>,
-) -> io::Result<()> {
+fn encode(mut message: EncodeTlsData<'_, rustls::client::ClientConnectionData>, out: &mut Vec<u8>) -> io::Result<()> {
     let start = out.len();
     let mut room = 1024;
     loop {

@@ -136,7 +136,11 @@ impl RequestContext<'_> {
                 Err(Unanswered::Ended(Failure::BadResponse(error.to_string()).into()))
             }
             NoHead::Upstream(_)
-                if reused && silent && untouched && relay.upload.is_untouched() && (request.idempotent || nothing_sent) =>
+                if reused
+                    && silent
+                    && untouched
+                    && relay.upload.is_untouched()
+                    && (request.idempotent || nothing_sent) =>
             {
                 Err(Unanswered::Repeat)
             }
@@ -144,9 +148,7 @@ impl RequestContext<'_> {
                 // A TLS 1.3 server says only now what it thinks of our certificate.
                 let refused = (!reused).then(|| refused_in(&error, relay.upstream.peer())).flatten();
                 match refused {
-                    Some(refused) => {
-                        Err(Unanswered::Ended(Failure::Connect(ConnectError::Handshake(refused)).into()))
-                    }
+                    Some(refused) => Err(Unanswered::Ended(Failure::Connect(ConnectError::Handshake(refused)).into())),
                     None => Err(broken(NoResponse::Broken(error))),
                 }
             }

@@ -207,8 +207,8 @@ impl RequestContext<'_> {
         let follows = policies.follow_redirects;
         let mut facts = RequestFacts::of(&self.head);
         facts.binds |= self.bound.is_some();
-        let held = self.request_version == Version::Http11
-            && self.head.fields.has_token(FieldName::Expect, "100-continue");
+        let held =
+            self.request_version == Version::Http11 && self.head.fields.has_token(FieldName::Expect, "100-continue");
         let asked = target.authority.as_ref();
         let host = match (policies.host, asked) {
             (HostPolicy::Client, Some(authority)) => Cow::Owned(authority.to_string()),

@@ -42,11 +42,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn of(settings: &ProxySettings) -> Self {
-        Self {
-            request_body: settings.request_body,
-            response: settings.response,
-            response_body: settings.response_body,
-        }
+        Self { request_body: settings.request_body, response: settings.response, response_body: settings.response_body }
     }
 
     /// Of an upstream that does not take a request. Its client's own silence is watched at the same time, so it gets
