@@ -1,6 +1,9 @@
 //! `vouchsafe explain`: the entries of docs/failures.md, which are compiled in.
 
-use crate::config::{error::ConfigError, suggest::nearest};
+use crate::{
+    config::{error::ConfigError, suggest::nearest},
+    text::show_value,
+};
 
 const FAILURES: &str = include_str!("../docs/failures.md");
 
@@ -18,7 +21,7 @@ pub fn explain(code: Option<&str>) -> Result<String, ConfigError> {
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => "`vouchsafe explain` lists all codes".into(),
     };
-    Err(ConfigError::one(format!("unknown code `{}`\nhint: {hint}", code.escape_debug())))
+    Err(ConfigError::one(format!("unknown code `{}`\nhint: {hint}", show_value(code))))
 }
 
 /// Every code that has an entry.

@@ -49,7 +49,7 @@
 //! | [`check`] | `vouchsafe check`: servers met as the proxy meets them | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
-//! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
+//! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config`, `text` |
 //! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `explain`, `logging`, `pin`, `reload`, `server::Stop`, `text`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and

@@ -44,7 +44,7 @@ fn words(error: &clap::Error, command: &Command, arguments: &[OsString]) -> Opti
     match error.kind() {
         ErrorKind::UnknownArgument => {
             let name = argument.split(['=', ' ']).next().unwrap_or_default();
-            foreign::advice(name).map(|advice| format!("unknown argument `{name}`\nhint: {advice}"))
+            foreign::advice(name).map(|advice| format!("unknown argument `{}`\nhint: {advice}", show_value(name)))
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let value = error.get(ContextKind::InvalidValue).and_then(text).unwrap_or_default();

@@ -65,12 +65,13 @@ pub fn check_variables(matches: &ArgMatches, command: &Command) -> Result<(), Co
     ConfigError::unless_empty(problems.collect())
 }
 
-/// A usage error that repeats no value unmasked: one may come from a variable.
+/// A usage error that repeats no value unmasked.
 pub fn masked(mut error: Error) -> Error {
-    let shown = match error.get(ContextKind::InvalidValue) {
-        Some(ContextValue::String(value)) => show_value(value),
-        _ => return error,
-    };
-    error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidSubcommand, ContextKind::InvalidValue] {
+        if let Some(ContextValue::String(value)) = error.get(kind) {
+            let shown = show_value(value);
+            error.insert(kind, ContextValue::String(shown));
+        }
+    }
     error
 }

@@ -75,6 +75,11 @@ fn contents_of_files(text: &str, table: &DeTable<'_>) -> Vec<String> {
 
 /// serde's words for a value of the wrong type, in those of whoever writes the file.
 fn plain(message: &str) -> String {
+    if let Some((found, rest)) =
+        message.strip_prefix("unknown variant `").and_then(|rest| rest.rsplit_once("`, expected "))
+    {
+        return format!("`{}`: {rest} is expected", show_value(found));
+    }
     let Some((found, expected)) =
         message.strip_prefix("invalid type: ").and_then(|rest| rest.trim_end().split_once(", expected "))
     else {
@@ -211,6 +216,11 @@ mod tests {
             ("audit_log = 5\n", "1: audit_log: `5`: text in quotes is expected\nhint: write `\"5\"`"),
             ("min_tls = 1.2\n", "1: min_tls: `1.2`: text in quotes is expected\nhint: write `\"1.2\"`"),
             ("route = [1]\n", "1: route: expected text in quotes, or a list of texts"),
+            ("log_format = \"xml\"\n", "1: log_format: `xml`: `json` or `text` is expected"),
+            (
+                "log_level = \"u:secret@a\"\n",
+                "1: log_level: `…@a`: one of `debug`, `error`, `info`, `warn` is expected",
+            ),
             ("crl = []\n", "1: crl: the list is empty; remove the key"),
         ] {
             assert_eq!(parse(text).unwrap_err(), [expected], "{text}");

@@ -293,6 +293,7 @@ fn every_other_setting_without_effect_is_a_warning() {
             &["--allow has no effect: it is for forward listeners, and there is none\n  hint: set --forward LISTEN"],
         ),
         ("", "--allow=a.example --follow-redirects", &[], &[]),
+        ("", "--accept-host=images.internal", &[], &[]),
         (
             "",
             "--port-map=80=81 --rewrite-redirects=false",
@@ -403,6 +404,22 @@ fn every_other_setting_without_effect_is_a_warning() {
         let warnings: String = expected.iter().map(|warning| format!("warning: {warning}\n")).collect();
         assert_eq!((said, code), (warnings, 0), "{arguments} {variables:?} {file}");
     }
+}
+
+#[test]
+fn accept_host_takes_hosts_and_is_for_fixed_routes() {
+    let arguments = |host: &str| {
+        format!(
+            "config check --config FILE --ca-bundle BUNDLE --forward=127.0.0.1:0 --allow=a.example --accept-host={host}"
+        )
+    };
+    let (said, code) = complaint(&arguments("images.internal"), &[], "");
+    let expected = "warning: --accept-host is for fixed routes, and there is none\n  hint: set --route LISTEN=URL\n";
+    assert_eq!((said.as_str(), code), (expected, 0));
+    let (said, code) = complaint(&arguments("http://images.internal:80"), &[], "");
+    let expected = "error: --accept-host `http://images.internal:80`: a name without scheme and port is expected\n  \
+                    hint: write `images.internal`\n";
+    assert_eq!((said.as_str(), code), (expected, 2));
 }
 
 #[test]

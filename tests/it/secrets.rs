@@ -65,8 +65,9 @@ fn a_key_where_a_file_belongs_is_named_and_not_shown() {
             assert_named_and_not_shown(&vouchsafe(&["run", flag, key]), flag);
             assert_named_and_not_shown(&vouchsafe(&["run".to_owned(), format!("{flag}={key}")]), flag);
             let variable = format!("VOUCHSAFE_{}", flag[2..].replace('-', "_").to_uppercase());
-            let said = vouchsafe_with(&["run"], &[(variable.as_str(), key)]);
-            assert_named_and_not_shown(&said, &variable);
+            for command in [&["run"][..], &["config", "check"], &["config", "show"]] {
+                assert_named_and_not_shown(&vouchsafe_with(command, &[(variable.as_str(), key)]), &variable);
+            }
         }
         let said = vouchsafe(&["verify", "--ca-bundle", "ca.pem", "--name", "a", "--identity", key, "chain.pem"]);
         assert_named_and_not_shown(&said, "--identity");
@@ -138,6 +139,22 @@ fn usage_errors_mask_the_values_of_variables() {
     let said = vouchsafe_with(&["run"], &[("VOUCHSAFE_LOG_FORMAT", "https://u:hunter2@a/?hunter2")]);
     assert_eq!(said.code, Some(2));
     assert!(!said.err.contains("hunter2") && said.err.contains("VOUCHSAFE_LOG_FORMAT"), "{}", said.err);
+}
+
+#[test]
+fn usage_errors_mask_arguments() {
+    let url = "https://u:hunter2@a/?hunter2";
+    for args in [
+        &["run", url][..],
+        &[url],
+        &["config", url],
+        &["verify", "--ca-bundle=a", "--name=a", "a", url],
+        &["explain", url],
+    ] {
+        let said = vouchsafe(args);
+        assert_eq!(said.code, Some(2), "{args:?}");
+        assert!(!said.err.contains("hunter2") && said.err.contains("…@a"), "{args:?}: {}", said.err);
+    }
 }
 
 #[test]

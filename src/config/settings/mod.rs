@@ -166,10 +166,7 @@ impl Settings {
             ("--log-format, --log-level or --access-log", self.log != other.log),
             ("--threads", self.threads != other.threads),
             ("--connect-timeout or --tls-timeout", self.connect != other.connect),
-            (
-                "--head-timeout, --keep-alive-timeout, --max-head, --max-fields or --response-body-timeout",
-                self.client != other.client,
-            ),
+            ("--head-timeout or --keep-alive-timeout", self.client != other.client),
             (
                 "--max-connections, --max-listener-connections or --connection-wait",
                 self.connections != other.connections,
