@@ -74,22 +74,49 @@ pub enum AppError {
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Audit(error) => error.fmt(f),
+            Self::Audit(error) => write!(f, "{error}{}", audit_hint(error)),
             Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
-                "cannot listen on {address}: address already in use\nhint: `ss -ltnp 'sport = :{}'` shows which process holds it",
+                "cannot listen on {address}: address already in use\n  hint: `ss -ltnp 'sport = :{}'` shows which process holds it",
                 address.port()
+            ),
+            Self::Listen(address, error)
+                if error.kind() == io::ErrorKind::PermissionDenied && address.port() < 1024 =>
+            {
+                write!(
+                    f,
+                    "cannot listen on {address}: this user may not use ports below 1024\n  hint: use a port above 1023, or give the process CAP_NET_BIND_SERVICE"
+                )
+            }
+            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrNotAvailable => write!(
+                f,
+                "cannot listen on {address}: this host has no such address\n  hint: `ip addr` shows the addresses that it has"
             ),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Ready(path, error) => write!(f, "--ready-file `{}`: {error}", path.display()),
-            Self::Cut(why) => write!(f, "{why}; what still ran was reset"),
-            Self::Worker => f.write_str("a worker died; this is a defect"),
-            Self::System(error) => write!(f, "the system refuses a thread or an event loop: {error}"),
+            Self::Cut(why) => write!(f, "{why}; requests that were still running were reset"),
+            Self::Worker => f.write_str("a worker thread ended unexpectedly; this is a defect"),
+            Self::System(error) => write!(f, "cannot start a thread or an event loop: {error}"),
         }
     }
 }
 
 impl std::error::Error for AppError {}
+
+/// What to do about an audit file or directory that cannot be used.
+fn audit_hint(error: &AuditError) -> String {
+    let AuditError::Path(_, path, error) = error else { return String::new() };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match (error.kind(), directory) {
+        (io::ErrorKind::NotFound, Some(directory)) if !directory.exists() => {
+            format!("\n  hint: create the directory: `install -d -o USER {}`", directory.display())
+        }
+        (io::ErrorKind::PermissionDenied, _) => {
+            "\n  hint: the user that runs vouchsafe needs to be able to write there".into()
+        }
+        _ => String::new(),
+    }
+}
 
 impl App {
     /// Opens and binds everything; nothing is accepted yet.
@@ -178,8 +205,8 @@ impl App {
             tell.send_replace(Stop::Drain);
             tokio::select! {
                 end = all(&mut workers) => end,
-                () = sleep(self.settings.drain) => Err(AppError::Cut("the drain's time is over")),
-                _ = now.wait_for(|stop| *stop >= Stop::Now) => Err(AppError::Cut("a second signal came")),
+                () = sleep(self.settings.drain) => Err(AppError::Cut("the drain timeout has passed")),
+                _ = now.wait_for(|stop| *stop >= Stop::Now) => Err(AppError::Cut("a second signal was received")),
             }
         };
         if end.is_err() {
@@ -199,7 +226,7 @@ impl App {
         let anchors = &self.settings.routes.tls.0.settings().trust.anchors;
         info!(source = anchors.source, anchors = anchors.anchors().len(), sha256 = anchors.sha256, "bundle");
         for warning in &self.settings.warnings {
-            warn!("{warning}");
+            warn!("{}", warning.replace('\n', "; "));
         }
         for bound in &self.listeners {
             info!(address = %bound.address, listener = bound.settings.name, to = target(&bound.settings.service), "listening");
@@ -212,7 +239,10 @@ impl App {
         // Whole or not at all: a script may be waiting for it.
         let partial = path.with_extension("partial");
         fs::write(&partial, text)?;
-        fs::rename(&partial, path)
+        fs::rename(&partial, path).inspect_err(|_| {
+            // The rename has failed already, and that is the error to report.
+            let _ = fs::remove_file(&partial);
+        })
     }
 
     /// How many clients may be connected, each with an upstream connection, as far as the open files go.
@@ -387,3 +417,32 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_bound_is_told_with_what_to_do() {
+        for (address, kind, expected) in [
+            (
+                "127.0.0.1:80",
+                io::ErrorKind::PermissionDenied,
+                "cannot listen on 127.0.0.1:80: this user may not use ports below 1024\n  hint: use a port above 1023, or give the process CAP_NET_BIND_SERVICE",
+            ),
+            (
+                "127.0.0.1:3128",
+                io::ErrorKind::AddrInUse,
+                "cannot listen on 127.0.0.1:3128: address already in use\n  hint: `ss -ltnp 'sport = :3128'` shows which process holds it",
+            ),
+            (
+                "192.0.2.1:3128",
+                io::ErrorKind::AddrNotAvailable,
+                "cannot listen on 192.0.2.1:3128: this host has no such address\n  hint: `ip addr` shows the addresses that it has",
+            ),
+        ] {
+            let error = AppError::Listen(address.parse().unwrap(), kind.into());
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+}

@@ -20,7 +20,6 @@ use crate::{
         args::BundleArgs,
         error::ConfigError,
         load::{self, Named},
-        settings::moment,
         watch::Files,
     },
     tls::{
@@ -138,11 +137,36 @@ impl Flaw {
 /// [`ConfigError`], where something cannot be read.
 pub fn bundle(args: &BundleArgs, clock: Clock) -> Result<Lint, ConfigError> {
     let mut problems = Vec::new();
-    let at = moment(args.at.as_deref(), clock).map_err(|why| problems.push(why));
-    let files = load::bundle(&mut Files::waiting(), "PATH", &args.paths).map_err(|why| problems.push(why));
+    let at = args.at.map_or(clock.now(), |at| at.resolve(clock.now()));
+    let files = load::bundle(&mut Files::at_start(), "PATH", &args.paths).map_err(|why| problems.push(why));
     ConfigError::unless_empty(problems)?;
-    Ok(lint(&files.unwrap_or_default(), at.unwrap_or(clock.now())))
+    Ok(lint(&files.unwrap_or_default(), at))
 }
+
+/// What is wrong with bundles that the proxy uses, as lines for its log. `vouchsafe bundle` shows more.
+pub fn warnings(files: &[Named], at: OffsetDateTime) -> Vec<String> {
+    let lint = lint(files, at);
+    let mut all = Vec::new();
+    for file in &lint.files {
+        let of_file = file.flaws.iter().map(|flaw| (flaw.line, flaw));
+        let of_entries = file.entries.iter().flat_map(|entry| entry.flaws.iter().map(|flaw| (Some(entry.line), flaw)));
+        for (line, flaw) in of_file.chain(of_entries) {
+            let line = line.map_or_else(String::new, |line| format!(":{line}"));
+            all.push((flaw.level, format!("{}{line}: {}: {}", file.name, flaw.code, flaw.sentence)));
+        }
+    }
+    // Errors first: a bundle of a distribution may have many warnings.
+    all.sort_by_key(|(level, _)| *level != Level::Error);
+    let more = all.len().saturating_sub(MOST_WARNINGS);
+    let mut lines: Vec<_> = all.into_iter().take(MOST_WARNINGS).map(|(_, line)| line).collect();
+    if more > 0 {
+        lines.push(format!("{more} more findings in CA bundles\nhint: `vouchsafe bundle PATH` shows all of them"));
+    }
+    lines
+}
+
+/// As many findings about bundles are logged.
+const MOST_WARNINGS: usize = 20;
 
 /// Looks over the contents of files, each with its name.
 pub fn lint(files: &[Named], at: OffsetDateTime) -> Lint {

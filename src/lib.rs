@@ -43,13 +43,14 @@
 //! | [`server`] | the doors inward: listeners and client connections | `message`, `proxy` |
 //! | [`config`] | what was said, made into what is true | `clock`, `tls`, and the settings of all other rooms above |
 //! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `proxy`, `server` |
-//! | [`reload`] | newer settings while it runs | `config`, `proxy` |
+//! | [`reload`] | newer settings while it runs | `bundle`, `config`, `proxy` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging`, `server` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`check`] | `vouchsafe check`: servers met as the proxy meets them | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `logging`, `pin`, `reload`, `server::Stop`, `tls`, `verify` |
+//! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config`, `text` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `explain`, `logging`, `pin`, `reload`, `server::Stop`, `text`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.
@@ -65,6 +66,7 @@ pub mod config;
 pub mod connect;
 pub mod deadline;
 pub mod demo;
+pub mod explain;
 pub mod http1;
 pub mod logging;
 pub mod message;

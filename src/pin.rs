@@ -1,7 +1,7 @@
 //! `vouchsafe pin`: fingerprints of certificates and of their keys, as lines for the configuration file.
 //!
-//! What is printed to stdout is TOML: what is not a setting is a comment. What a server presented that is not
-//! trusted never gets there.
+//! What is printed to stdout is TOML: everything but the settings is a comment. The certificates of a server that is
+//! not trusted never get there.
 
 use std::{fmt, path::Path};
 
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Pins {
     asked: String,
-    /// What `of` is to say.
+    /// The value of `of`.
     of: Option<String>,
     source: Source,
     certificates: Vec<Certificate>,
@@ -33,7 +33,7 @@ enum Source {
     Trusted,
 }
 
-/// Reads files and meets servers; tells of each, the files first.
+/// Reads files and connects to servers, and reports each, the files first.
 ///
 /// # Errors
 /// [`ConfigError`], before anything is dialled.
@@ -41,7 +41,7 @@ pub async fn pin(args: PinArgs, warn: impl Fn(&str), mut tell: impl FnMut(&Pins)
     let (paths, urls): (Vec<_>, Vec<_>) = args.of.into_iter().partition(|of| is_file(of));
     let (mut found, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
-        match load::named(&mut Files::waiting(), "FILE", Path::new(&path))
+        match load::named(&mut Files::at_start(), "FILE", Path::new(&path))
             .and_then(|(name, bytes)| chain("FILE", &name, &bytes))
         {
             Ok(certificates) => found.push(Pins::of_file(path, certificates)),
@@ -49,17 +49,17 @@ pub async fn pin(args: PinArgs, warn: impl Fn(&str), mut tell: impl FnMut(&Pins)
         }
     }
     ConfigError::unless_empty(problems)?;
-    // Without a server there is nobody to believe, so nobody has to say whom.
+    // Without a server nothing is verified, so no bundle is needed.
     let servers = if urls.is_empty() {
         None
     } else {
-        let outward = check::outward(args.run, warn)?;
-        let targets = check::targets(&outward.routes, urls)?;
-        Some((outward, targets))
+        let config = check::config(args.run, &warn)?;
+        let targets = check::targets(&config, urls, &warn)?;
+        Some((config, targets))
     };
     found.iter().for_each(&mut tell);
-    if let Some((outward, targets)) = servers {
-        check::meet_all(&outward, targets, |report| tell(&Pins::of_server(report))).await;
+    if let Some((config, targets)) = servers {
+        check::meet_all(&config, targets, |report| tell(&Pins::of_server(report))).await;
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ impl Pins {
         Self { asked: path, of, source: Source::File, certificates }
     }
 
-    /// The certificates that a server was believed by, or presented in vain.
+    /// The certificates of the path that a server was trusted by, or all that it sent if it was not.
     pub fn of_server(report: &Report) -> Self {
         let source = match report.problem().filter(|_| !report.is_trusted()) {
             Some(problem) => Source::Refused(problem),
@@ -91,7 +91,7 @@ impl Pins {
         Self { asked: report.asked().to_owned(), of, source, certificates }
     }
 
-    /// Whether these are of somebody who is not trusted.
+    /// Whether the server is not trusted.
     pub fn is_refused(&self) -> bool {
         matches!(self.source, Source::Refused(_))
     }
@@ -136,7 +136,7 @@ impl fmt::Display for Pins {
             Source::Refused(why) if self.certificates.is_empty() => return writeln!(f, "error: `{asked}`: {why}"),
             Source::Refused(why) => writeln!(
                 f,
-                "warning: `{asked}` is NOT VERIFIED: {why}\n  Anybody may have sent what follows. Compare it with what the server's owner says before it is pinned."
+                "warning: `{asked}` is NOT VERIFIED: {why}\n  Anybody may have sent these certificates. Confirm them with the owner of the server before you pin one."
             )?,
         }
         for certificate in &self.certificates {
@@ -153,11 +153,11 @@ impl fmt::Display for Pins {
             Some(of) => writeln!(f, "[[upstream]]\nof = \"{of}\"\npins = [")?,
             None => writeln!(f, "[[upstream]]\nof = \"HOST:PORT\" # the server\npins = [")?,
         }
-        // A pin on a CA's key lets pass whatever that CA issues: it is there to be chosen, not by default.
+        // A pin on a CA's key permits whatever that CA issues, so it is offered but not active.
         for (place, certificate) in self.certificates.iter().enumerate() {
             let Some(pin) = spki(certificate) else { continue };
             let is_ca = certificate.facts.as_ref().is_ok_and(|facts| facts.is_ca == Some(true));
-            let what = if is_ca { "whatever this CA issues" } else { "this key alone" };
+            let what = if is_ca { "any certificate of this CA" } else { "only this key" };
             let off = if place == 0 { "" } else { "# " };
             writeln!(f, "  {off}\"{pin}\", # {}: {what}", certificate.name())?;
         }

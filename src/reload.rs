@@ -1,7 +1,6 @@
-//! Reloading: settings made anew when files change or SIGHUP asks for it, whole or not at all.
+//! Reloading: settings are rebuilt when files change or on SIGHUP, whole or not at all.
 
 use std::{
-    ffi::OsString,
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError},
@@ -13,17 +12,18 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::{
-    config::{args::RunArgs, error::ConfigError, settings::Settings, watch::Files},
+    bundle,
+    config::{args::RunArgs, environment::Environment, error::ConfigError, settings::Settings, watch::Files},
     proxy::settings::Generation,
 };
 
-/// Watches what settings were made of, and makes new generations of them.
+/// Watches the files that settings were built from, and builds new generations of them.
 #[derive(Debug)]
 pub struct Reloader {
     args: RunArgs,
-    /// What was read for the settings made last, whether or not they could be used.
+    /// What was read for the settings built last, whether or not they could be used.
     tried: Files,
-    /// What was there at the last look.
+    /// What was there at the last poll.
     seen: Files,
     /// The settings that the process started with.
     started: Settings,
@@ -33,13 +33,13 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Makes the settings to start with.
+    /// Builds the settings to start with.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub fn start(args: RunArgs) -> Result<Self, ConfigError> {
-        let mut files = Files::waiting();
-        let started = Settings::of(args.clone(), variable, &mut files)?;
+        let mut files = Files::at_start();
+        let started = build(args.clone(), &mut files)?;
         let (newer, _) = watch::channel(None);
         Ok(Self { args, tried: files.clone(), seen: files, started, number: 1, failed: 0, newer })
     }
@@ -49,25 +49,25 @@ impl Reloader {
         &self.started
     }
 
-    /// Where newer generations are told.
+    /// Newer generations, as they come.
     pub fn newer(&self) -> watch::Receiver<Option<Arc<Generation>>> {
         self.newer.subscribe()
     }
 
-    /// Looks so often, and reloads where that is asked for, until nobody could ask any more. For a thread of its own:
-    /// a file may be on a disk that does not answer.
-    pub fn watch(mut self, look: Duration, asked: &mpsc::Receiver<()>) {
+    /// Polls the files, and reloads on request, until no request can come any more. Needs a thread of its own: a file
+    /// may be on a disk that does not answer.
+    pub fn watch(mut self, poll_interval: Duration, requests: &mpsc::Receiver<()>) {
         loop {
-            match asked.recv_timeout(look) {
+            match requests.recv_timeout(poll_interval) {
                 Ok(()) => self.reload("SIGHUP"),
-                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Timeout) => self.poll(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    /// Reloads where files changed, and stand still since the last look: one that is being written is not whole.
-    fn look(&mut self) {
+    /// Reloads if files have changed, but not since the last poll: one that is being written is not complete.
+    fn poll(&mut self) {
         let now = self.seen.rescan();
         let settled = now.same_as(&self.seen);
         self.seen = now;
@@ -76,13 +76,13 @@ impl Reloader {
         }
     }
 
-    /// Makes the settings anew. What cannot be used is said and counted, and the old settings stay.
+    /// Rebuilds the settings. If they cannot be used, that is logged and counted, and the old settings stay.
     fn reload(&mut self, why: &'static str) {
         let mut files = Files::default();
-        let made = Settings::of(self.args.clone(), variable, &mut files);
+        let built = build(self.args.clone(), &mut files);
         self.tried = files.clone();
         self.seen = files;
-        match made {
+        match built {
             Ok(settings) => self.adopt(&settings, why),
             Err(error) => self.refuse(&error.to_string(), why),
         }
@@ -90,18 +90,18 @@ impl Reloader {
 
     fn adopt(&mut self, settings: &Settings, why: &'static str) {
         if !settings.same_listeners(&self.started) {
-            self.refuse("other listeners than those that are bound take a restart", why);
+            self.refuse("listeners cannot change without a restart", why);
             return;
         }
-        for flags in settings.takes_restart(&self.started) {
-            warn!("{flags}: the new value takes a restart");
+        for flags in settings.needs_restart(&self.started) {
+            warn!("{flags}: the new value needs a restart");
         }
         for warning in &settings.warnings {
-            warn!("{warning}");
+            warn!("{}", warning.replace('\n', "; "));
         }
         self.number += 1;
         let mut generation = settings.generation(self.number, why);
-        // Requests that come round again know us by it.
+        // It identifies this process in `Via`, to detect loops.
         generation.settings.pseudonym.clone_from(&self.started.proxy.pseudonym);
         self.newer.send_replace(Some(Arc::new(generation)));
     }
@@ -112,11 +112,18 @@ impl Reloader {
             generation = self.number,
             why,
             failed_reloads = self.failed,
-            "the new settings cannot be used, the old ones stay: {error}"
+            "the new settings cannot be used, the old ones stay in force: {error}"
         );
     }
 }
 
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name)
+/// The settings of these arguments, with warnings about everything that `vouchsafe bundle` would find.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn build(args: RunArgs, files: &mut Files) -> Result<Settings, ConfigError> {
+    let mut settings = Settings::of(args, &Environment::of_process(), files)?;
+    let bundle_files = std::mem::take(&mut settings.bundle_files);
+    settings.warnings.extend(bundle::warnings(&bundle_files, settings.clock.now()));
+    Ok(settings)
 }

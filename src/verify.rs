@@ -12,7 +12,7 @@ use crate::{
         args::VerifyArgs,
         error::ConfigError,
         load,
-        settings::{identity, moment, no_list, reference},
+        settings::{identity, no_list, reference, repeated_rules},
         watch::Files,
     },
     tls::{
@@ -43,10 +43,10 @@ pub struct Verification {
     by_default: bool,
 }
 
-/// Reads what the arguments name, and verifies.
+/// Reads what the arguments name, and verifies the chain.
 ///
 /// # Errors
-/// [`ConfigError`], if there is nothing to verify, or no trust anchor.
+/// [`ConfigError`], if a file or an argument cannot be used.
 pub fn verify(args: &VerifyArgs, clock: Clock) -> Result<Verification, ConfigError> {
     let mut problems = Vec::new();
     let question = Question::of(args, clock, &mut problems);
@@ -98,9 +98,8 @@ impl Question {
         fn take<T>(problems: &mut Vec<String>, result: Result<T, String>) -> Option<T> {
             result.map_err(|problem| problems.push(problem)).ok()
         }
-        let mut files = Files::waiting();
-        let at = take(problems, moment(args.at.as_deref(), clock));
-        let now = at.unwrap_or(clock.now());
+        let mut files = Files::at_start();
+        let at = args.at.map_or(clock.now(), |at| at.resolve(clock.now()));
         let anchors = load::bundle(&mut files, "--ca-bundle", &args.ca_bundle).and_then(|files| {
             let names: Vec<_> = files.iter().map(|(name, _)| format!("`{name}`")).collect();
             let source = format!("--ca-bundle {}", names.join(", "));
@@ -108,7 +107,7 @@ impl Question {
         });
         let anchors = take(problems, anchors);
         let lists = load::each(&mut files, "--crl", &args.crl);
-        let (crls, unusable) = match take(problems, lists).map(|files| Crls::load(&files, now)) {
+        let (crls, unusable) = match take(problems, lists).map(|files| Crls::load(&files, at)) {
             Some(Err(CrlError::Unreadable(why))) => (take(problems, Err(format!("--crl {why}"))), None),
             Some(Err(CrlError::Unusable(why))) => (Some(Crls::default()), Some(format!("--crl {why}"))),
             Some(Ok(crls)) => (Some(crls), None),
@@ -118,16 +117,17 @@ impl Question {
             crl_policy: CrlPolicy { unknown: Leniency::Refuse, expired: Leniency::Refuse },
             ..Terms::default()
         };
-        let mut said = false;
+        let mut is_policy_given = false;
         for rule in &args.crl_policy {
             let rule = rule.parse::<CrlRule>().map_err(|why| format!("--crl-policy `{rule}`: {why}"));
             let Some(rule) = take(problems, rule) else { continue };
+            is_policy_given |= matches!(rule, CrlRule::Unknown(_));
             terms.crl_policy = terms.crl_policy.with(rule);
-            said |= matches!(rule, CrlRule::Unknown(_));
         }
-        // The default means nothing without lists; who says it means something.
-        if said && terms.crl_policy.unknown == Leniency::Refuse && args.crl.is_empty() {
-            problems.push(no_list("--crl-policy"));
+        problems.extend(repeated_rules("--crl-policy", &args.crl_policy));
+        // Without lists the default does not matter, but a rule that was set would have no effect.
+        if let Some(rule) = args.crl_policy.first().filter(|_| args.crl.is_empty()) {
+            problems.push(no_list("--crl-policy", rule));
         }
         for pin in &args.pin {
             terms
@@ -147,22 +147,22 @@ impl Question {
             unusable,
             presented: presented?,
             reference: reference?,
-            at: at?,
-            is_policy_given: said,
+            at,
+            is_policy_given,
         })
     }
 }
 
-/// The certificates of a PEM file; `what` named it.
+/// Reads the certificates of a PEM file. `what` is the argument that names it.
 ///
 /// # Errors
-/// A sentence, where there is none.
+/// A sentence, if there is none.
 pub fn chain(what: &str, name: &str, bytes: &[u8]) -> Result<Vec<Certificate>, String> {
     let chain = pem::chain(name, bytes, Wanted::Certificates).map_err(|why| format!("{what} `{name}`: {why}"))?;
     let chain: Vec<_> = chain.into_iter().map(|der| Certificate::read(&CertificateDer::from(der))).collect();
     if chain.is_empty() {
         return Err(format!(
-            "{what} `{name}`: no certificate in it\nhint: it should hold CERTIFICATE blocks (PEM), the server's own first"
+            "{what} `{name}`: no certificate in it\nhint: the file should have CERTIFICATE blocks (PEM), the server's own first"
         ));
     }
     Ok(chain)
@@ -244,7 +244,7 @@ impl fmt::Display for Verification {
             }
             Err(failure) => {
                 writeln!(f, "{}: {}", failure.code(), failure.verdict.sentence)?;
-                // Without their codes: who looks for one in this text means the verdict.
+                // Without their codes: whoever searches this text for a code means the verdict.
                 failure.also.iter().try_for_each(|also| writeln!(f, "  also: {}", also.sentence))?;
                 writeln!(f, "hint: {}", failure.hint)?;
                 if self.by_default {

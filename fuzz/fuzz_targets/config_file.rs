@@ -8,7 +8,8 @@ use libfuzzer_sys::fuzz_target;
 
 use vouchsafe::config::{
     args::{Options, RunArgs, UpstreamOptions},
-    load,
+    environment::Environment,
+    file,
     settings::Settings,
     watch::Files,
 };
@@ -16,12 +17,12 @@ use vouchsafe_fuzz::is_plain;
 
 fuzz_target!(|input: &[u8]| {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    let options = match load::parse(text) {
+    let options = match file::parse(text) {
         Ok(options) => options,
         Err(problems) => return is_placed(text, &problems),
     };
-    let args = RunArgs { config: None, options: without_files(options) };
-    match Settings::of(args, |_| None, &mut Files::default()) {
+    let args = RunArgs { options: without_files(options), ..RunArgs::default() };
+    match Settings::of(args, &Environment::default(), &mut Files::default()) {
         Ok(settings) => {
             assert!(!settings.listeners.is_empty());
             assert!((1..=1024).contains(&settings.threads));

@@ -71,7 +71,7 @@ impl Refused<'_> {
         put("error.code", verdict.code.as_str().into());
         put("error.message", verdict.sentence.as_str().into());
         put("vouchsafe.hint", failure.hint.as_str().into());
-        put("vouchsafe.help", format!("docs/failures.md#{}", verdict.code).into());
+        put("vouchsafe.help", format!("vouchsafe explain {}", verdict.code).into());
         put("vouchsafe.findings", failure.also.iter().map(finding).collect());
         put("vouchsafe.offending", offending(verdict.subject, presented, anchors));
         put("vouchsafe.upstream", self.upstream.authority().into());
@@ -186,7 +186,7 @@ impl PolicyRefused<'_> {
         if !self.hint.is_empty() {
             put("vouchsafe.hint", escape_within(self.hint, 600).into());
         }
-        put("vouchsafe.help", format!("docs/failures.md#{}", self.class).into());
+        put("vouchsafe.help", format!("vouchsafe explain {}", self.class).into());
         put("vouchsafe.target", escape(self.target).into());
         put("vouchsafe.upstream", self.upstream.map_or(Value::Null, |upstream| escape(upstream).into()));
         if let Some(address) = self.address {

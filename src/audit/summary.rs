@@ -33,7 +33,7 @@ pub enum By {
     Client,
     /// The upstream, or what was asked for.
     Upstream,
-    /// The class.
+    /// The code.
     Code,
     /// The day, UTC.
     Day,
@@ -48,7 +48,7 @@ pub struct Filter {
     pub until: Option<OffsetDateTime>,
     /// `host:port`, or a host with whatever port.
     pub upstream: Option<String>,
-    /// The class.
+    /// The code.
     pub code: Option<String>,
     /// The id that a client was told.
     pub event: Option<String>,

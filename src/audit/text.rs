@@ -99,12 +99,12 @@ mod tests {
             "vouchsafe.first_time": "2026-11-21T03:17:56Z", "vouchsafe.request_bytes_sent": 0,
             "vouchsafe.findings": [{"message": "one more"}, {"message": "and another"}],
             "vouchsafe.bundle.source": "--ca-bundle `ca.pem`", "vouchsafe.bundle.anchors": 1,
-            "vouchsafe.hint": "have it renewed", "vouchsafe.help": "docs/failures.md#expired",
+            "vouchsafe.hint": "have it renewed", "vouchsafe.help": "vouchsafe explain expired",
         });
         let text = String::from_utf8(text(event.as_object().unwrap())).unwrap();
         let expected = " WARN refused code=expired upstream=a.example:1 event=1a count=7 since=2026-11-21T03:17:56Z \
                         \"it expired\\nlong ago\" also=\"one more; and another\" \
-                        bundle=\"--ca-bundle `ca.pem` (1 CA)\" hint=\"have it renewed\" help=docs/failures.md#expired\n";
+                        bundle=\"--ca-bundle `ca.pem` (1 CA)\" hint=\"have it renewed\" help=\"vouchsafe explain expired\"\n";
         assert!(text.ends_with(expected), "{text}");
         assert_eq!(text.matches('\n').count(), 1);
     }

@@ -18,30 +18,30 @@ use crate::{
 
 use super::{certificate::day, tree::Tree};
 
-/// What is asked of a server.
+/// A check of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// That it speaks a version of TLS that is taken.
+    /// It speaks an accepted version of TLS.
     Tls,
-    /// That it takes our certificate.
+    /// It accepts the client certificate.
     Client,
-    /// That its certificate leads to the bundle.
+    /// Its certificate chain leads to the bundle.
     Chain,
-    /// That all are valid now.
+    /// All certificates are valid now.
     Dates,
-    /// That it has the name.
+    /// Its certificate is valid for the name.
     Name,
-    /// That it is for servers.
+    /// Its certificate is for servers.
     Purpose,
-    /// That keys are strong.
+    /// The keys are strong enough.
     Keys,
-    /// That signatures hold, and are strong.
+    /// The signatures hold, and are strong enough.
     Signatures,
-    /// That nothing was revoked.
+    /// No certificate is revoked.
     Revocation,
-    /// That a key is among those pinned.
+    /// A key of the path is pinned.
     Pins,
-    /// That it is the one certificate that was named.
+    /// It is the certificate that `identity` names.
     Identity,
 }
 
@@ -60,7 +60,7 @@ impl Kind {
         Self::Identity,
     ];
 
-    /// Its word.
+    /// Its name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tls => "tls",
@@ -77,16 +77,16 @@ impl Kind {
         }
     }
 
-    /// For people.
+    /// Its name for people.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Tls => "TLS",
-            Self::Client => "our certificate",
+            Self::Client => "client certificate",
             other => other.as_str(),
         }
     }
 
-    /// The check that a class is about.
+    /// The check that a code belongs to.
     pub const fn of(code: Code) -> Self {
         match code {
             Code::ClosedInHandshake
@@ -125,30 +125,30 @@ impl Kind {
     }
 }
 
-/// A check, and what came of it.
+/// A check and its result.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// What was asked.
+    /// The check.
     pub kind: Kind,
-    /// What came of it.
+    /// Its result.
     pub result: Outcome,
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// These things are wrong.
+    /// What is wrong.
     Failed(Vec<Finding>),
-    /// Nobody asked, for this reason.
+    /// It was not requested, for this reason.
     NotAsked(String),
-    /// Something before it failed; what can be said all the same.
+    /// An earlier check failed; what is known nevertheless.
     NotReached(String),
-    /// It holds, in words.
+    /// It passed, with details.
     Passed(String),
 }
 
 impl Outcome {
-    /// Its word.
+    /// Its name in JSON.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Failed(_) => "failed",
@@ -158,7 +158,7 @@ impl Outcome {
         }
     }
 
-    /// Its sign, for people.
+    /// Its mark, for people.
     pub const fn mark(&self) -> char {
         match self {
             Self::Failed(_) => '✘',
@@ -171,9 +171,9 @@ impl Outcome {
 /// A refusal with all that is wrong.
 #[derive(Clone, Debug, Default)]
 pub struct Refusal {
-    /// All that is wrong, what decided first.
+    /// Everything that is wrong, beginning with what decided.
     pub findings: Vec<Finding>,
-    /// Whether nothing else is.
+    /// Whether the list is complete.
     whole: bool,
 }
 
@@ -190,7 +190,7 @@ impl Refusal {
         self.findings.iter().any(|finding| Kind::of(finding.code) == kind)
     }
 
-    /// Whether a path to the bundle was found: what decided is asked only then, or nothing else is wrong.
+    /// Whether there is a path to the bundle: what decided is checked only then, or nothing else is wrong.
     fn found_path(&self) -> bool {
         let verdict = self.findings.first().map(|finding| finding.code);
         let asked_of_path = verdict.is_some_and(|code| {
@@ -205,22 +205,22 @@ impl Refusal {
 pub struct Seen<'a> {
     /// The evidence.
     pub case: Case<'a>,
-    /// The verdict, where the handshake came so far.
+    /// The verdict, if the handshake got that far.
     pub verdict: Option<Result<&'a Accepted, &'a Refusal>>,
-    /// What became of our own certificate.
+    /// The result for the client certificate.
     pub client: &'a Outcome,
-    /// What broke the handshake beside that.
+    /// What else broke the handshake.
     pub broken: Option<&'a Finding>,
-    /// What was agreed; None where the handshake was broken off.
+    /// The negotiated version and cipher suite; `None` if the handshake broke off.
     pub agreed: Option<(TlsVersion, &'static str)>,
-    /// The lowest version to speak.
+    /// The lowest version that is accepted.
     pub least: TlsVersion,
-    /// The chain, as far as it goes.
+    /// The chain, as far as it is known.
     pub tree: &'a Tree,
 }
 
 impl Seen<'_> {
-    /// All checks, in the order in which they are read best.
+    /// All checks, in reading order.
     pub fn checks(&self) -> Vec<Check> {
         let identity = !self.case.trust.terms.identities.is_empty();
         let of = |kind: &Kind| match kind {
@@ -252,7 +252,7 @@ impl Seen<'_> {
         match kind {
             _ if passed => Outcome::Passed(self.words(kind)),
             Kind::Chain if self.tree.is_signed() => Outcome::NotReached(format!(
-                "not reached; by its signatures it leads to `{}` in the bundle",
+                "not reached; by its signatures the chain leads to `{}` in the bundle",
                 self.tree.top()
             )),
             _ => Outcome::NotReached("not reached".into()),
@@ -263,18 +263,18 @@ impl Seen<'_> {
         let terms = &self.case.trust.terms;
         match kind {
             Kind::Chain | Kind::Name | Kind::Purpose | Kind::Signatures if !terms.identities.is_empty() => {
-                Some("not asked for: `identity` names the certificate itself".into())
+                Some("not checked: `identity` names the certificate itself".into())
             }
             Kind::Signatures if self.tree.is_exact() => {
-                Some("not asked for: the certificate itself stands in the bundle".into())
+                Some("not checked: the certificate itself is in the bundle".into())
             }
-            Kind::Revocation if self.case.trust.crls.count() == 0 => Some("no lists are configured".into()),
-            Kind::Pins if terms.pins.is_empty() => Some("none are configured".into()),
+            Kind::Revocation if self.case.trust.crls.count() == 0 => Some("no revocation lists are configured".into()),
+            Kind::Pins if terms.pins.is_empty() => Some("no pins are configured".into()),
             _ => None,
         }
     }
 
-    /// Whether a check passed of one that was refused for something else.
+    /// Whether a check passed although another one failed.
     fn passed_before(&self, kind: Kind, refusal: &Refusal) -> bool {
         let readable = |certificate: &Certificate| certificate.facts.is_ok();
         let presented = self.case.presented;
@@ -292,18 +292,17 @@ impl Seen<'_> {
     }
 
     fn words(&self, kind: Kind) -> String {
-        let terms = &self.case.trust.terms;
         let accepted = self.verdict.and_then(Result::ok);
         match kind {
             Kind::Tls => match self.agreed {
                 Some((version, suite)) => format!("{}, {suite}", version.as_str()),
-                None => format!("{} or newer; the handshake was broken off", self.least.as_str()),
+                None => format!("{} or newer; the handshake was not finished", self.least.as_str()),
             },
             Kind::Client => String::new(),
-            Kind::Chain if self.tree.is_exact() => "the certificate itself stands in the bundle".into(),
+            Kind::Chain if self.tree.is_exact() => "the certificate itself is in the bundle".into(),
             Kind::Chain => format!("leads to `{}` in the bundle", self.tree.top()),
             Kind::Dates => self.dates(accepted),
-            Kind::Name => format!("the certificate is for `{}`", self.case.reference.value()),
+            Kind::Name => format!("the certificate is valid for `{}`", self.case.reference.value()),
             Kind::Purpose => "the certificate is for servers".into(),
             Kind::Keys => {
                 let mut keys = Vec::new();
@@ -317,11 +316,11 @@ impl Seen<'_> {
             }
             Kind::Signatures => "each certificate is signed by the one above it".into(),
             Kind::Revocation => match self.case.trust.crls.count() {
-                1 => "not on the 1 list that is configured".into(),
-                lists => format!("on none of the {lists} lists that are configured"),
+                1 => "not on the configured list".into(),
+                lists => format!("on none of the {lists} configured lists"),
             },
-            Kind::Pins => format!("a key of the chain is among the {} pinned", terms.pins.len()),
-            Kind::Identity => "it is the certificate that was named".into(),
+            Kind::Pins => "a key of the path is pinned".into(),
+            Kind::Identity => "it is the certificate that `identity` names".into(),
         }
     }
 
@@ -329,11 +328,11 @@ impl Seen<'_> {
         let ends = self.believed(accepted).filter_map(|certificate| certificate.facts.as_ref().ok());
         let Some(first) = ends.map(|facts| facts.not_after).min() else { return String::new() };
         let left = distance((first - self.case.now).whole_seconds());
-        let what = if accepted.is_some() { "all are valid now" } else { "all that was sent is valid now" };
-        format!("{what}; the first ends on {} ({left} left)", day(first))
+        let what = if accepted.is_some() { "all are valid now" } else { "all certificates sent are valid now" };
+        format!("{what}; the first expires on {} ({left} left)", day(first))
     }
 
-    /// The certificates of the path; without one, all that were sent.
+    /// The certificates of the path; without one, all that the server sent.
     fn believed<'b>(&'b self, accepted: Option<&'b Accepted>) -> Box<dyn Iterator<Item = &'b Certificate> + 'b> {
         let Some(accepted) = accepted else { return Box::new(self.case.presented.iter()) };
         Box::new(accepted.path.iter().filter_map(|subject| match subject {

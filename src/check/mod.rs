@@ -1,4 +1,4 @@
-//! `vouchsafe check`: meets servers as the proxy would, and says what it would make of them.
+//! `vouchsafe check`: connects to servers as the proxy would, and reports whether it would trust them.
 //!
 //! Configuration, connector and verifier are the proxy's own. No request is sent.
 
@@ -7,15 +7,16 @@ pub mod checks;
 pub mod report;
 pub mod tree;
 
-use std::{env, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::LocalSet, time::timeout};
 
 use crate::{
     config::{
         args::{CheckArgs, RunArgs},
+        environment::Environment,
         error::ConfigError,
-        settings::Outward,
+        settings::UpstreamConfig,
     },
     connect::{Connector, error::ConnectError, refused_in},
     message::authority::Authority,
@@ -26,74 +27,80 @@ use crate::{
 
 use self::report::{Met, Report};
 
-/// Checks what the arguments name; each report is told in the order in which it was asked for.
+/// Checks the servers that the arguments name, and reports them in that order.
 ///
 /// # Errors
 /// [`ConfigError`], before anything is dialled.
 pub async fn check(args: CheckArgs, warn: impl Fn(&str), tell: impl FnMut(&Report)) -> Result<(), ConfigError> {
-    let outward = outward(args.run, warn)?;
-    let named = outward.named.iter().map(Authority::to_string);
-    let urls = if args.urls.is_empty() { named.collect() } else { args.urls };
+    let config = config(args.run, &warn)?;
+    let servers = config.servers.iter().map(Authority::to_string);
+    let urls = if args.urls.is_empty() { servers.collect() } else { args.urls };
     if urls.is_empty() {
         return Err(ConfigError::one(
-            "there is nothing to check\nhint: give URLs, as in `vouchsafe check https://glance.example:9292`, or a --config or --route that names servers",
+            "there is nothing to check\nhint: name servers, as in `vouchsafe check https://glance.example:9292`, or set --config or --route",
         ));
     }
-    let targets = targets(&outward.routes, urls)?;
-    meet_all(&outward, targets, tell).await;
+    let targets = targets(&config, urls, &warn)?;
+    meet_all(&config, targets, tell).await;
     Ok(())
 }
 
-/// The way out, as the proxy of these arguments would have it.
+/// The settings for upstreams that the proxy would have with these arguments.
 ///
 /// # Errors
 /// [`ConfigError`].
-pub fn outward(args: RunArgs, warn: impl Fn(&str)) -> Result<Outward, ConfigError> {
-    let outward = Outward::of(args, |name| env::var_os(name))?;
-    outward.warnings.iter().for_each(|warning| warn(warning));
-    Ok(outward)
+pub fn config(args: RunArgs, warn: impl Fn(&str)) -> Result<UpstreamConfig, ConfigError> {
+    let config = UpstreamConfig::of(args, &Environment::of_process())?;
+    config.warnings.iter().for_each(|warning| warn(warning));
+    Ok(config)
 }
 
-/// A server to meet, and how it was asked for.
+/// A server to connect to, and how the user named it.
 pub type Target = (String, Upstream);
 
-/// The upstreams that URLs mean.
+/// The upstreams of URLs. Warns of settings that apply to none of them.
 ///
 /// # Errors
-/// [`ConfigError`] with every one that means none.
-pub fn targets(routes: &Routes, urls: Vec<String>) -> Result<Vec<Target>, ConfigError> {
+/// [`ConfigError`] with every URL that cannot be used.
+pub fn targets(config: &UpstreamConfig, urls: Vec<String>, warn: impl Fn(&str)) -> Result<Vec<Target>, ConfigError> {
     let (mut targets, mut problems) = (Vec::new(), Vec::new());
     for url in urls {
-        match target(routes, &url) {
+        match target(&config.routes, &url) {
             // A query may be a secret.
             Ok(upstream) => targets.push((show_value(&url), upstream)),
             Err(why) => problems.push(format!("`{}`: {why}", show_value(&url))),
         }
     }
     ConfigError::unless_empty(problems)?;
+    let authority = |(_, upstream): &Target| Authority { host: upstream.host.clone(), port: Some(upstream.port) };
+    let authorities: Vec<_> = targets.iter().map(authority).collect();
+    config.unused(&authorities).iter().for_each(|problem| warn(problem));
     Ok(targets)
 }
 
-/// `https://HOST[:PORT][/…]` and `HOST[:PORT]` as they stand, and `http://` as a forward listener takes it.
+/// `https://HOST[:PORT][/…]` and `HOST[:PORT]` as they are, and `http://` as a forward listener maps it.
 fn target(routes: &Routes, url: &str) -> Result<Upstream, String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
     let https = match scheme.to_ascii_lowercase().as_str() {
         "http" => false,
         "https" => true,
-        _ => return Err("not an `https://` URL, nor a host with or without a port".into()),
+        _ => return Err("an `https://` URL, or a host with or without a port, is expected".into()),
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() {
+        return Err("the host is missing".into());
+    }
     let authority = authority.parse::<Authority>().map_err(|error| error.to_string())?;
     routes.fixed(&authority.host, routes.port(&authority, https)).map_err(|error| match error {
         RouteError::Denied { .. } => "not allowed".into(),
-        RouteError::Name(name) => format!("`{name}` is not a name that a certificate can carry"),
+        RouteError::Name(name) => format!("`{name}` is not a name that a certificate can have"),
     })
 }
 
-/// Meets all, many at a time, and tells of them in their order.
-pub async fn meet_all(outward: &Outward, targets: Vec<Target>, mut tell: impl FnMut(&Report)) {
+/// Connects to all, many at a time, and reports them in their order.
+pub async fn meet_all(config: &UpstreamConfig, targets: Vec<Target>, mut tell: impl FnMut(&Report)) {
     let none: Arc<[SocketAddr]> = Arc::new([]);
-    let connector = Rc::new(Connector::new(outward.connect, none));
+    let connector = Rc::new(Connector::new(config.connect, none));
     let turns = Rc::new(Semaphore::new(AT_ONCE));
     let local = LocalSet::new();
     let meeting = targets.into_iter().map(|(asked, upstream)| {

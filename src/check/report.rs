@@ -1,4 +1,4 @@
-//! What came of one check: for people, and as JSON. Pure.
+//! The result for one server: for people, and as JSON. Pure.
 
 use std::{fmt, io::ErrorKind, net::SocketAddr, rc::Rc};
 
@@ -222,13 +222,13 @@ impl Report {
         }
         match self.met.peer.as_ref().map(|peer| &peer.client) {
             None => Outcome::NotReached("not reached".into()),
-            Some(ClientAuth { asked: false, .. }) => Outcome::NotAsked("the server did not ask for one".into()),
+            Some(ClientAuth { asked: false, .. }) => Outcome::NotAsked("not requested".into()),
             Some(ClientAuth { certificate: None, .. }) => {
-                Outcome::NotAsked("the server asked for one; none is configured, and none was sent".into())
+                Outcome::NotAsked("requested; none is configured, and none was sent".into())
             }
             Some(ClientAuth { certificate: Some(sha256), .. }) => {
                 let sha256 = certificate::short(sha256);
-                Outcome::Passed(format!("the server asked for one; sent sha256 {sha256}, and it did not object"))
+                Outcome::Passed(format!("requested; sent sha256 {sha256}, and the server did not object"))
             }
         }
     }
@@ -243,10 +243,10 @@ impl Report {
         match accepted.proof {
             Proof::Chain => {}
             Proof::Exact => all.push(
-                "this certificate is trusted because it stands in the bundle itself: when the server gets another one, the bundle has to be changed with it".into(),
+                "this certificate is trusted because it is in the bundle itself: when the server gets another one, the bundle has to be changed too".into(),
             ),
             Proof::Identity => all.push(
-                "this certificate is trusted because `identity` names it, whatever its names and issuer: when the server gets another one, `identity` has to be changed with it".into(),
+                "this certificate is trusted because `identity` names it, regardless of its names and issuer: when the server gets another one, `identity` has to be changed too".into(),
             ),
         }
         let places = tree.places();
@@ -255,20 +255,23 @@ impl Report {
         }
         let beside: Vec<_> = tree.beside().map(|name| format!("`{name}`")).collect();
         if !beside.is_empty() && accepted.proof == Proof::Chain {
-            all.push(format!("the server also sends what is not needed: {}", beside.join(", ")));
+            all.push(format!("the server also sends certificates that are not needed: {}", beside.join(", ")));
         }
         if let Some(only) = &self.upstream.tls.0.settings().report_only
             && self.at < only.until
         {
             let until = rfc3339(only.until);
-            all.push(format!("report-only is configured for this upstream: until {until} refusals are not obeyed"));
+            all.push(format!("report-only is configured for this upstream: until {until} refusals are not enforced"));
         }
         match self.met.peer.as_ref().map(|peer| &peer.client) {
             Some(ClientAuth { asked: true, .. }) if self.met.closed => {
-                all.push("the server asked for a client certificate, and closed the connection before any request; its log may say why".into());
+                all.push("the server asked for a client certificate, and closed the connection before any request; its log may have the reason".into());
             }
             Some(ClientAuth { asked: true, certificate: None }) => {
-                all.push("the server asked for a client certificate; it may refuse requests that come without one (--client-cert)".into());
+                all.push(
+                    "the server asked for a client certificate; it may refuse requests without one (--client-cert)"
+                        .into(),
+                );
             }
             _ => {}
         }
@@ -282,11 +285,11 @@ impl Report {
             None => "a revocation list".into(),
         };
         let left = distance((until - self.at).whole_seconds());
-        format!("{what} ends on {}, in {left}: have it renewed before that", day(until))
+        format!("{what} expires on {}, in {left}: have it renewed before that", day(until))
     }
 }
 
-/// So long before an end it is worth a word.
+/// An expiry within this time is a warning.
 const SOON: Duration = Duration::days(30);
 
 impl Problem {
@@ -299,21 +302,23 @@ impl Problem {
         let (host, port) = (&upstream.dial_host, upstream.dial_port);
         let fix = match error {
             ConnectError::AddressDenied { .. } | ConnectError::Loop { .. } => "name another address".into(),
-            ConnectError::ConnectTimeout { .. } => format!(
-                "see whether the server is up and a firewall lets this host through: `nc -vz -w5 {host} {port}`"
-            ),
+            ConnectError::ConnectTimeout { .. } => {
+                format!("check that the server is up and no firewall blocks this host: `nc -vz -w5 {host} {port}`")
+            }
             ConnectError::Dns { name, .. } => format!(
-                "check the spelling; where no name server knows the name, say where the server is: `--connect-to {name}=ADDRESS`"
+                "check the spelling; if no name server has the name, configure the address: `--connect-to {name}=ADDRESS`"
             ),
             ConnectError::DnsTimeout { name, .. } => format!(
-                "see whether the name servers in /etc/resolv.conf answer, or say where the server is: `--connect-to {name}=ADDRESS`"
+                "check that the name servers in /etc/resolv.conf answer, or configure the address: `--connect-to {name}=ADDRESS`"
             ),
             ConnectError::Handshake(failure) => failure.failure.hint.clone(),
             ConnectError::Tcp { error, .. } if error.kind() == ErrorKind::ConnectionRefused => {
-                format!("check the port: nothing listens on {port} there; on the server, `ss -ltn` shows what does")
+                format!(
+                    "check the port: nothing listens on {port} there; on the server `ss -ltn` shows the ports in use"
+                )
             }
             ConnectError::Tcp { .. } => {
-                format!("see whether there is a way to it from this host: `ip route get {host}`")
+                format!("check that this host has a route to it: `ip route get {host}`")
             }
         };
         Self {
@@ -325,7 +330,7 @@ impl Problem {
     }
 }
 
-/// For people: the verdict, what was met, the chain, each check, and what to do.
+/// For people: the verdict, the server, the chain, each check, and what to do.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = self.problems.first().map_or("", |problem| problem.code);
@@ -333,7 +338,7 @@ impl fmt::Display for Report {
         match self.verdict {
             Verdict::Bypassed(until) => {
                 let until = rfc3339(until);
-                writeln!(f, "✘ {upstream}  refused: {code}; let through until {until} (report-only)")?;
+                writeln!(f, "✘ {upstream}  refused: {code}; not enforced until {until} (report-only)")?;
             }
             Verdict::NoConnection if self.address.is_some() => writeln!(f, "! {upstream}  no TLS connection: {code}")?,
             Verdict::NoConnection => writeln!(f, "! {upstream}  no connection: {code}")?,
@@ -369,7 +374,7 @@ impl fmt::Display for Report {
         self.warnings(&tree).iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))?;
         for (place, problem) in self.problems.iter().enumerate() {
             if !self.problems[..place].iter().any(|other| other.fix == problem.fix) {
-                writeln!(f, "  fix: {} ({})", problem.fix, doc(problem.code))?;
+                writeln!(f, "  fix: {} (vouchsafe explain {})", problem.fix, problem.code)?;
             }
         }
         Ok(())
@@ -388,9 +393,9 @@ impl fmt::Display for Check {
         match &self.result {
             Outcome::Failed(findings) => findings
                 .iter()
-                .try_for_each(|finding| writeln!(f, "    {mark} {title:<15}  {}: {}", finding.code, finding.sentence)),
+                .try_for_each(|finding| writeln!(f, "    {mark} {title:<18}  {}: {}", finding.code, finding.sentence)),
             Outcome::NotAsked(words) | Outcome::NotReached(words) | Outcome::Passed(words) => {
-                writeln!(f, "    {mark} {title:<15}  {words}")
+                writeln!(f, "    {mark} {title:<18}  {words}")
             }
         }
     }
@@ -457,7 +462,7 @@ impl Report {
     }
 }
 
-/// A hostile chain may be long; its length is told, its tail is not.
+/// A hostile chain may be long; its length is shown, its tail is not.
 const MOST: usize = 16;
 
 fn place(subject: CertificateRef) -> Value {

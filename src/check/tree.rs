@@ -56,7 +56,7 @@ impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bundle => f.write_str("in the bundle"),
-            Self::Changed => f.write_str("in the bundle, but of another key"),
+            Self::Changed => f.write_str("in the bundle, but with another key"),
             Self::Exact(0) => f.write_str("the server's own, and in the bundle"),
             Self::Exact(place) => write!(f, "sent {}, and in the bundle", nth(*place)),
             Self::Missing => f.write_str("MISSING: neither sent nor in the bundle"),
@@ -188,7 +188,7 @@ impl fmt::Display for Tree {
             link.details(above, self.at).lines().try_for_each(|detail| writeln!(f, "    {indent}{detail}"))?;
         }
         for link in &self.beside {
-            let what = if self.is_path { "not needed" } else { "beside that" };
+            let what = if self.is_path { "not needed" } else { "also sent" };
             writeln!(f, "    {what}: {}  [{}]", link.name, link.mark)?;
             link.details(None, self.at).lines().try_for_each(|detail| writeln!(f, "       {detail}"))?;
         }

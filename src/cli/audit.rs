@@ -1,12 +1,12 @@
 //! `vouchsafe audit`: reads logs, writes what they say, and maps that to the end.
 
 use std::{
-    io::{self, BufWriter, IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     path::Path,
     time::{Duration, Instant},
 };
 
-use super::{CliError, warn};
+use super::{CliError, output::print_with, warn};
 use crate::{
     audit::{
         read::{Survey, read},
@@ -14,9 +14,12 @@ use crate::{
         summary::{Filter, Summary},
     },
     clock::Clock,
-    config::args::{AuditArgs, Moment},
+    config::{
+        args::{AuditArgs, Moment},
+        suggest::nearest,
+    },
+    explain,
     text::escape,
-    tls::failure::Code,
 };
 
 /// Sums up audit logs.
@@ -36,13 +39,7 @@ pub(super) fn audit(args: AuditArgs) -> Result<(), CliError> {
     if let Some(code) = &filter.code {
         check_code(code, &survey.summary)?;
     }
-    let mut to = BufWriter::new(io::stdout().lock());
-    let written = report::write(&survey, args.format, args.sort, now, &mut to).and_then(|()| to.flush());
-    match written {
-        // A reader that has gone has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written.map_err(CliError::Output)?,
-    }
+    print_with(|mut to| report::write(&survey, args.format, args.sort, now, &mut to)).map_err(CliError::Output)?;
     report::complaints(&survey.logs).iter().for_each(|complaint| warn(complaint));
     judge(survey, &filter, args.strict)
 }
@@ -77,17 +74,15 @@ fn judge(survey: Survey, filter: &Filter, strict: bool) -> Result<(), CliError> 
     }
 }
 
-/// A class is one that this version knows, or one that is in the logs.
+/// Checks that a code is one that this version knows, or one that is in the logs.
 fn check_code(code: &str, summary: &Summary) -> Result<(), CliError> {
-    let known: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).chain(summary.codes()).collect();
-    if known.contains(&code) {
+    let known = || explain::codes().map(|code| -> &str { code }).chain(summary.codes());
+    if known().any(|known| known == code) {
         return Ok(());
     }
-    let distance = |known: &str| strsim::jaro_winkler(code, known);
-    let nearest = known.into_iter().max_by(|a, b| distance(a).total_cmp(&distance(b)));
-    let hint = match nearest.filter(|nearest| distance(nearest) > 0.7) {
+    let hint = match nearest(code, known()) {
         Some(nearest) => format!("did you mean `{nearest}`?"),
-        None => "docs/failures.md has them all".to_owned(),
+        None => "`vouchsafe explain` lists all codes".to_owned(),
     };
     Err(CliError::Usage(format!("--code `{}`: there is no such code\n  hint: {hint}", escape(code))))
 }

@@ -1,9 +1,12 @@
-//! The command line. The doc comments are the `--help` text; there is no decision here and no IO.
+//! The command line. The doc comments are the `--help` text. Nothing is decided here, and there is no IO.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, Visitor},
+};
 use time::{Date, OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
 use crate::{
@@ -16,14 +19,15 @@ use crate::{
         respond::{AnswerPolicy, Detail},
         settings::{FieldCase, HostPolicy},
     },
+    text::show_value,
     tls::client::TlsVersion,
 };
 
-/// Plain HTTP in, verified TLS out: secures tools that cannot, and records every refusal.
+/// Plain HTTP in, verified TLS out: secures tools that cannot verify servers, and records every refusal.
 #[derive(Debug, Parser)]
 #[command(name = "vouchsafe", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -31,62 +35,103 @@ pub struct Cli {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Sums up audit logs: which servers were refused, why, how often, whom it affected, and what was sent.
+    /// Summarizes audit logs: which servers were refused, why, how often, whom it affected, and what was sent.
     ///
-    /// Exit status: 0, or 1 if a file could not be read to its end or is no audit log, or 2 for a usage error.
+    /// Exit status: 0; 1 if a file could not be read to its end or is no audit log; 2 for a usage error.
     Audit(AuditArgs),
-    /// Looks over files with the authorities to believe: what is in them, and what is wrong with it.
+    /// Checks CA bundles for mistakes: what is in them, what is wrong, and how to fix it.
     ///
-    /// Ends with 0 where nothing is worse than a warning, 1 where something is, 2 where a file cannot be read.
+    /// Exit status: 0 if there is nothing worse than a warning; 1 if there is an error; 2 if a file cannot be read.
     Bundle(BundleArgs),
-    /// Meets servers as the proxy would, sends nothing, and says what is wrong and how to mend it.
+    /// Connects to servers as the proxy would, sends no request, and shows what is wrong and how to fix it.
     ///
-    /// Takes the configuration of `run`, with its variables; what is for listeners does not matter. Ends with 0
-    /// where all servers are trusted, 1 where any is not, 2 where the question is wrong.
+    /// Takes the flags, variables and configuration file of `run`; settings for listeners are ignored. Exit status: 0
+    /// if all servers are trusted; 1 if one is not; 2 for a usage or configuration error.
     Check(Box<CheckArgs>),
-    /// Shows what passes and what is refused, on a gallery of servers made for it.
+    /// Validates or shows the configuration of `run`, without starting the proxy.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Shows what passes and what is refused, with a temporary CA and a set of good and bad servers.
     Demo(DemoArgs),
+    /// Explains a code: what it means, how it comes about, and what to do. Without a code, lists all of them.
+    Explain(ExplainArgs),
     /// Prints the fingerprints of certificates and of their keys, ready for `pins` and `identity`.
     ///
-    /// For servers it takes the configuration of `run`, with its variables. Ends with 0 where all servers are
-    /// trusted, 1 where any is not, 2 where the question is wrong.
+    /// For servers it takes the flags, variables and configuration file of `run`. Exit status: 0 if all servers are
+    /// trusted; 1 if one is not; 2 for a usage or configuration error.
     Pin(Box<PinArgs>),
-    /// Runs the proxy until SIGTERM.
+    /// Runs the proxy until SIGTERM or SIGINT.
     ///
-    /// Bundles, lists, client certificates and the configuration file are read again when they change, and at
-    /// SIGHUP; docs/configuration.md says what of them takes a restart.
+    /// Bundles, revocation lists, client certificates and the configuration file are read again when they change, and
+    /// on SIGHUP. docs/configuration.md lists the settings that need a restart.
+    ///
+    /// Exit status: 0 if all requests were finished; 1 if it failed or requests were cut; 2 for a usage or
+    /// configuration error.
     Run(Box<RunArgs>),
-    /// Judges a chain from a file, as the proxy would judge a server's.
+    /// Verifies a certificate chain from a file, as the proxy would verify a server's.
     ///
-    /// Ends with 0 where the chain is accepted, 1 where it is refused, 2 where the question is wrong.
+    /// Exit status: 0 if the chain is accepted; 1 if it is refused; 2 for a usage error.
     Verify(VerifyArgs),
+}
+
+/// `vouchsafe config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Reads and validates everything that `run` would, and shows all errors and warnings.
+    ///
+    /// Exit status: 0 if `run` would accept the configuration, even with warnings; 2 if it would not.
+    Check(Box<RunArgs>),
+    /// Shows the value of every setting, and what set it: a flag, a variable, the file, the preset or the default.
+    ///
+    /// The output is a configuration file. Exit status: 0; 2 if the configuration cannot be read.
+    Show(Box<ShowArgs>),
+}
+
+/// `vouchsafe config show`
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The configuration of the proxy.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Print one JSON array with an object for each setting.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `vouchsafe explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A code, as in `name_mismatch`; as a response, the audit log, `check` or `bundle` shows it.
+    #[arg(value_name = "CODE")]
+    pub code: Option<String>,
 }
 
 /// `vouchsafe audit`
 #[derive(Debug, Args)]
 pub struct AuditArgs {
-    /// Audit logs, plain or packed by gzip; `-` is standard input. Each line is one event.
+    /// Audit logs, plain or compressed with gzip; `-` is standard input.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
-    /// Only events recorded then or later: `2026-11-20T08:00:00Z`, `2026-11-20` (from 00:00 UTC), or how
-    /// long ago, as in `24h` or `7d`.
+    /// Only events recorded at this time or later: `2026-11-20T08:00:00Z`, `2026-11-20` (00:00 UTC), or an age such
+    /// as `24h` or `7d`.
     #[arg(long, value_name = "TIME")]
     pub since: Option<Moment>,
 
-    /// Only events recorded before that; written as for `--since`.
+    /// Only events recorded before this time; written like `--since`.
     #[arg(long, value_name = "TIME")]
     pub until: Option<Moment>,
 
-    /// Only events of this upstream; without a port, of all its ports.
+    /// Only events of this upstream; without a port, all its ports.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub upstream: Option<String>,
 
-    /// Only events with this code, as in `expired`; docs/failures.md has them all.
+    /// Only events with this code, as in `expired`; `vouchsafe explain` lists all codes.
     #[arg(long, value_name = "CODE")]
     pub code: Option<String>,
 
-    /// Only the event with this id, whole; repeats are found by their ids, too.
+    /// Only the event with this id, given in full; repeats are found by their ids too.
     #[arg(long, value_name = "ID")]
     pub event: Option<String>,
 
@@ -94,11 +139,11 @@ pub struct AuditArgs {
     #[arg(long, value_name = "WHAT", default_value = "kind")]
     pub by: By,
 
-    /// What comes first.
+    /// The order of the summary.
     #[arg(long, value_name = "ORDER", default_value = "last")]
     pub sort: Order,
 
-    /// How the answer is written; docs/audit-log.md describes the JSON document.
+    /// The format of the summary; docs/audit-log.md describes the JSON document.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: ReportFormat,
 
@@ -110,14 +155,14 @@ pub struct AuditArgs {
 /// A point in time as people write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// So long before now.
+    /// An age: this long before now.
     Ago(Duration),
-    /// Then.
+    /// A point in time.
     At(OffsetDateTime),
 }
 
 impl Moment {
-    /// When that is; what would be before all time is as early as can be said.
+    /// The time, where an age is counted back from `now`; the earliest representable one if that is out of range.
     pub fn resolve(self, now: OffsetDateTime) -> OffsetDateTime {
         match self {
             Self::Ago(age) => now.checked_sub(age.try_into().unwrap_or(time::Duration::MAX)).unwrap_or(FIRST),
@@ -139,69 +184,74 @@ impl FromStr for Moment {
         }
         humantime::parse_duration(text)
             .map(Self::Ago)
-            .map_err(|_| "write it as in `2026-11-20T08:00:00Z`, `2026-11-20`, `24h` or `7d`".into())
+            .map_err(|_| "not a time\nhint: write it as in `2026-11-20T08:00:00Z`, `2026-11-20`, `24h` or `7d`".into())
     }
 }
 
 /// `vouchsafe demo`
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Leave servers and proxy running until Ctrl-C, for your own curl.
+    /// Keep servers and proxy running until Ctrl-C, so that you can try them with curl.
     #[arg(long)]
     pub keep: bool,
 }
 
 /// `vouchsafe run`
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct RunArgs {
-    /// A TOML file that says what the flags say, and settings for single upstreams.
+    /// Configuration file (TOML): the same settings as the flags, and `[[upstream]]` sections.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// All that a file may say too.
+    /// All settings that flags, variables and the file share.
     #[command(flatten)]
     pub options: Options,
+
+    /// The keys whose value came from a `VOUCHSAFE_` variable and not from a flag.
+    #[arg(skip)]
+    pub from_variables: BTreeSet<String>,
 }
 
 /// `vouchsafe verify`
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The authorities to believe: PEM files, or directories of them.
+    /// Trusted CAs: PEM files, or directories of them.
     #[arg(long, value_name = "PATH", required = true)]
     pub ca_bundle: Vec<PathBuf>,
 
-    /// The host name or address that the server has to prove.
+    /// The host name or IP address that the certificate has to be valid for.
     #[arg(long, value_name = "NAME")]
     pub name: String,
 
-    /// The moment to judge at, RFC 3339 [default: now]
+    /// Verify as of this time: `2026-11-20T08:00:00Z`, `2026-11-20` (00:00 UTC), or an age such as `7d`
+    /// [default: now]
     #[arg(long, value_name = "TIME")]
-    pub at: Option<String>,
+    pub at: Option<Moment>,
 
-    /// Revocation lists, PEM or DER; each CA of a chain has its own. May be repeated.
+    /// Revocation lists, PEM or DER, one for each CA of the chain; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub crl: Vec<PathBuf>,
 
-    /// What to do where the lists do not say that a certificate is good: `unknown=refuse|tolerate` where no list
-    /// covers it, `expired=refuse|tolerate` where the list is out of date. Without lists nothing is asked
+    /// What to do when no list covers a certificate (`unknown=refuse|tolerate`), or when the list has expired
+    /// (`expired=refuse|tolerate`). Without --crl revocation is not checked
     /// [default: unknown=refuse,expired=refuse]
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     pub crl_policy: Vec<String>,
 
-    /// A public key that has to be on the chain: `sha256:HEX` or `sha256//BASE64`. Where it is repeated, one of them.
+    /// A public key that must be in the chain: `sha256:HEX` or `sha256//BASE64`. If repeated, one of them must be.
     #[arg(long, value_name = "FINGERPRINT")]
     pub pin: Vec<String>,
 
-    /// The certificate to accept, whatever its names and issuer, and no other: `sha256:HEX`, or a PEM file. Where it
-    /// is repeated, one of them.
+    /// The certificate to trust, regardless of its names and issuer: `sha256:HEX`, or a PEM file. If repeated, any of
+    /// them.
     #[arg(long, value_name = "CERTIFICATE", conflicts_with = "pin")]
     pub identity: Vec<String>,
 
-    /// Write one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 
-    /// What the server sends, PEM: its own certificate first.
+    /// The certificates that the server sends, PEM, its own first.
     #[arg(value_name = "CHAIN")]
     pub chain: PathBuf,
 }
@@ -209,15 +259,15 @@ pub struct VerifyArgs {
 /// `vouchsafe bundle`
 #[derive(Debug, Args)]
 pub struct BundleArgs {
-    /// The moment to judge at, RFC 3339 [default: now]
+    /// Check as of this time: `2026-11-20T08:00:00Z`, `2026-11-20` (00:00 UTC), or an age such as `7d` [default: now]
     #[arg(long, value_name = "TIME")]
-    pub at: Option<String>,
+    pub at: Option<Moment>,
 
-    /// Write one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 
-    /// PEM files, or directories of them: what one would give to --ca-bundle.
+    /// The bundle as for --ca-bundle: PEM files, or directories of them.
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
 }
@@ -225,16 +275,16 @@ pub struct BundleArgs {
 /// `vouchsafe check`
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// What the proxy would be started with.
+    /// The configuration of the proxy.
     #[command(flatten)]
     pub run: RunArgs,
 
-    /// Write one JSON array, with an object for each server.
+    /// Print one JSON array with an object for each server.
     #[arg(long)]
     pub json: bool,
 
-    /// `https://HOST[:PORT]`, `HOST[:PORT]`, or `http://…` as a client of a forward listener would say it
-    /// [default: what --route and the file name]
+    /// `https://HOST[:PORT]`, `HOST[:PORT]`, or `http://…` as a client of a forward listener would write it
+    /// [default: all routes, and all `[[upstream]]` sections with a port]
     #[arg(value_name = "URL")]
     pub urls: Vec<String>,
 }
@@ -242,11 +292,11 @@ pub struct CheckArgs {
 /// `vouchsafe pin`
 #[derive(Debug, Args)]
 pub struct PinArgs {
-    /// What the proxy would be started with.
+    /// The configuration of the proxy.
     #[command(flatten)]
     pub run: RunArgs,
 
-    /// Write one JSON array, with an object for each file or server.
+    /// Print one JSON array with an object for each file or server.
     #[arg(long)]
     pub json: bool,
 
@@ -256,8 +306,8 @@ pub struct PinArgs {
 }
 
 impl Options {
-    /// The flags that are about the way out. The others are for listeners and for a process that stays.
-    pub const OUTWARD: [&'static str; 12] = [
+    /// The settings that matter for connections to upstreams. The others are for listeners and for the process.
+    pub const FOR_UPSTREAMS: [&'static str; 12] = [
         "route",
         "port_map",
         "ca_bundle",
@@ -273,82 +323,89 @@ impl Options {
     ];
 }
 
-/// What flags, variables and the file may say. A flag goes before its variable, that before the file,
-/// that before the preset.
+/// The settings that flags, variables and the file share. A flag takes precedence over its variable, that over the
+/// file, that over the preset.
 #[derive(Clone, Debug, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// A fixed route: all requests to LISTEN go to the upstream, for example
     /// `127.0.0.1:19292=https://glance.example:9292`.
-    #[arg(long, value_name = "LISTEN=URL", env = "VOUCHSAFE_ROUTE", value_delimiter = ',', help_heading = "Ways in")]
+    #[arg(long, value_name = "LISTEN=URL", env = "VOUCHSAFE_ROUTE", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub route: Vec<String>,
 
-    /// A forward listener: for tools with `http_proxy`, and for names mapped to loopback.
-    #[arg(long, value_name = "LISTEN", env = "VOUCHSAFE_FORWARD", value_delimiter = ',', help_heading = "Ways in")]
+    /// A forward listener: for tools that support `http_proxy`, and for names mapped to loopback.
+    #[arg(long, value_name = "LISTEN", env = "VOUCHSAFE_FORWARD", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub forward: Vec<String>,
 
-    /// Where forward listeners may take a client: `HOST[:PORT]`, `*.SUFFIX`, `*` or `NETWORK/BITS`.
-    /// Loopback and metadata addresses need an exact host or a network.
-    #[arg(long, value_name = "PATTERN", env = "VOUCHSAFE_ALLOW", value_delimiter = ',', help_heading = "Ways in")]
+    /// Allowed destinations of forward listeners: `HOST[:PORT]`, `*.SUFFIX`, `*` or `NETWORK/BITS`. Every destination
+    /// is denied until you allow it; loopback and metadata addresses need an exact host or a network.
+    #[arg(long, value_name = "PATTERN", env = "VOUCHSAFE_ALLOW", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub allow: Vec<String>,
 
-    /// A name that clients may use for a fixed route on a loopback address, besides loopback's own, the listener's and
-    /// the upstream's. Any other Host is refused, so that a web page cannot use the route under a name of its own.
-    #[arg(long, value_name = "HOST", env = "VOUCHSAFE_ACCEPT_HOST", value_delimiter = ',', help_heading = "Ways in")]
+    /// A name that clients may use for a fixed route on a loopback address, in addition to those of loopback, of the
+    /// listener and of the upstream. Any other Host is refused, so that a web page cannot use the route under a name of
+    /// its own.
+    #[arg(long, value_name = "HOST", env = "VOUCHSAFE_ACCEPT_HOST", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub accept_host: Vec<String>,
 
-    /// Take a plain port of a forwarded destination for this TLS port; 80 means 443 anyway.
-    #[arg(long, value_name = "PLAIN=TLS", env = "VOUCHSAFE_PORT_MAP", value_delimiter = ',', help_heading = "Ways in")]
+    /// Map the port of a forwarded `http://` destination to a TLS port; 80 always maps to 443 by default.
+    #[arg(
+        long,
+        value_name = "PLAIN=TLS",
+        env = "VOUCHSAFE_PORT_MAP",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
     #[serde(deserialize_with = "one_or_more")]
     pub port_map: Vec<String>,
 
-    /// Let listeners be reached from other hosts. What they speak is plain text.
-    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_ALLOW_NONLOCAL_LISTEN", num_args = 0..=1, default_missing_value = "true", help_heading = "Ways in")]
+    /// Allow listeners on addresses that other hosts can reach. Clients speak plain text to them.
+    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_ALLOW_NONLOCAL_LISTEN", num_args = 0..=1, default_missing_value = "true", help_heading = "Listeners")]
     pub allow_nonlocal_listen: Option<bool>,
 
-    /// The authorities to believe: PEM files, or directories of them [default: the first that is set of OS_CACERT,
+    /// Trusted CAs: PEM files, or directories of them [default: the first that is set of OS_CACERT,
     /// REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, SSL_CERT_DIR]
     #[arg(long, value_name = "PATH", env = "VOUCHSAFE_CA_BUNDLE", value_delimiter = ',', help_heading = "Trust")]
     #[serde(deserialize_with = "one_or_more")]
     pub ca_bundle: Vec<PathBuf>,
 
-    /// Believe the system's authorities, too: those of SSL_CERT_FILE and SSL_CERT_DIR, where one of them is set.
+    /// Also trust the CAs of the system; SSL_CERT_FILE and SSL_CERT_DIR say where they are, if set.
     #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_SYSTEM_ROOTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Trust")]
     pub system_roots: Option<bool>,
 
-    /// Revocation lists, PEM or DER; each CA of a chain has its own.
+    /// Revocation lists, PEM or DER, one for each CA of a chain.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CRL", value_delimiter = ',', help_heading = "Trust")]
     #[serde(deserialize_with = "one_or_more")]
     pub crl: Vec<PathBuf>,
 
-    /// What to do where the lists do not say that a certificate is good: `unknown=refuse|tolerate` where no list
-    /// covers it, `expired=refuse|tolerate` where the list is out of date [default: unknown=tolerate,expired=refuse]
+    /// What to do when no list covers a certificate (`unknown=refuse|tolerate`), or when the list has expired
+    /// (`expired=refuse|tolerate`) [default: unknown=tolerate,expired=refuse]
     #[arg(long, value_name = "RULE", env = "VOUCHSAFE_CRL_POLICY", value_delimiter = ',', help_heading = "Trust")]
     #[serde(deserialize_with = "one_or_more")]
     pub crl_policy: Vec<String>,
 
-    /// The lowest TLS version to speak, 1.2 or 1.3 [default: 1.2]
+    /// The lowest TLS version to accept, 1.2 or 1.3 [default: 1.2]
     #[arg(long, value_name = "VERSION", env = "VOUCHSAFE_MIN_TLS", help_heading = "Trust")]
     pub min_tls: Option<TlsVersion>,
 
-    /// Our own certificate with its chain, PEM, for upstreams that ask for one [default: OS_CERT, where that is set]
+    /// Client certificate with its chain, PEM, for upstreams that request one [default: OS_CERT, if set]
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CLIENT_CERT", help_heading = "Trust")]
     pub client_cert: Option<PathBuf>,
 
-    /// Its key, PEM, not encrypted [default: the certificate's file; beside OS_CERT first OS_KEY]
+    /// Key of the client certificate, PEM, not encrypted [default: the certificate's file; with OS_CERT, OS_KEY if set]
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CLIENT_KEY", help_heading = "Trust")]
     pub client_key: Option<PathBuf>,
 
-    /// How often bundles, lists, client certificates and the configuration file are looked at for changes
+    /// How often bundles, revocation lists, client certificates and the configuration file are checked for changes
     /// [default: 200ms]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_RELOAD_INTERVAL", help_heading = "Trust")]
     pub reload_interval: Option<Span>,
 
-    /// Connect elsewhere than the name says, and verify the name all the same.
+    /// Connect to another host or address than the name; the name is still verified.
     #[arg(
         long,
         value_name = "HOST[:PORT]=HOST[:PORT]",
@@ -359,136 +416,136 @@ pub struct Options {
     #[serde(deserialize_with = "one_or_more")]
     pub connect_to: Vec<String>,
 
-    /// A set of settings: `glance-replicator`.
-    #[arg(long, value_name = "NAME", env = "VOUCHSAFE_PRESET", help_heading = "Answers")]
+    /// A set of settings for a tool: `glance-replicator`.
+    #[arg(long, value_name = "NAME", env = "VOUCHSAFE_PRESET", help_heading = "Responses")]
     pub preset: Option<Preset>,
 
-    /// How a failure is answered [default: legacy]
-    #[arg(long, value_name = "POLICY", env = "VOUCHSAFE_ANSWER", help_heading = "Answers")]
+    /// How failures are answered [default: legacy]
+    #[arg(long, value_name = "POLICY", env = "VOUCHSAFE_ANSWER", help_heading = "Responses")]
     pub answer: Option<AnswerPolicy>,
 
-    /// How much a client is told of a failure [default: class]
-    #[arg(long, value_name = "DETAIL", env = "VOUCHSAFE_DETAIL", help_heading = "Answers")]
+    /// How much a client is told about a failure [default: class]
+    #[arg(long, value_name = "DETAIL", env = "VOUCHSAFE_DETAIL", help_heading = "Responses")]
     pub detail: Option<Detail>,
 
-    /// What Host the upstream sees [default: upstream]
-    #[arg(long, value_name = "WHOSE", env = "VOUCHSAFE_HOST", help_heading = "Answers")]
+    /// Host header sent upstream [default: upstream]
+    #[arg(long, value_name = "WHOSE", env = "VOUCHSAFE_HOST", help_heading = "Responses")]
     pub host: Option<HostPolicy>,
 
-    /// How response field names are written [default: preserve]
-    #[arg(long, value_name = "CASE", env = "VOUCHSAFE_FIELD_CASE", help_heading = "Answers")]
+    /// Letter case of response header names [default: preserve]
+    #[arg(long, value_name = "CASE", env = "VOUCHSAFE_FIELD_CASE", help_heading = "Responses")]
     pub field_case: Option<FieldCase>,
 
-    /// Rewrite links to upstreams that are served here, so that clients stay on this proxy [default: true]
-    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_REWRITE_REDIRECTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Answers")]
+    /// Rewrite links to served upstreams in response headers, so that clients stay on this proxy [default: true]
+    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_REWRITE_REDIRECTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Responses")]
     pub rewrite_redirects: Option<bool>,
 
-    /// Follow redirects of GET and HEAD here, each hop verified [default: false]
-    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_FOLLOW_REDIRECTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Answers")]
+    /// Follow redirects of GET and HEAD for the client; every hop is verified [default: false]
+    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_FOLLOW_REDIRECTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Responses")]
     pub follow_redirects: Option<bool>,
 
-    /// Audit events go to this file too, one JSON line each.
-    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_AUDIT_LOG", help_heading = "Records")]
+    /// Write audit events to this file too, one JSON line each.
+    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_AUDIT_LOG", help_heading = "Logs and files")]
     pub audit_log: Option<PathBuf>,
 
-    /// For how long refusals that repeat are counted instead of written [default: 60s]
-    #[arg(long, value_name = "TIME", env = "VOUCHSAFE_FOLD_REPEATS", help_heading = "Records")]
+    /// How long repeated refusals are counted instead of written [default: 60s]
+    #[arg(long, value_name = "TIME", env = "VOUCHSAFE_FOLD_REPEATS", help_heading = "Logs and files")]
     pub fold_repeats: Option<Span>,
 
-    /// Chains of refused servers are kept here, a PEM file for each distinct one, 1000 at most.
-    #[arg(long, value_name = "DIR", env = "VOUCHSAFE_SAVE_FAILED_CHAINS", help_heading = "Records")]
+    /// Save the chains of refused servers here, one PEM file for each distinct chain, at most 1000.
+    #[arg(long, value_name = "DIR", env = "VOUCHSAFE_SAVE_FAILED_CHAINS", help_heading = "Logs and files")]
     pub save_failed_chains: Option<PathBuf>,
 
-    /// One event per request on stderr [default: true]
-    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_ACCESS_LOG", num_args = 0..=1, default_missing_value = "true", help_heading = "Records")]
+    /// Log one event per request on stderr [default: true]
+    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_ACCESS_LOG", num_args = 0..=1, default_missing_value = "true", help_heading = "Logs and files")]
     pub access_log: Option<bool>,
 
-    /// Text or JSON [default: text on a terminal, else json]
-    #[arg(long, value_name = "FORMAT", env = "VOUCHSAFE_LOG_FORMAT", help_heading = "Records")]
+    /// Log format [default: text on a terminal, else json]
+    #[arg(long, value_name = "FORMAT", env = "VOUCHSAFE_LOG_FORMAT", help_heading = "Logs and files")]
     pub log_format: Option<LogFormat>,
 
-    /// How much is said [default: info]
-    #[arg(long, value_name = "LEVEL", env = "VOUCHSAFE_LOG_LEVEL", help_heading = "Records")]
+    /// Log verbosity [default: info]
+    #[arg(long, value_name = "LEVEL", env = "VOUCHSAFE_LOG_LEVEL", help_heading = "Logs and files")]
     pub log_level: Option<LogLevel>,
 
-    /// For name resolution and TCP, over all addresses [default: 5s]
+    /// Time limit for name resolution and TCP, over all addresses [default: 5s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_CONNECT_TIMEOUT", help_heading = "Limits")]
     pub connect_timeout: Option<Span>,
 
-    /// For the TLS handshake [default: 10s]
+    /// Time limit for the TLS handshake [default: 10s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_TLS_TIMEOUT", help_heading = "Limits")]
     pub tls_timeout: Option<Span>,
 
-    /// From the end of a request to the head of its response [default: 60s]
+    /// Time limit from the end of a request to the head of its response [default: 60s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_RESPONSE_TIMEOUT", help_heading = "Limits")]
     pub response_timeout: Option<Span>,
 
-    /// Silence in a response's body, of the upstream or of a client that does not read [default: 60s]
+    /// Time limit without progress in a response body, of the upstream or of a client that does not read [default: 60s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_RESPONSE_BODY_TIMEOUT", help_heading = "Limits")]
     pub response_body_timeout: Option<Span>,
 
-    /// Silence in a request's body [default: 60s]
+    /// Time limit without progress in a request body [default: 60s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_REQUEST_BODY_TIMEOUT", help_heading = "Limits")]
     pub request_body_timeout: Option<Span>,
 
-    /// For the head of a request [default: 10s]
+    /// Time limit for receiving the head of a request [default: 10s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_HEAD_TIMEOUT", help_heading = "Limits")]
     pub head_timeout: Option<Span>,
 
-    /// Between the requests of a client [default: 60s]
+    /// How long an idle client connection is kept open [default: 60s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_KEEP_ALIVE_TIMEOUT", help_heading = "Limits")]
     pub keep_alive_timeout: Option<Span>,
 
-    /// Silence both ways, once an upstream has switched to websocket [default: 1h]
+    /// Time limit without data in either direction after an upgrade to websocket [default: 1h]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_TUNNEL_TIMEOUT", help_heading = "Limits")]
     pub tunnel_timeout: Option<Span>,
 
-    /// How long an upstream connection is kept for the next request [default: 30s]
+    /// How long an idle upstream connection is kept open for reuse [default: 30s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_POOL_IDLE_TIMEOUT", help_heading = "Limits")]
     pub pool_idle_timeout: Option<Span>,
 
-    /// How many connections are kept for each upstream and thread [default: 256]
+    /// Maximum idle connections per upstream and thread [default: 256]
     #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_POOL_SIZE", help_heading = "Limits")]
     pub pool_size: Option<usize>,
 
-    /// For what runs when SIGTERM comes [default: 30s]
+    /// Time limit for running requests to finish after SIGTERM [default: 30s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_DRAIN_TIMEOUT", help_heading = "Limits")]
     pub drain_timeout: Option<Span>,
 
-    /// Bytes of a request's or response's head, 8192 to 1048576 [default: 65536]
+    /// Maximum size of a request or response head, 8192 to 1048576 bytes [default: 65536]
     #[arg(long, value_name = "BYTES", env = "VOUCHSAFE_MAX_HEAD", help_heading = "Limits")]
     pub max_head: Option<usize>,
 
-    /// Field lines of a request's head, 16 to 10000 [default: 200]
+    /// Maximum field lines in a request head, 16 to 10000 [default: 200]
     #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_MAX_FIELDS", help_heading = "Limits")]
     pub max_fields: Option<usize>,
 
-    /// Field lines of a response's head, 16 to 10000 [default: 500]
+    /// Maximum field lines in a response head, 16 to 10000 [default: 500]
     #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_MAX_RESPONSE_FIELDS", help_heading = "Limits")]
     pub max_response_fields: Option<usize>,
 
-    /// Bytes of a request's target, 256 to 65000 [default: 16384]
+    /// Maximum size of a request target, 256 to 65000 bytes [default: 16384]
     #[arg(long, value_name = "BYTES", env = "VOUCHSAFE_MAX_TARGET", help_heading = "Limits")]
     pub max_target: Option<usize>,
 
-    /// Clients that may be connected at a time [default: 10000, or what the limit on open files can carry]
+    /// Maximum concurrent client connections [default: 10000, or as many as the limit on open files permits]
     #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_MAX_CONNECTIONS", help_heading = "Limits")]
     pub max_connections: Option<usize>,
 
-    /// Clients that may be connected to each listener at a time [default: as many as in all]
+    /// Maximum concurrent client connections per listener [default: the same as --max-connections]
     #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_MAX_LISTENER_CONNECTIONS", help_heading = "Limits")]
     pub max_listener_connections: Option<usize>,
 
-    /// How long a client waits while there are too many, before it is refused [default: 5s]
+    /// How long a client beyond the maximum waits before it is refused [default: 5s]
     #[arg(long, value_name = "TIME", env = "VOUCHSAFE_CONNECTION_WAIT", help_heading = "Limits")]
     pub connection_wait: Option<Span>,
 
-    /// Worker threads, each with its own connections [default: one a core, 4 at most]
+    /// Worker threads, each with its own connections [default: one per core, at most 4]
     #[arg(long, value_name = "COUNT", env = "VOUCHSAFE_THREADS", help_heading = "Limits")]
     pub threads: Option<usize>,
 
-    /// Written when all listeners are bound: a line `ADDRESS URL` for each; removed at the end.
-    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_READY_FILE", help_heading = "Records")]
+    /// Write this file when all listeners are ready, one line `ADDRESS URL` for each; it is removed at the end.
+    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_READY_FILE", help_heading = "Logs and files")]
     pub ready_file: Option<PathBuf>,
 
     /// Settings for single upstreams; in the file only.
@@ -500,7 +557,7 @@ pub struct Options {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamOptions {
-    /// Which: `HOST` or `HOST:PORT`.
+    /// The upstream: `HOST`, for all ports, or `HOST:PORT`.
     pub of: String,
     /// Where to connect instead.
     pub connect_to: Option<String>,
@@ -508,36 +565,36 @@ pub struct UpstreamOptions {
     pub verify_name: Option<String>,
     /// The name to send instead of the one verified.
     pub sni: Option<String>,
-    /// Whom to believe instead of the default bundle.
+    /// Trusted CAs instead of the default bundle.
     #[serde(default, alias = "https_ca_bundle", deserialize_with = "one_or_more")]
     pub ca_bundle: Vec<PathBuf>,
-    /// Believe the system's authorities, too; alone, instead of the default bundle.
+    /// Also trust the CAs of the system; without `ca_bundle`, instead of the default bundle.
     pub system_roots: Option<bool>,
     /// Revocation lists instead of the default ones.
     #[serde(default, deserialize_with = "one_or_more")]
     pub crl: Vec<PathBuf>,
-    /// Rules that differ from the default ones.
+    /// Rules that override the default ones.
     #[serde(default, deserialize_with = "one_or_more")]
     pub crl_policy: Vec<String>,
-    /// Public keys, of which one must be on the chain: `sha256:HEX` or `sha256//BASE64`.
+    /// Public keys, one of which must be in the certification path: `sha256:HEX` or `sha256//BASE64`.
     #[serde(default, deserialize_with = "one_or_more")]
     pub pins: Vec<String>,
-    /// The certificates to accept, whatever their names and issuers, and no others: `sha256:HEX`, or a PEM file each.
+    /// The certificates to trust, regardless of their names and issuers: `sha256:HEX`, or a PEM file with one each.
     #[serde(default, deserialize_with = "one_or_more")]
     pub identity: Vec<String>,
-    /// Our own certificate for it.
+    /// Client certificate for this upstream.
     pub client_cert: Option<PathBuf>,
-    /// The key of that.
+    /// Key of the client certificate.
     pub client_key: Option<PathBuf>,
-    /// The lowest TLS version to speak with it.
+    /// The lowest TLS version to accept.
     pub min_tls: Option<TlsVersion>,
-    /// Through this day (UTC), refusals are recorded and not obeyed.
+    /// Until the end of this day (UTC), refusals are recorded but not enforced.
     #[serde(default, deserialize_with = "day")]
     pub report_only_until: Option<String>,
-    /// For these classes alone.
+    /// Only for these codes.
     #[serde(default, deserialize_with = "one_or_more")]
     pub report_only: Vec<String>,
-    /// Understood, so that an error can explain it.
+    /// Parsed, so that an error can explain what to do instead.
     pub disable_https_verification: Option<bool>,
 }
 
@@ -563,7 +620,7 @@ impl UpstreamOptions {
         "disable_https_verification",
     ];
 
-    /// Whether it says whom to believe or how to speak: what counts as a whole, of one section.
+    /// Whether it configures TLS: only one section per upstream may.
     pub fn is_about_tls(&self) -> bool {
         let lists = [&self.crl_policy, &self.identity, &self.pins, &self.report_only];
         let paths = [&self.ca_bundle, &self.crl];
@@ -577,47 +634,46 @@ impl UpstreamOptions {
     }
 }
 
-/// A list, or a single value for a list of one.
+/// Reads a list, or a single value as a list of one.
 fn one_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a text, or a list of texts")]
-    enum Said<T> {
+    #[serde(untagged, expecting = "expected text in quotes, or a list of texts")]
+    enum OneOrMore<T> {
         More(Vec<T>),
         One(T),
     }
-    match Said::deserialize(deserializer)? {
-        // Whoever wrote it meant something by it: an empty list of pins is not the wish for none.
-        Said::More(all) if all.is_empty() => Err(Error::custom("the list is empty; leave the key out")),
-        Said::More(all) => Ok(all),
-        Said::One(one) => Ok(vec![one]),
+    match OneOrMore::deserialize(deserializer)? {
+        // An empty list of pins must not silently mean that nothing is pinned.
+        OneOrMore::More(all) if all.is_empty() => Err(Error::custom("the list is empty; remove the key")),
+        OneOrMore::More(all) => Ok(all),
+        OneOrMore::One(one) => Ok(vec![one]),
     }
 }
 
-/// A day as TOML has it, or as text.
+/// Reads a TOML date, or a date as text.
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a day, as in `2027-01-31`")]
-    enum Said {
+    #[serde(untagged, expecting = "expected a date, as in `2027-01-31`")]
+    enum DateOrText {
         Date(toml::value::Datetime),
         Text(String),
     }
-    Ok(Some(match Said::deserialize(deserializer)? {
-        Said::Date(date) => date.to_string(),
-        Said::Text(text) => text,
+    Ok(Some(match DateOrText::deserialize(deserializer)? {
+        DateOrText::Date(date) => date.to_string(),
+        DateOrText::Text(text) => text,
     }))
 }
 
-/// A set of settings by name.
+/// A named set of settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// For glance-replicator of any release: answers it takes for failures, field names it compares right.
+    /// For glance-replicator of any release: it needs response header names in lower case.
     GlanceReplicator,
 }
 
-/// A length of time as people write it: `500ms`, `5s`, `2m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+/// A duration with a unit: `500ms`, `5s`, `2m`; more than 0, at most 30 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
 impl FromStr for Span {
@@ -625,19 +681,44 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match humantime::parse_duration(text) {
-            Ok(span) if span.is_zero() => Err("a limit of no time lets nothing pass".into()),
-            Ok(span) if span > Duration::from_secs(86_400 * 30) => Err("more than 30 days".into()),
+            Ok(span) if span.is_zero() => Err("a time limit cannot be 0".into()),
+            Ok(span) if span > Duration::from_secs(86_400 * 30) => Err("longer than 30 days".into()),
             Ok(span) => Ok(Self(span)),
-            Err(error) => Err(format!("{error}; write it as in `500ms`, `5s` or `2m`")),
+            Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Err(format!("a time needs a unit\nhint: write `{text}s` for seconds, `{text}ms` for milliseconds"))
+            }
+            Err(_) => Err("not a time\nhint: write it as in `500ms`, `5s` or `2m`".into()),
         }
     }
 }
 
-impl TryFrom<String> for Span {
-    type Error = String;
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SpanVisitor)
+    }
+}
+
+struct SpanVisitor;
+
+impl Visitor<'_> for SpanVisitor {
+    type Value = Span;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a time in quotes, with a unit, as in `\"5s\"`")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Span, E> {
+        Err(E::custom(format!("`{number}`: a time needs quotes and a unit\nhint: write `\"{number}s\"` for seconds")))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Span, E> {
+        text.parse().map_err(|why| E::custom(format!("`{}`: {why}", show_value(text))))
     }
 }
 

@@ -20,7 +20,7 @@ use super::error::ConfigError;
 pub fn problem(what: &str, value: impl AsRef<OsStr>) -> Option<String> {
     holds_contents(&value.as_ref().to_string_lossy()).then(|| {
         format!(
-            "{what}: the value is the contents of a file, not its name; it is not shown\nhint: write it to a file and give its name, or `<(…)` of your shell"
+            "{what}: the value is the contents of a file, not its name; it is not shown\nhint: write it to a file and give its name, or use `<(…)` of the shell"
         )
     })
 }
@@ -54,9 +54,10 @@ fn is_flag(text: &str) -> bool {
 /// # Errors
 /// [`ConfigError`] that names the variables.
 pub fn check_variables(matches: &ArgMatches, command: &Command) -> Result<(), ConfigError> {
-    let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
-    let arguments = command.find_subcommand(name).into_iter().flat_map(Command::get_arguments);
-    let problems = arguments.filter_map(|argument| {
+    if let Some((name, matches)) = matches.subcommand() {
+        return command.find_subcommand(name).map_or(Ok(()), |command| check_variables(matches, command));
+    }
+    let problems = command.get_arguments().filter_map(|argument| {
         let id = argument.get_id().as_str();
         let variable = argument.get_env().filter(|_| matches.value_source(id) == Some(ValueSource::EnvVariable))?;
         problem(&variable.to_string_lossy(), env::var_os(variable)?)
@@ -64,12 +65,13 @@ pub fn check_variables(matches: &ArgMatches, command: &Command) -> Result<(), Co
     ConfigError::unless_empty(problems.collect())
 }
 
-/// A usage error that repeats no value unmasked: one may come from a variable.
+/// A usage error that repeats no value unmasked.
 pub fn masked(mut error: Error) -> Error {
-    let shown = match error.get(ContextKind::InvalidValue) {
-        Some(ContextValue::String(value)) => show_value(value),
-        _ => return error,
-    };
-    error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidSubcommand, ContextKind::InvalidValue] {
+        if let Some(ContextValue::String(value)) = error.get(kind) {
+            let shown = show_value(value);
+            error.insert(kind, ContextValue::String(shown));
+        }
+    }
     error
 }

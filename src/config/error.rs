@@ -1,8 +1,9 @@
-//! What is wrong with a configuration: every problem in one go.
+//! What is wrong with a configuration: all problems at once.
 
 use std::fmt;
 
-/// One or more problems, each a sentence that names the flag or `file:line`, the value, and the reason.
+/// One or more problems. Each is a sentence that names the flag, variable or `file:line`, the value, and the reason; a
+/// hint follows on a line of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<String>,
@@ -14,10 +15,10 @@ impl ConfigError {
         Self { problems: vec![problem.into()] }
     }
 
-    /// Nothing, where there is no problem.
+    /// An error if there are problems.
     ///
     /// # Errors
-    /// Itself, where there is one.
+    /// The problems.
     pub fn unless_empty(problems: Vec<String>) -> Result<(), Self> {
         if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
     }
@@ -26,10 +27,10 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.problems.as_slice() {
-            [one] => f.write_str(one),
+            [one] => f.write_str(&one.replace('\n', "\n  ")),
             many => {
                 write!(f, "{} problems in the configuration", many.len())?;
-                many.iter().try_for_each(|problem| write!(f, "\n  {}", problem.replace('\n', "\n  ")))
+                many.iter().try_for_each(|problem| write!(f, "\n  {}", problem.replace('\n', "\n    ")))
             }
         }
     }

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::contents;
+
 /// A file name without the line breaks at its end, which `$(…)` would have removed and a Secret or an `.env` file keeps.
 pub fn trimmed(value: impl Into<OsString>) -> PathBuf {
     let mut bytes = value.into().into_vec();
@@ -43,14 +45,7 @@ pub fn list(parts: Vec<PathBuf>) -> Vec<PathBuf> {
 /// # Errors
 /// A sentence that names the setting.
 pub fn is_name(what: &str, path: &Path) -> Result<(), String> {
-    let bytes = path.as_os_str().as_bytes();
-    let is_contents = bytes.contains(&b'\n') || memchr::memmem::find(bytes, b"-----BEGIN").is_some();
-    if !is_contents {
-        return Ok(());
-    }
-    Err(format!(
-        "{what}: the value is the contents of a file, not its name (it is not shown)\nhint: write it to a file and give the file's name, or use `<(…)` of the shell"
-    ))
+    contents::problem(what, path).map_or(Ok(()), Err)
 }
 
 /// What to do about a file that cannot be read; `others` are the names that were given with it.

@@ -1,7 +1,7 @@
-//! The files that the settings were read from, and whether they have changed.
+//! The files that settings were built from, and whether they have changed.
 //!
-//! Contents are compared, so that renames, symbolic links that are moved (as Kubernetes does it) and writes in
-//! place are all noticed. A file whose metadata did not change is not read again.
+//! Contents are compared, so that renames, symbolic links that are moved (as Kubernetes does) and writes in place are
+//! all noticed. A file whose metadata has not changed is not read again.
 
 use std::{
     collections::BTreeMap,
@@ -13,19 +13,19 @@ use std::{
 
 use crate::{clock::Clock, tls::fingerprint::Fingerprint};
 
-/// Reads files, and remembers what was in them.
+/// Reads files, and remembers their contents.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     clock: Clock,
-    /// Whether a pipe may be read, once.
-    waits: bool,
-    seen: BTreeMap<PathBuf, Seen>,
+    /// Whether pipes may be read. Each can be read once only.
+    reads_pipes: bool,
+    known: BTreeMap<PathBuf, KnownFile>,
 }
 
 #[derive(Clone, Debug)]
-struct Seen {
+struct KnownFile {
     content: Content,
-    /// `None` if the file may change and its metadata stay the same.
+    /// `None` if it may change without a change of its metadata.
     stamp: Option<Stamp>,
 }
 
@@ -33,16 +33,16 @@ struct Seen {
 enum Content {
     File(Fingerprint),
     Directory(Vec<PathBuf>),
-    Nothing(io::ErrorKind),
+    Unreadable(io::ErrorKind),
 }
 
-/// What moves whenever a file does: device, inode, length, and both times in nanoseconds.
+/// What changes whenever a file does: device, inode, length, and both times in nanoseconds.
 type Stamp = (u64, u64, u64, i128, i128);
 
 impl Files {
-    /// At start, when a pipe may be waited for; it is not read again later.
-    pub fn waiting() -> Self {
-        Self { waits: true, ..Self::default() }
+    /// For the start, when pipes may be read. They are not checked for changes.
+    pub fn at_start() -> Self {
+        Self { reads_pipes: true, ..Self::default() }
     }
 
     /// The bytes of a file.
@@ -51,25 +51,25 @@ impl Files {
     /// The system's.
     pub fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let is_pipe = fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
-        if is_pipe && self.waits {
+        if is_pipe && self.reads_pipes {
             return fs::read(path);
         }
         if is_pipe {
             let kind = io::ErrorKind::InvalidInput;
-            self.seen.insert(path.to_owned(), Seen { content: Content::Nothing(kind), stamp: None });
+            self.known.insert(path.to_owned(), KnownFile { content: Content::Unreadable(kind), stamp: None });
             return Err(io::Error::new(kind, "a pipe or a device is read at start only"));
         }
         let stamp = stamp(path, self.clock);
         let bytes = fs::read(path);
         let content = match &bytes {
             Ok(bytes) => Content::File(Fingerprint::of(bytes)),
-            Err(error) => Content::Nothing(error.kind()),
+            Err(error) => Content::Unreadable(error.kind()),
         };
-        self.seen.insert(path.to_owned(), Seen { content, stamp });
+        self.known.insert(path.to_owned(), KnownFile { content, stamp });
         bytes
     }
 
-    /// The entries of a directory in the order of their names; `None` if the path is no directory.
+    /// The entries of a directory, sorted by name; `None` if the path is not a directory.
     ///
     /// # Errors
     /// The system's.
@@ -78,33 +78,33 @@ impl Files {
         let content = match &entries {
             Ok(Some(entries)) => Content::Directory(entries.clone()),
             Ok(None) => return Ok(None),
-            Err(error) => Content::Nothing(error.kind()),
+            Err(error) => Content::Unreadable(error.kind()),
         };
-        self.seen.insert(path.to_owned(), Seen { content, stamp: None });
+        self.known.insert(path.to_owned(), KnownFile { content, stamp: None });
         entries
     }
 
-    /// Reads the same paths again.
+    /// The present contents of the same paths.
     pub fn rescan(&self) -> Self {
-        let mut now = Self { clock: self.clock, waits: false, seen: BTreeMap::new() };
-        for (path, seen) in &self.seen {
-            let is_unchanged = seen.stamp.is_some() && stamp(path, self.clock) == seen.stamp;
+        let mut now = Self { clock: self.clock, reads_pipes: false, known: BTreeMap::new() };
+        for (path, known) in &self.known {
+            let is_unchanged = known.stamp.is_some() && stamp(path, self.clock) == known.stamp;
             if is_unchanged {
-                now.seen.insert(path.clone(), seen.clone());
+                now.known.insert(path.clone(), known.clone());
             } else if !matches!(now.list(path), Ok(None)) {
-                // A directory, or gone: remembered as such.
+                // A directory, or missing: `list` has noted it.
             } else {
-                // That it cannot be read is remembered.
+                // `read` notes an error.
                 let _ = now.read(path);
             }
         }
         now
     }
 
-    /// Whether the same paths have the same contents.
+    /// Whether both have the same files with the same contents.
     pub fn same_as(&self, other: &Self) -> bool {
-        let contents = |files: &Self| files.seen.values().map(|seen| seen.content.clone()).collect::<Vec<_>>();
-        self.seen.keys().eq(other.seen.keys()) && contents(self) == contents(other)
+        let contents = |files: &Self| files.known.values().map(|file| file.content.clone()).collect::<Vec<_>>();
+        self.known.keys().eq(other.known.keys()) && contents(self) == contents(other)
     }
 }
 
@@ -118,7 +118,7 @@ fn list(path: &Path) -> io::Result<Option<Vec<PathBuf>>> {
 }
 
 /// `None` if the file was changed so recently that another change could leave the same stamp: the times of a file
-/// have the resolution of the kernel's ticks, or of the file system.
+/// have the resolution of the kernel's clock tick, or of the file system.
 fn stamp(path: &Path, clock: Clock) -> Option<Stamp> {
     let meta = fs::metadata(path).ok()?;
     let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
@@ -128,7 +128,7 @@ fn stamp(path: &Path, clock: Clock) -> Option<Stamp> {
     settled.then_some((meta.dev(), meta.ino(), meta.len(), modified, changed))
 }
 
-/// FAT has a resolution of 2 s, the coarsest in use.
+/// FAT has a resolution of 2 s; no file system in use has a coarser one.
 const SETTLED: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_change_is_seen() {
+    fn every_kind_of_change_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("one")).unwrap();

@@ -27,11 +27,7 @@ use crate::{
     tls::failure::{HandshakeFailure, Occasion},
 };
 
-use self::{
-    dial::dial,
-    error::ConnectError,
-    resolve::Resolver,
-};
+use self::{dial::dial, error::ConnectError, resolve::Resolver};
 
 pub use self::{
     peer::{ClientAuth, Peer},

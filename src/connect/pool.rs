@@ -82,10 +82,8 @@ impl Slot {
     /// Closes what was idle too long, was closed by the other side, or relies on a certificate that has expired.
     pub fn sweep(&self) {
         let idle = self.idle.take();
-        let (kept, ended): (Vec<_>, Vec<_>) = idle
-            .into_iter()
-            .map(|mut idle| (self.keeps(&mut idle), idle))
-            .partition(|(keeps, _)| *keeps);
+        let (kept, ended): (Vec<_>, Vec<_>) =
+            idle.into_iter().map(|mut idle| (self.keeps(&mut idle), idle)).partition(|(keeps, _)| *keeps);
         *self.idle.borrow_mut() = kept.into_iter().map(|(_, idle)| idle).collect();
         for (_, idle) in ended {
             idle.connection.close();

@@ -1,9 +1,16 @@
-//! `vouchsafe demo`: a two-tier CA and a gallery of servers made for the occasion, a proxy in front, and
-//! plain HTTP through it, so that a reader sees in a minute what passes, what is refused, and why.
+//! `vouchsafe demo`: a temporary two-tier CA and a set of good and bad servers, a proxy in front of them, and plain
+//! HTTP through it. It shows in a minute what passes, what is refused, and why.
 //!
-//! Everything is on 127.0.0.1 and in one temporary directory, and gone at the end.
+//! Everything is on 127.0.0.1 and in one temporary directory, and is removed at the end.
 
-use std::{fmt, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use certs_dev::{Bundle, Case, Counters, Expected, Gallery, Server};
 use serde_json::Value;
@@ -18,6 +25,7 @@ use crate::{
     clock::Clock,
     config::{
         args::{Options, RunArgs},
+        environment::Environment,
         error::ConfigError,
         settings::Settings,
         watch::Files,
@@ -28,7 +36,7 @@ use crate::{
     server::Stop,
 };
 
-/// Good ones first: what must pass, then what is seen most often, then what many tools let through.
+/// Good ones first, then the most frequent mistakes, then those that many tools accept.
 const SHOWN: [Case; 14] = [
     Case::Good,
     Case::GoodIp,
@@ -46,12 +54,12 @@ const SHOWN: [Case; 14] = [
     Case::IssuerMayNotSign,
 ];
 
-/// Why the demonstration did not work.
+/// Why the demonstration failed.
 #[derive(Debug)]
 pub enum DemoError {
     /// The proxy could not start.
     App(AppError),
-    /// A certificate or a server could not be made.
+    /// A certificate or a server could not be created.
     Certificates(certs_dev::Error),
     /// The proxy's settings are wrong.
     Config(ConfigError),
@@ -59,19 +67,19 @@ pub enum DemoError {
     Http(String),
     /// A file or a socket.
     Io(io::Error),
-    /// This many servers were judged otherwise than they must be.
-    Misjudged(usize),
+    /// The verdict on this many servers was wrong.
+    WrongVerdict(usize),
 }
 
 impl fmt::Display for DemoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::App(error) => error.fmt(f),
-            Self::Certificates(error) => write!(f, "the gallery cannot be made: {error}"),
+            Self::Certificates(error) => write!(f, "cannot create the servers: {error}"),
             Self::Config(error) => error.fmt(f),
             Self::Http(error) => write!(f, "a request through the proxy failed: {error}"),
-            Self::Io(error) => write!(f, "the demonstration cannot be set up: {error}"),
-            Self::Misjudged(count) => write!(f, "{count} servers were judged otherwise than they must be"),
+            Self::Io(error) => write!(f, "the demonstration failed: {error}"),
+            Self::WrongVerdict(count) => write!(f, "the verdict on {count} servers was wrong; this is a defect"),
         }
     }
 }
@@ -97,11 +105,11 @@ struct Exhibit {
     counters: Arc<Counters>,
 }
 
-/// Runs the demonstration; with `keep`, servers and proxy stay until Ctrl-C.
+/// Runs the demonstration; with `keep`, servers and proxy run until Ctrl-C.
 ///
 /// # Errors
-/// [`DemoError`], also where a server was judged otherwise than it must be.
-pub async fn run(keep: bool) -> Result<(), DemoError> {
+/// [`DemoError`], also for a wrong verdict on a server.
+pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
     let directory = tempfile::Builder::new().prefix("vouchsafe-demo-").tempdir()?;
     let gallery = Gallery::new(Clock::System.now())?;
     let bundle = directory.path().join("ca-bundle.pem");
@@ -121,42 +129,46 @@ pub async fn run(keep: bool) -> Result<(), DemoError> {
     let (_reloads, newer) = watch::channel(None);
     let running = tokio::spawn(app.run(told, newer));
 
-    println!("A two-tier CA, {} TLS servers, one proxy; all on 127.0.0.1.", exhibits.len());
-    println!("Trusted: the CA's root, and some self-signed certificates: {}\n", bundle.display());
-    let mut misjudged = 0;
+    writeln!(to, "A two-tier CA, {} TLS servers and one proxy, all on 127.0.0.1.", exhibits.len())?;
+    writeln!(to, "The bundle has the CA's root and some self-signed certificates: {}\n", bundle.display())?;
+    let mut wrong = 0;
     for (exhibit, listener) in exhibits.iter().zip(&listeners) {
         let status = get(*listener).await?;
         // Its event is written by then.
         writer::finish();
-        let as_it_must = show(exhibit, *listener, status, &audit)?;
-        misjudged += usize::from(!as_it_must);
+        let is_right = show(exhibit, *listener, status, &audit, to)?;
+        wrong += usize::from(!is_right);
     }
     let refused = exhibits.iter().filter(|exhibit| exhibit.case.expected() != Expected::Accept);
     let bytes: u64 = refused.clone().map(|exhibit| exhibit.counters.application_bytes()).sum();
-    println!(
-        "\n{} passed, {} refused; the refused servers saw {bytes} bytes of the requests.",
+    writeln!(
+        to,
+        "\n{} passed, {} refused; the refused servers received {bytes} bytes of the requests.",
         exhibits.len() - refused.clone().count(),
         refused.count()
-    );
+    )?;
     if keep {
-        println!("The audit log has a JSON line for each refusal: {}", audit.display());
-        println!("\nEverything stays until Ctrl-C. Try: curl -i http://{}/", listeners[4]);
+        writeln!(to, "The audit log has a JSON line for each refusal: {}", audit.display())?;
+        if let Some(address) = listeners.get(4) {
+            writeln!(to, "\nEverything runs until Ctrl-C. Try: curl -i http://{address}/")?;
+        }
         tokio::signal::ctrl_c().await?;
     } else {
-        println!("Stay with `--keep`, and try it with your own curl.");
+        writeln!(to, "Run `vouchsafe demo --keep` to leave it running and try it with curl.")?;
+        writeln!(to, "`vouchsafe explain CODE` says what a code means and what to do.")?;
     }
     stop.send_replace(Stop::Drain);
     match running.await {
         Ok(end) => end.map_err(DemoError::App)?,
         Err(error) => return Err(DemoError::Http(error.to_string())),
     }
-    if misjudged > 0 || bytes > 0 {
-        return Err(DemoError::Misjudged(misjudged));
+    if wrong > 0 || bytes > 0 {
+        return Err(DemoError::WrongVerdict(wrong));
     }
     Ok(())
 }
 
-/// The same settings that flags would make.
+/// The settings that the same flags would make.
 fn settings(exhibits: &[Exhibit], bundle: &Path, audit: &Path) -> Result<Settings, DemoError> {
     let options = Options {
         route: exhibits.iter().map(|exhibit| format!("127.0.0.1:0=https://{}", exhibit.upstream)).collect(),
@@ -167,7 +179,8 @@ fn settings(exhibits: &[Exhibit], bundle: &Path, audit: &Path) -> Result<Setting
         threads: Some(1),
         ..Options::default()
     };
-    Settings::of(RunArgs { config: None, options }, |_| None, &mut Files::default()).map_err(DemoError::Config)
+    let args = RunArgs { options, ..RunArgs::default() };
+    Settings::of(args, &Environment::default(), &mut Files::default()).map_err(DemoError::Config)
 }
 
 /// Plain HTTP, as an old tool speaks it.
@@ -189,24 +202,31 @@ async fn get(listener: SocketAddr) -> Result<u16, DemoError> {
     Ok(head.status)
 }
 
-/// Prints one exhibit; whether it was judged as it must be.
-fn show(exhibit: &Exhibit, listener: SocketAddr, status: u16, audit: &Path) -> Result<bool, DemoError> {
+/// Shows one server, and returns whether the verdict was right.
+fn show(
+    exhibit: &Exhibit,
+    listener: SocketAddr,
+    status: u16,
+    audit: &Path,
+    to: &mut impl Write,
+) -> Result<bool, DemoError> {
     let event = last_event(audit, &exhibit.upstream)?;
     let code = event.as_ref().and_then(|event| event["error.code"].as_str());
     let mark = if status == 200 { '✔' } else { '✘' };
-    println!("{mark} {status}  http://{listener} → https://{}", exhibit.upstream);
-    println!("       the server: {}", exhibit.case.about());
+    writeln!(to, "{mark} {status}  http://{listener} → https://{}", exhibit.upstream)?;
+    writeln!(to, "       the server: {}", exhibit.case.about())?;
     if let Some(event) = &event {
         let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
-        println!("       {}: {}", text("error.code"), text("error.message"));
+        writeln!(to, "       {}: {}", text("error.code"), text("error.message"))?;
         for finding in event["vouchsafe.findings"].as_array().into_iter().flatten() {
-            println!(
+            writeln!(
+                to,
                 "       also {}: {}",
                 finding["code"].as_str().unwrap_or_default(),
                 finding["message"].as_str().unwrap_or_default()
-            );
+            )?;
         }
-        println!("       hint: {}", text("vouchsafe.hint"));
+        writeln!(to, "       hint: {}", text("vouchsafe.hint"))?;
     }
     Ok(match exhibit.case.expected() {
         Expected::Accept => status == 200 && code.is_none(),

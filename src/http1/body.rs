@@ -118,8 +118,8 @@ fn other_coding(value: &[u8]) -> FramingError {
     let is_last_chunked = codings.next_back().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
     let known: [&[u8]; 5] = [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"];
     let mut others = codings.peekable();
-    let are_known = others.peek().is_some()
-        && others.all(|coding| known.iter().any(|known| coding.eq_ignore_ascii_case(known)));
+    let are_known =
+        others.peek().is_some() && others.all(|coding| known.iter().any(|known| coding.eq_ignore_ascii_case(known)));
     match is_last_chunked && are_known {
         true => FramingError::TransferCoding,
         false => FramingError::Ambiguous("its Transfer-Encoding is not a single `chunked`"),
@@ -525,7 +525,8 @@ mod tests {
         for value in ["gzip, chunked", "Deflate,x-gzip , CHUNKED"] {
             assert_eq!(coding(value), Err(FramingError::TransferCoding), "{value}");
         }
-        for value in ["gzip", "chunked, chunked", "chunked, gzip", "identity", "", ", chunked", "chunked;a", "xchunked"] {
+        for value in ["gzip", "chunked, chunked", "chunked, gzip", "identity", "", ", chunked", "chunked;a", "xchunked"]
+        {
             assert!(matches!(coding(value), Err(FramingError::Ambiguous(_))), "{value}");
         }
         let chunked = [("transfer-encoding", "chunked")];
@@ -542,13 +543,13 @@ mod tests {
         let five = [("content-length", "5")];
         let chunked = [("transfer-encoding", "chunked")];
         for (status, to_head, lines, expected) in [
-            (200, true, &five[..], Exact(0)),      // 1
-            (204, false, &five, Exact(0)),         // 1
-            (304, false, &chunked, Exact(0)),      // 1
-            (103, false, &[], Exact(0)),           // 1
-            (200, false, &chunked, Chunked),       // 4
-            (200, false, &five, Exact(5)),         // 6
-            (200, false, &[], UntilClose),         // 8
+            (200, true, &five[..], Exact(0)), // 1
+            (204, false, &five, Exact(0)),    // 1
+            (304, false, &chunked, Exact(0)), // 1
+            (103, false, &[], Exact(0)),      // 1
+            (200, false, &chunked, Chunked),  // 4
+            (200, false, &five, Exact(5)),    // 6
+            (200, false, &[], UntilClose),    // 8
         ] {
             let message = Message::Response { version: Version::Http11, status, to_head };
             assert_eq!(message_length(message, &fields(lines)), Ok(expected), "{status} {to_head} {lines:?}");
@@ -560,7 +561,10 @@ mod tests {
 
     #[test]
     fn bodies_end_where_their_length_says() {
-        assert_eq!(decoded(BodyLength::Exact(5), "hellonext"), Ok(("hello".into(), "hello".into(), "next".into(), true)));
+        assert_eq!(
+            decoded(BodyLength::Exact(5), "hellonext"),
+            Ok(("hello".into(), "hello".into(), "next".into(), true))
+        );
         assert_eq!(decoded(BodyLength::Exact(9), "hello"), Ok(("hello".into(), "hello".into(), "".into(), false)));
         assert_eq!(decoded(BodyLength::Exact(0), "next"), Ok(("".into(), "".into(), "next".into(), true)));
         assert_eq!(decoded(BodyLength::UntilClose, "all"), Ok(("all".into(), "all".into(), "".into(), false)));
@@ -571,7 +575,10 @@ mod tests {
         for (text, content) in [
             ("0\r\n\r\n", ""),
             ("5\r\nhello\r\n0\r\n\r\n", "hello"),
-            ("005\r\nhello\r\n0A;a;b=c;d=\"e \\\" f\";g\r\n0123456789\r\n00\r\nX-A: b\r\ny:\r\n\r\n", "hello0123456789"),
+            (
+                "005\r\nhello\r\n0A;a;b=c;d=\"e \\\" f\";g\r\n0123456789\r\n00\r\nX-A: b\r\ny:\r\n\r\n",
+                "hello0123456789",
+            ),
         ] {
             let expected = Ok((text.to_owned(), content.to_owned(), "GET /".to_owned(), true));
             assert_eq!(decoded(BodyLength::Chunked, &format!("{text}GET /")), expected, "{text:?}");

@@ -71,7 +71,15 @@ impl Connection {
     /// A connection on which something came.
     pub fn new(transport: Transport, buffers: BufferPool) -> Self {
         let outbox = Buffer::new(buffers.clone());
-        Self { transport, inbox: Vec::new(), scan: HeadScan::default(), spare: Vec::new(), outbox, deadline: Deadline::new(), buffers }
+        Self {
+            transport,
+            inbox: Vec::new(),
+            scan: HeadScan::default(),
+            spare: Vec::new(),
+            outbox,
+            deadline: Deadline::new(),
+            buffers,
+        }
     }
 
     /// The socket, with nothing under way on it.
@@ -205,10 +213,13 @@ impl Connection {
     pub async fn flush(&mut self, patience: Duration) -> io::Result<()> {
         while self.unsent() > 0 {
             let before = self.unsent();
-            let sent = timeout(patience, poll_fn(|cx| match self.poll_send(cx, &[]) {
-                Poll::Pending if self.unsent() < before => Poll::Ready(Ok(0)),
-                end => end,
-            }));
+            let sent = timeout(
+                patience,
+                poll_fn(|cx| match self.poll_send(cx, &[]) {
+                    Poll::Pending if self.unsent() < before => Poll::Ready(Ok(0)),
+                    end => end,
+                }),
+            );
             sent.await.map_err(|_| io::ErrorKind::TimedOut)??;
         }
         Ok(())

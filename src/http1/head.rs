@@ -294,7 +294,8 @@ impl ResponseHead {
 fn reason(head: &[u8]) -> Range<usize> {
     // `HTTP/1.1 200 Reason`
     const START: usize = 13;
-    let end = memchr::memchr(b'\n', head).map_or(head.len(), |end| if head[..end].ends_with(b"\r") { end - 1 } else { end });
+    let end =
+        memchr::memchr(b'\n', head).map_or(head.len(), |end| if head[..end].ends_with(b"\r") { end - 1 } else { end });
     START.min(end)..end
 }
 
@@ -448,8 +449,14 @@ mod tests {
 
     #[test]
     fn a_request_head_is_taken_out_and_what_is_behind_it_stays() {
-        let (head, rest) = request("POST /a<>`\u{e9}?\"x HTTP/1.1\r\nHost:a\r\nX-Y:  b \r\ncontent-length: 2\r\n\r\nokGET /").unwrap().unwrap();
-        assert_eq!((head.method(), head.target(), head.version), ("POST", "/a<>`\u{e9}?\"x".as_bytes(), Version::Http11));
+        let (head, rest) =
+            request("POST /a<>`\u{e9}?\"x HTTP/1.1\r\nHost:a\r\nX-Y:  b \r\ncontent-length: 2\r\n\r\nokGET /")
+                .unwrap()
+                .unwrap();
+        assert_eq!(
+            (head.method(), head.target(), head.version),
+            ("POST", "/a<>`\u{e9}?\"x".as_bytes(), Version::Http11)
+        );
         assert_eq!(lines(&head.fields), "Host:a\r\nX-Y:  b \r\ncontent-length: 2\r\n");
         assert_eq!((head.length, rest.as_str()), (BodyLength::Exact(2), "okGET /"));
     }
@@ -459,7 +466,8 @@ mod tests {
         let read = |text: &[u8]| RequestHead::read(text, &mut HeadScan::default(), LIMITS, &mut Vec::new());
         let (head, _) = read(b"GET /caf\xe9?\xff HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().unwrap();
         assert_eq!((head.method(), head.target()), ("GET", &b"/caf\xe9?\xff"[..]));
-        for text in [&b"G\xe9T / HTTP/1.1\r\n\r\n"[..], b"GET / HTTP\xe9/1.1\r\n\r\n", b"GET /\xe9 \xe9 HTTP/1.1\r\n\r\n"]
+        for text in
+            [&b"G\xe9T / HTTP/1.1\r\n\r\n"[..], b"GET / HTTP\xe9/1.1\r\n\r\n", b"GET /\xe9 \xe9 HTTP/1.1\r\n\r\n"]
         {
             assert!(matches!(read(text), Err(HeadError::Syntax(_)) | Ok(None)), "{text:?}");
         }
@@ -575,7 +583,10 @@ mod tests {
             assert_eq!(response(text).unwrap().reason(), b"", "{text:?}");
         }
         let head = response("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nA: b\r\ncontent-length: 5, 5\r\n\r\n").unwrap();
-        assert_eq!((lines(&head.fields).as_str(), head.length), ("Content-Length: 5\r\nA: b\r\n", BodyLength::Exact(5)));
+        assert_eq!(
+            (lines(&head.fields).as_str(), head.length),
+            ("Content-Length: 5\r\nA: b\r\n", BodyLength::Exact(5))
+        );
     }
 
     #[test]

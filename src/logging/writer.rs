@@ -5,7 +5,7 @@
 //! reads costs some memory, and never a wait.
 
 use std::{
-    io,
+    io::{self, Write as _},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread,
     time::{Duration, Instant},
@@ -260,7 +260,8 @@ pub fn print(text: &str) {
     if QUEUE.lock().running {
         push(LineKind::Other, text.as_bytes(), text.lines().count() as u64);
     } else {
-        eprint!("{text}");
+        // There is nowhere to report that it failed.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 }
 

@@ -259,7 +259,11 @@ mod tests {
             (LinkShape::Whole, "no", None),
             (LinkShape::Links, " <a> ;b=c,\t<no>, <d>", Some(" <A> ;b=c,\t<no>, <D>")),
             (LinkShape::Links, "<no>", None),
-            (LinkShape::Challenges, "Basic  x=y , Keystone uri = 'a' ,z=w", Some("Basic  x=y , Keystone uri = 'A' ,z=w")),
+            (
+                LinkShape::Challenges,
+                "Basic  x=y , Keystone uri = 'a' ,z=w",
+                Some("Basic  x=y , Keystone uri = 'A' ,z=w"),
+            ),
         ] {
             assert_eq!(replace(shape, value, upper).as_deref(), expected, "{value}");
         }

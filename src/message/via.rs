@@ -43,9 +43,7 @@ mod tests {
     #[test]
     fn a_message_that_passed_here_before_is_a_loop() {
         let own = Pseudonym::of(0x1a2b);
-        for (via, expected) in
-            [("1.0 fred, 1.1 p.example.net", false), ("1.0 fred,1.1 vouchsafe-00001a2b (x)", true)]
-        {
+        for (via, expected) in [("1.0 fred, 1.1 p.example.net", false), ("1.0 fred,1.1 vouchsafe-00001a2b (x)", true)] {
             let mut fields = Fields::default();
             fields.append(b"via", via.as_bytes());
             assert_eq!(own.is_in(&fields), expected);

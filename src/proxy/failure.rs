@@ -75,10 +75,9 @@ impl fmt::Display for AdmissionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CrossSite => f.write_str("a web page of another site asked for it"),
-            Self::ForeignHost(host) => write!(
-                f,
-                "Host `{host}` is neither a loopback name nor one of this route's; accept_host can add it"
-            ),
+            Self::ForeignHost(host) => {
+                write!(f, "Host `{host}` is neither a loopback name nor one of this route's; accept_host can add it")
+            }
             Self::WrongAuthority(authority) => {
                 write!(f, "this fixed route does not lead to `{authority}`; use a forward listener for other hosts")
             }
@@ -157,7 +156,9 @@ impl Failure {
             Self::TooManyConnections => {
                 (Failure, StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached", "too_many_connections")
             }
-            Self::UpstreamClosed(_) => (Failure, StatusCode::BAD_GATEWAY, "http_response_incomplete", "upstream_closed"),
+            Self::UpstreamClosed(_) => {
+                (Failure, StatusCode::BAD_GATEWAY, "http_response_incomplete", "upstream_closed")
+            }
         };
         Words { kind, status, proxy_status, class }
     }

@@ -242,9 +242,8 @@ fn change_case(fields: &mut Fields, case: FieldCase) {
 /// Whether a message carries authentication that is bound to its connection (RFC 4559 section 6, MS-NTHT): whoever
 /// uses the connection next would be somebody else.
 pub(super) fn binds_connection(fields: &Fields) -> bool {
-    let begins = |value: &[u8], scheme: &[u8]| {
-        value.len() >= scheme.len() && value[..scheme.len()].eq_ignore_ascii_case(scheme)
-    };
+    let begins =
+        |value: &[u8], scheme: &[u8]| value.len() >= scheme.len() && value[..scheme.len()].eq_ignore_ascii_case(scheme);
     let mut values = fields.values(FieldName::Authorization).chain(fields.values(FieldName::WwwAuthenticate));
     values.any(|value| tokens(value).any(|challenge| begins(challenge, b"ntlm") || begins(challenge, b"negotiate")))
 }
@@ -264,7 +263,8 @@ mod tests {
         let target = Target::read(&head).unwrap();
         let bytes = prepare_request(&mut head, &target, "up:1", websocket, &Pseudonym::of(1));
         let text = String::from_utf8(bytes).unwrap();
-        let text = text.strip_prefix("GET /a HTTP/1.1\r\n").unwrap().strip_suffix("Via: 1.1 vouchsafe-00000001\r\n\r\n");
+        let text =
+            text.strip_prefix("GET /a HTTP/1.1\r\n").unwrap().strip_suffix("Via: 1.1 vouchsafe-00000001\r\n\r\n");
         text.unwrap().replace("\r\n", "\n")
     }
 

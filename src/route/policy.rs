@@ -134,6 +134,15 @@ impl DestinationPolicy {
         }
     }
 
+    /// Whether some destination with this host may be allowed: with this port, or with any if there is none.
+    pub fn could_allow(&self, host: &Host, port: Option<u16>) -> bool {
+        let ports = match port {
+            Some(port) => vec![port],
+            None => self.allows.iter().map(|allow| allow.port.unwrap_or(443)).collect(),
+        };
+        ports.into_iter().any(|port| self.judge(host, port).is_some())
+    }
+
     /// Whether `*` is among the patterns; worth a word in the log.
     pub fn allows_everything(&self) -> bool {
         self.allows.iter().any(|allow| allow.hosts == Hosts::Any)

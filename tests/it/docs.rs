@@ -7,7 +7,7 @@ use serde_json::Value;
 use vouchsafe::{
     config::{
         args::{RunArgs, UpstreamOptions},
-        load,
+        file,
     },
     tls::failure::Code,
 };
@@ -34,7 +34,7 @@ fn every_code_has_its_entry_and_no_entry_is_without_a_code() {
 
 /// What the table of failures calls them: the last text of each row. Read from its source, since no list of all
 /// failures can be had: they carry what happened.
-fn classes() -> Vec<&'static str> {
+pub fn classes() -> Vec<&'static str> {
     let table = include_str!("../../src/proxy/failure.rs");
     let rows = table.lines().filter(|line| line.contains("StatusCode::") && line.matches('"').count() == 4);
     rows.filter_map(|row| row.split('"').nth(3)).collect()
@@ -98,7 +98,8 @@ fn every_example_of_an_event_is_what_the_schema_says() {
 #[test]
 fn every_flag_and_key_is_in_the_reference_with_its_default() {
     let text = include_str!("../../docs/configuration.md");
-    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    let keys = text.split_once("\n## All keys").unwrap().1.split("\n## ").next().unwrap();
+    let rows: Vec<_> = keys.lines().filter(|line| line.starts_with("| `")).collect();
     let row = |key: &str| {
         let row = rows.iter().find(|row| row.starts_with(&format!("| `{key}`")));
         *row.unwrap_or_else(|| panic!("configuration.md has no row for `{key}`"))
@@ -130,7 +131,7 @@ fn every_piece_of_a_configuration_can_be_read() {
     let pieces: Vec<_> = pages.into_iter().flat_map(|text| blocks(text, "toml")).collect();
     assert!(pieces.len() > 8, "{}", pieces.len());
     for piece in pieces {
-        if let Err(problems) = load::parse(piece) {
+        if let Err(problems) = file::parse(piece) {
             panic!("{problems:?}\n{piece}");
         }
     }

@@ -193,7 +193,9 @@ async fn what_ends_here_does_not_go_on() {
         assert!(!text.contains(gone), "{gone}: {text}");
     }
     assert!(
-        text.contains("X-Three: 3\r\nVia: 1.1 front\r\n") && text.contains("\r\nVia: 1.1 vouchsafe-") && text.contains("Content-Length: 2\r\n"),
+        text.contains("X-Three: 3\r\nVia: 1.1 front\r\n")
+            && text.contains("\r\nVia: 1.1 vouchsafe-")
+            && text.contains("Content-Length: 2\r\n"),
         "{text}"
     );
 }

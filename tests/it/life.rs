@@ -100,11 +100,35 @@ async fn the_drain_has_a_limit_and_a_second_signal_is_at_once() {
         proxy.signal("TERM");
         proxy.wait_for_log("draining", |event| event["message"] == "draining");
         if second {
-            proxy.signal("TERM");
+            // Within a second of the first it is the same one, so it is repeated until it counts.
+            proxy.signal_until_it_ends("TERM");
         }
         assert_eq!(proxy.wait().code(), Some(1), "something was cut");
         assert!(read_to_end(&mut running).await.reset, "and looks cut");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_is_sent_twice_drains_once() {
+    let (open, opened) = std::sync::mpsc::channel::<()>();
+    let opened = std::sync::Mutex::new(opened);
+    let origin = Origin::start(move |_, _| {
+        opened.lock().unwrap().recv().unwrap();
+        vec![send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast")]
+    })
+    .await;
+    let mut proxy = start(&origin, &[]);
+    let mut running = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    running.write_all(GET).await.unwrap();
+    origin.has_requests(1).await;
+    // As `timeout` and `tini -g` do: the process and its group, at once.
+    let twice = format!("kill -TERM {0}; kill -INT {0}; kill -TERM {0}", proxy.pid());
+    assert!(std::process::Command::new("sh").args(["-c", &twice]).status().unwrap().success());
+    proxy.wait_for_log("draining", |event| event["message"] == "draining");
+    open.send(()).unwrap();
+    let seen = read_to_end(&mut running).await;
+    assert!(seen.status() == 200 && seen.text().ends_with("last"), "{}", seen.text());
+    assert_eq!(proxy.wait().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +165,7 @@ async fn the_audit_log_follows_its_file() {
 #[test]
 fn a_start_without_a_bundle_is_refused() {
     let text = refused(&["run", "--route", "127.0.0.1:0=https://a.example"]);
-    assert!(text.contains("whom to believe was not said") && text.contains("OS_CACERT"), "{text}");
+    assert!(text.contains("error: no CA bundle is configured\n  hint: ") && text.contains("OS_CACERT"), "{text}");
     let directory = support::dir();
     let empty = directory.path().join("empty.pem");
     std::fs::write(&empty, "").unwrap();
@@ -167,7 +191,7 @@ fn all_problems_are_said_in_one_go() {
     for part in [
         "port 99999 is not within 1-65535",
         "--allow-nonlocal-listen",
-        "nothing is sent in clear",
+        "requests are never sent upstream in plain text",
         "`*bad`",
         "/nonexistent.pem",
     ] {
@@ -215,5 +239,5 @@ fn the_demonstration_judges_as_it_must() {
     let output = vouchsafe(&["demo"], &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("4 passed, 10 refused; the refused servers saw 0 bytes"), "{text}");
+    assert!(text.contains("4 passed, 10 refused; the refused servers received 0 bytes"), "{text}");
 }

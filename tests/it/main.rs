@@ -10,6 +10,7 @@ mod audit;
 mod audit_summary;
 mod bundle_pin;
 mod check;
+mod config;
 mod corpora;
 mod differential;
 mod docs;

@@ -253,12 +253,12 @@ fn a_list_in_another_form_is_refused_with_what_it_is() {
     for (what, bytes, cause) in [
         ("two lists, DER", [&*der, &der].concat(), "cannot be used: there is more data after its end"),
         ("cut off, DER", der[..der.len() - 1].to_vec(), "not a revocation list: it is not well-formed DER"),
-        ("PKCS #7", pkcs7, "line 1: a block `PKCS7` is not understood here\nhint: take the certificates out:"),
+        ("PKCS #7", pkcs7, "line 1: a block `PKCS7` is not understood here\n  hint: take the certificates out:"),
         ("another label", pem.replace("X509 CRL", "CRL").into(), "line 1: a block `CRL` is not understood here"),
         (
             "a certificate, DER",
             cert_der,
-            "it is DER, not PEM\nhint: this is a certificate; CAs to trust are given with",
+            "it is DER, not PEM\n  hint: this is a certificate; CAs to trust are given with",
         ),
         ("a certificate", read(&server.cert).into(), "no X509 CRL block in it"),
         ("a certificate, relabelled", read(&server.cert).replace("CERTIFICATE", "X509 CRL").into(), "not a revocation"),

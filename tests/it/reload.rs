@@ -260,11 +260,11 @@ async fn sighup_takes_the_configuration_anew_but_for_what_takes_a_restart() {
     generation(&proxy, 3);
     assert_eq!(status(&proxy, 0).await, 502);
     assert_eq!(last_code(&proxy), "name_mismatch");
-    assert!(proxy.raw_log().contains("--drain-timeout: the new value takes a restart"));
+    assert!(proxy.raw_log().contains("--drain-timeout: the new value needs a restart"));
     files.put("vouchsafe.toml", &text("forward = [\"127.0.0.1:0\"]", ""));
     proxy.signal("HUP");
     let said = proxy.wait_for_log("a refusal", |event| event["failed_reloads"] == 1);
-    assert!(said["message"].as_str().unwrap().contains("take a restart"), "{said}");
+    assert!(said["message"].as_str().unwrap().contains("without a restart"), "{said}");
     assert_eq!(status(&proxy, 0).await, 502);
     assert_eq!(world.origin.connections(), 1);
 }

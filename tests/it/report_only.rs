@@ -51,7 +51,8 @@ async fn when_its_day_is_over_refusals_are_obeyed_without_a_restart() {
     let variables = ahead((end - now).whole_seconds() - 4);
     let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let proxy = Proxy::start_with(&["--config", &config.display().to_string()], &variables);
-    proxy.wait_for_log("a warning", |event| event["message"].as_str().is_some_and(|m| m.contains("NOT obeyed until")));
+    proxy
+        .wait_for_log("a warning", |event| event["message"].as_str().is_some_and(|m| m.contains("NOT enforced until")));
     let (mut passed, deadline) = (0, std::time::Instant::now() + PATIENCE);
     loop {
         assert!(std::time::Instant::now() < deadline, "it does not end");

@@ -639,8 +639,12 @@ async fn report_only_passes_and_records_until_its_day() {
         log.iter()
             .any(|line| line["level"] == "WARN" && line["message"].as_str().is_some_and(|said| said.contains(part)))
     };
-    assert!(warning("refusals are recorded and NOT obeyed until "), "{}", proxy.raw_log());
-    assert!(warning(&format!("report_only_until {} is over; refusals are obeyed", day(-1))), "{}", proxy.raw_log());
+    assert!(warning("refusals are recorded and NOT enforced until "), "{}", proxy.raw_log());
+    assert!(
+        warning(&format!("report_only_until {} has passed; refusals are enforced", day(-1))),
+        "{}",
+        proxy.raw_log()
+    );
     // Each new connection is recorded, and says what else is wrong.
     for n in 2..=3 {
         assert_eq!(exchange(proxy.addr(1), ASK).await.status(), 200);
@@ -658,8 +662,8 @@ async fn report_only_passes_and_records_until_its_day() {
     let flags = ["--config".to_owned(), config, "--ca-bundle".into(), text(&pki.root.cert), route];
     let (log, seen) = messages::read_log(&flags).await;
     assert_eq!(seen.status(), 200);
-    let expected = format!("WARN bypassed code=expired upstream={of} reference=dns:a.lab.test");
-    assert!(log.contains(&expected) && log.contains("trust=\"bypassed\""), "{log}");
+    let expected = format!("WARN bypassed code=expired upstream={of} asked_for=dns:a.lab.test");
+    assert!(log.contains(&expected) && log.contains("trust=bypassed"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -828,7 +832,7 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
     let (cert, key) = (text(&root.cert), text(&root.key));
     let far = day(92);
     let write = "write `sha256:` and 64 hex digits, or `sha256//` and Base64";
-    let migrate = "say `report_only_until = DAY` (at most 90 days ahead)";
+    let migrate = "set `report_only_until = DATE`";
     // What is no value of its kind is said with its line; the third is the section's second.
     let in_line = |key: &str| format!("bad.toml:3: {key}: ");
     let in_section = |key: &str| format!("[[upstream]] 1 (`a.lab.test:9292`): {key}");
@@ -854,9 +858,9 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
             "write it as plain certificates: `openssl storeutl -certs -out ",
         ),
         ("connect_to = 'a.lab.test:99999'", in_section("connect_to: `a.lab.test:99999`"), "port", "within 1-65535"),
-        ("connect_to = 5", in_line("connect_to"), "integer `5`", "expected a string"),
+        ("connect_to = 5", in_line("connect_to"), "`5`: text in quotes is expected", "hint: write `\"5\"`"),
         ("verify_name = 'a..b'", in_section("verify_name: `a..b`"), "not a DNS name", "labels of 1 to 63 letters"),
-        ("sni = '192.0.2.1'", in_section("sni: `192.0.2.1`"), "an address is never sent", "hint: leave `sni` out"),
+        ("sni = '192.0.2.1'", in_section("sni: `192.0.2.1`"), "an address is never sent as SNI", "hint: remove `sni`"),
         ("sni = 'a b'", in_section("sni: `a b`"), "a character that no host name has", ""),
         ("ca_bundle = '/no/such.pem'", in_section("ca_bundle `/no/such.pem`"), "No such file", ""),
         (
@@ -871,10 +875,10 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
             "no certificate in it (found 1 PEM block: ",
             "hint: it should hold the CERTIFICATE blocks",
         ),
-        ("ca_bundle = []", in_line("ca_bundle"), "the list is empty", "leave the key out"),
-        ("ca_bundle = 5", in_line("ca_bundle"), "expected a text, or a list of texts", ""),
+        ("ca_bundle = []", in_line("ca_bundle"), "the list is empty", "remove the key"),
+        ("ca_bundle = 5", in_line("ca_bundle"), "expected text in quotes, or a list of texts", ""),
         ("https_ca_bundle = '/no/such.pem'", in_section("ca_bundle `/no/such.pem`"), "No such file", ""),
-        ("system_roots = 'yes'", in_line("system_roots"), "\"yes\"", "expected a boolean"),
+        ("system_roots = 'yes'", in_line("system_roots"), "`yes`", "`true` or `false` without quotes"),
         ("crl = '/no/such.crl'", in_section("crl `/no/such.crl`"), "No such file", ""),
         (
             &format!("crl = '{cert}'"),
@@ -897,12 +901,12 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
         (
             "crl_policy = 'unknown=refuse'",
             in_section("crl_policy `unknown=refuse`"),
-            "there is no revocation list to answer",
-            "hint: give the CAs' lists",
+            "no revocation list is configured",
+            "hint: set --crl",
         ),
         ("pins = 'sha256:00'", in_section("pins `sha256:00`"), write, ""),
         ("pins = ['abc']", in_section("pins `abc`"), write, ""),
-        ("pins = []", in_line("pins"), "the list is empty", "leave the key out"),
+        ("pins = []", in_line("pins"), "the list is empty", "remove the key"),
         ("identity = 'sha256:zz'", in_section("identity `sha256:zz`"), write, ""),
         ("identity = 'SHA256:zz'", in_section("identity `SHA256:zz`"), write, ""),
         ("identity = '/no/such.pem'", in_section("identity `/no/such.pem`"), "No such file", ""),
@@ -910,7 +914,7 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
             &format!("identity = '{two}'"),
             in_section(&format!("identity `{two}`")),
             "the file has 2",
-            "hint: leave the server's own in it alone",
+            "hint: keep only the server's own in it",
         ),
         (
             &format!("identity = '{key}'"),
@@ -921,13 +925,13 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
         (
             &format!("identity = '{digest}'\npins = '{digest}'"),
             in_section("`identity` names the certificate itself"),
-            "`pins` beside it",
-            "hint: leave one of the two out",
+            "`pins` would add nothing",
+            "hint: remove one of the two",
         ),
         ("min_tls = '1.1'", in_line("min_tls"), "`1.1` is not spoken here", "write `\"1.2\"` or `\"1.3\"`"),
-        ("min_tls = 1.3", in_line("min_tls"), "`1.3`", "expected a string"),
+        ("min_tls = 1.3", in_line("min_tls"), "`1.3`: text in quotes is expected", "hint: write `\"1.3\"`"),
         ("report_only_until = 'soon'", in_section("report_only_until: `soon`"), "is not a day", "as in `2027-01-31`"),
-        ("report_only_until = 5", in_line("report_only_until"), "expected a day, as in `2027-01-31`", ""),
+        ("report_only_until = 5", in_line("report_only_until"), "expected a date, as in `2027-01-31`", ""),
         (
             &format!("report_only_until = {far}"),
             in_section(&format!("report_only_until: {far}")),
@@ -946,11 +950,11 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
             "cannot be reported alone",
             "hint: these can: crl_expired, ",
         ),
-        ("report_only = ['expired']", in_section("report_only"), "nothing says until when", migrate),
+        ("report_only = ['expired']", in_section("report_only"), "there is no end date", migrate),
         (
             "disable_https_verification = true",
             in_section("disable_https_verification `true`"),
-            "verification is not switched off",
+            "verification cannot be switched off",
             migrate,
         ),
         ("min-tls = '1.3'", "bad.toml:3: unknown key `min-tls`".into(), "", "hint: did you mean `min_tls`?"),
@@ -987,7 +991,7 @@ fn what_is_said_of_tls_stands_in_one_section() {
         // Without a listener, so that it never starts.
         let said = life::refused(&["run", "--config", &config, "--ca-bundle", &text(&root.cert)]);
         let names =
-            [format!("[[upstream]] 1 (`{first}`) and 2 (`{}`): ", second.to_lowercase()), "in one section".into()];
+            [format!("[[upstream]] 1 (`{first}`) and 2 (`{}`): ", second.to_lowercase()), "into one section".into()];
         assert!(names.iter().all(|part| said.contains(part) == meet), "{first} {second}: {said}");
     }
 }
@@ -1037,5 +1041,5 @@ fn a_client_certificate_that_cannot_be_used_is_refused_without_a_word_of_its_key
         }
     }
     let said = refused(lab, root, &format!("client_key = '{key}'"));
-    assert!(said.contains(&format!("client_key `{key}`: there is a key, but no certificate\nhint: ")), "{said}");
+    assert!(said.contains(&format!("client_key `{key}`: there is a key, but no certificate\n  hint: ")), "{said}");
 }

@@ -213,6 +213,20 @@ impl Proxy {
         assert!(status.expect("kill").success());
     }
 
+    /// Sends a signal again and again until the process ends.
+    pub fn signal_until_it_ends(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut guard = self.log.lock();
+        while !guard.1 {
+            assert!(Instant::now() < deadline, "it does not end:\n{}", guard.0.join("\n"));
+            drop(guard);
+            self.signal(name);
+            guard = self.log.lock();
+            let soon = Duration::from_millis(50);
+            guard = self.log.more.wait_timeout(guard, soon).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+
     /// Ends it with SIGTERM and waits.
     pub fn stop(mut self) -> ExitStatus {
         self.signal("TERM");

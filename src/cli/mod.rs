@@ -1,0 +1,334 @@
+//! The sub-commands, each from its arguments to its end.
+
+mod audit;
+mod output;
+mod signals;
+mod usage;
+
+use std::{collections::BTreeSet, env, fmt, io, process, sync::mpsc, thread};
+
+use clap::{ArgMatches, Args as _, CommandFactory, FromArgMatches, builder::Resettable, parser::ValueSource};
+use serde_json::Value;
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::Instant,
+};
+
+use crate::{
+    app::{App, AppError},
+    audit::{read::AuditLogFile, report::unread, sink::AuditError},
+    bundle::bundle,
+    check::{check, report::Report},
+    clock::Clock,
+    config::{
+        args::{CheckArgs, Cli, Command, ConfigCommand, Options, PinArgs, RunArgs, ShowArgs},
+        contents,
+        environment::Environment,
+        error::ConfigError,
+        settings::Settings,
+        show::Shown,
+        watch::Files,
+    },
+    demo::{self, DemoError},
+    explain, logging,
+    pin::{Pins, pin},
+    reload::{self, Reloader},
+    server::Stop,
+    verify::verify,
+};
+
+use self::{
+    output::{complain, print},
+    signals::StopSignals,
+};
+
+/// Why a command failed.
+#[derive(Debug)]
+pub enum CliError {
+    /// The proxy cannot start, or cut requests at its end.
+    App(AppError),
+    /// The answer of audit logs is not a good one.
+    Audit(String),
+    /// The arguments or the configuration are wrong.
+    Config(ConfigError),
+    /// The demonstration failed.
+    Demo(DemoError),
+    /// The answer, which was printed, is no.
+    No,
+    /// The output cannot be written.
+    Output(io::Error),
+    /// A signal handler or an event loop is not available.
+    System(io::Error),
+    /// Audit logs that cannot be read, or not to their end, or that are something else.
+    Unread(Vec<AuditLogFile>),
+    /// An option has a value that does not exist.
+    Usage(String),
+}
+
+impl CliError {
+    /// 2 for usage and configuration, 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::App(AppError::Audit(AuditError::Path(..))) | Self::Config(_) | Self::Usage(_) => 2,
+            Self::App(_)
+            | Self::Audit(_)
+            | Self::Demo(_)
+            | Self::No
+            | Self::Output(_)
+            | Self::System(_)
+            | Self::Unread(_) => 1,
+        }
+    }
+
+    /// Shows the error, unless the output has shown it already.
+    pub fn report(&self) {
+        if !matches!(self, Self::No) {
+            complain(&format!("error: {self}"));
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App(error) => error.fmt(f),
+            Self::Audit(text) | Self::Usage(text) => f.write_str(text),
+            Self::Config(error) => error.fmt(f),
+            Self::Demo(error) => error.fmt(f),
+            Self::No => Ok(()),
+            Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
+            Self::System(error) => error.fmt(f),
+            Self::Unread(logs) => f.write_str(&logs.iter().map(unread).collect::<Vec<_>>().join("\nerror: ")),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+/// Parses the arguments and variables of the process. Empty variables are ignored, as compose files with `${X:-}` leave
+/// them. A usage error ends the process with status 2.
+///
+/// # Errors
+/// [`CliError::Config`], if a value is the contents of a file instead of its name: no message may repeat it.
+pub fn read() -> Result<Cli, CliError> {
+    contents::check_arguments().map_err(CliError::Config)?;
+    let command = Cli::command().mut_subcommands(for_variables);
+    let command = command.mut_subcommand("check", for_upstreams).mut_subcommand("pin", for_upstreams);
+    let mut parser = command.clone();
+    let usage = |error, parser: &clap::Command| -> ! { process::exit(usage::report(error, parser).into()) };
+    let matches = parser.try_get_matches_from_mut(env::args_os()).unwrap_or_else(|error| usage(error, &parser));
+    contents::check_variables(&matches, &parser).map_err(CliError::Config)?;
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| usage(error.format(&mut parser), &parser));
+    if let Some(run) = run_args(&mut cli.command) {
+        run.from_variables = from_variables(&matches);
+    }
+    Ok(cli)
+}
+
+/// Empty variables are ignored, and the help does not show what is in the others.
+fn for_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_env().map(env::var_os) {
+        Some(Some(value)) if value.is_empty() => arg.env(Resettable::Reset),
+        _ => arg.hide_env_values(true),
+    });
+    command.mut_subcommands(for_variables)
+}
+
+/// The flags of `run` for a command that connects to upstreams only, and takes words without a flag: the flags for
+/// listeners are accepted but not shown, and the value of a flag that may have none is behind `=`.
+fn for_upstreams(command: clap::Command) -> clap::Command {
+    let flags = RunArgs::augment_args(clap::Command::new(""));
+    let of_run: Vec<_> = flags.get_arguments().map(|arg| arg.get_id().clone()).collect();
+    command.mut_args(|arg| {
+        let id = arg.get_id();
+        let shown = !of_run.contains(id) || id == "config" || Options::FOR_UPSTREAMS.contains(&id.as_str());
+        let alone = arg.get_num_args().is_some_and(|count| count.min_values() == 0 && !arg.is_positional());
+        arg.hide(!shown).require_equals(alone)
+    })
+}
+
+/// The ids of the arguments of the innermost sub-command whose values came from variables.
+fn from_variables(matches: &ArgMatches) -> BTreeSet<String> {
+    if let Some((_, matches)) = matches.subcommand() {
+        return from_variables(matches);
+    }
+    let ids = matches.ids().map(|id| id.as_str());
+    let is_variable = |id: &&str| matches.value_source(id) == Some(ValueSource::EnvVariable);
+    ids.filter(is_variable).map(str::to_owned).collect()
+}
+
+/// The configuration of the proxy, if a command takes it.
+fn run_args(command: &mut Command) -> Option<&mut RunArgs> {
+    match command {
+        Command::Check(args) => Some(&mut args.run),
+        Command::Config(ConfigCommand::Check(args)) | Command::Run(args) => Some(args),
+        Command::Config(ConfigCommand::Show(args)) => Some(&mut args.run),
+        Command::Pin(args) => Some(&mut args.run),
+        Command::Audit(_) | Command::Bundle(_) | Command::Demo(_) | Command::Explain(_) | Command::Verify(_) => None,
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// [`CliError`].
+pub fn run(cli: Cli) -> Result<(), CliError> {
+    match cli.command {
+        Command::Audit(args) => audit::audit(args),
+        Command::Bundle(args) => {
+            let lint = bundle(&args, Clock::System).map_err(CliError::Config)?;
+            answer(&lint, args.json.then(|| lint.json()), lint.is_good())
+        }
+        Command::Check(args) => block_on(check_servers(*args)),
+        Command::Config(ConfigCommand::Check(args)) => check_config(*args),
+        Command::Config(ConfigCommand::Show(args)) => show_config(*args),
+        Command::Demo(args) => block_on(demonstrate(args.keep)),
+        Command::Explain(args) => {
+            let text = explain::explain(args.code.as_deref()).map_err(CliError::Config)?;
+            print(&text).map_err(CliError::Output)
+        }
+        Command::Pin(args) => block_on(pin_all(*args)),
+        Command::Run(args) => block_on(serve(*args)),
+        Command::Verify(args) => {
+            let verification = verify(&args, Clock::System).map_err(CliError::Config)?;
+            answer(&verification, args.json.then(|| verification.json()), verification.is_accepted())
+        }
+    }
+}
+
+/// Prints an answer as text, or as JSON if there is any; [`CliError::No`] if it is not a good one.
+fn answer(text: &impl fmt::Display, json: Option<Value>, is_good: bool) -> Result<(), CliError> {
+    match json {
+        Some(json) => print(&format!("{json}\n")),
+        None => print(text),
+    }
+    .map_err(CliError::Output)?;
+    if is_good { Ok(()) } else { Err(CliError::No) }
+}
+
+fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
+    let end = runtime.block_on(command);
+    // A lookup or a file operation that is still running must not delay the end.
+    runtime.shutdown_background();
+    end
+}
+
+/// Shows what is odd, but neither an error nor part of the answer.
+fn warn(text: &str) {
+    complain(&format!("warning: {}", text.replace('\n', "\n  ")));
+}
+
+async fn check_servers(args: CheckArgs) -> Result<(), CliError> {
+    let (json, mut good, mut all, mut first) = (args.json, true, Vec::new(), true);
+    let mut written = Ok(());
+    let report = |report: &Report| {
+        good &= report.is_trusted();
+        match json {
+            true => all.push(report.json()),
+            false if written.is_ok() => written = print(&format!("{}{report}", if first { "" } else { "\n" })),
+            false => {}
+        }
+        first = false;
+    };
+    check(args, warn, report).await.map_err(CliError::Config)?;
+    if json {
+        written = print(&format!("{}\n", Value::Array(all)));
+    }
+    written.map_err(CliError::Output)?;
+    if good { Ok(()) } else { Err(CliError::No) }
+}
+
+async fn pin_all(args: PinArgs) -> Result<(), CliError> {
+    let (json, mut good, mut all) = (args.json, true, Vec::new());
+    let mut written = Ok(());
+    let report = |pins: &Pins| {
+        good &= !pins.is_refused();
+        match json {
+            true => all.push(pins.json()),
+            // The certificates of a server that is not trusted must not get into a file by mistake.
+            false if pins.is_refused() => complain(&pins.to_string().trim_end()),
+            false if written.is_ok() => written = print(pins),
+            false => {}
+        }
+    };
+    pin(args, warn, report).await.map_err(CliError::Config)?;
+    if json {
+        written = print(&format!("{}\n", Value::Array(all)));
+    }
+    written.map_err(CliError::Output)?;
+    if good { Ok(()) } else { Err(CliError::No) }
+}
+
+async fn demonstrate(keep: bool) -> Result<(), CliError> {
+    match demo::run(keep, &mut io::stdout()).await {
+        Err(DemoError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(CliError::Demo),
+    }
+}
+
+fn check_config(args: RunArgs) -> Result<(), CliError> {
+    let settings = reload::build(args, &mut Files::at_start()).map_err(CliError::Config)?;
+    settings.warnings.iter().for_each(|warning| warn(warning));
+    print(&summary(&settings)).map_err(CliError::Output)
+}
+
+/// What a valid configuration has, in a line.
+fn summary(settings: &Settings) -> String {
+    let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let anchors = settings.routes.tls.0.settings().trust.anchors.anchors().len();
+    format!(
+        "the configuration is valid: {}, {} for single upstreams, {} in the default bundle; {}\n",
+        plural(settings.listeners.len(), "listener"),
+        plural(settings.routes.upstreams.len(), "setting"),
+        plural(anchors, "trusted CA"),
+        plural(settings.warnings.len(), "warning")
+    )
+}
+
+fn show_config(args: ShowArgs) -> Result<(), CliError> {
+    let shown = Shown::of(args.run, &Environment::of_process()).map_err(CliError::Config)?;
+    answer(&shown, args.json.then(|| shown.json()), true)
+}
+
+async fn serve(args: RunArgs) -> Result<(), CliError> {
+    let reloader = Reloader::start(args).map_err(CliError::Config)?;
+    let settings = reloader.started();
+    logging::start(settings.log.format, settings.log.level, settings.log.access).map_err(CliError::System)?;
+    let poll_interval = settings.poll_interval;
+    let app = App::bind(settings.clone()).map_err(CliError::App)?;
+    let (stop, told) = watch::channel(Stop::No);
+    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::System)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(CliError::System)?;
+    let mut rotate = signal(SignalKind::user_defined1()).map_err(CliError::System)?;
+    let audit = app.audit();
+    let running = app.run(told, reloader.newer());
+    let (reload, requests) = mpsc::channel();
+    let watch = move || reloader.watch(poll_interval, &requests);
+    thread::Builder::new().name("reload".into()).spawn(watch).map_err(CliError::System)?;
+    tokio::pin!(running);
+    let mut signals = StopSignals::default();
+    loop {
+        tokio::select! {
+            end = &mut running => return end.map_err(CliError::App),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = rotate.recv() => {
+                audit.reopen();
+                continue;
+            }
+            _ = hangup.recv() => {
+                audit.reopen();
+                // The other end lives as long as the process.
+                let _ = reload.send(());
+                continue;
+            }
+        }
+        if let Some(next) = signals.next(Instant::now()) {
+            stop.send_replace(next);
+        }
+    }
+}

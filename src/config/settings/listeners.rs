@@ -1,0 +1,162 @@
+//! Listeners: fixed routes and forward listeners.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::{
+    message::authority::{Authority, Host, parse_port},
+    proxy::settings::{ListenerPolicies, ListenerSettings, Service},
+    route::table::{RouteError, Routes},
+    text::show_value,
+};
+
+use super::{
+    Build,
+    values::{bare_host, without_scheme},
+};
+
+impl Build<'_> {
+    /// All listeners; those of routes only if `routes` could be built.
+    pub(super) fn listeners(&mut self, routes: Option<&Routes>) -> Vec<ListenerSettings> {
+        let mut listeners = Vec::new();
+        let policies = self.policies();
+        for text in &self.options.route {
+            let listener = self.route(text, routes, &policies);
+            let listener =
+                listener.map_err(|why| format!("{} `{}`: {why}", self.merged.name("route"), show_value(text)));
+            listeners.extend(self.take(listener).flatten());
+        }
+        for text in &self.options.forward {
+            let listener = self.listen(text).map(|address| ListenerSettings {
+                name: format!("forward {text}"),
+                address,
+                service: Service::Forward,
+                policies: policies.clone(),
+            });
+            let listener =
+                listener.map_err(|why| format!("{} `{}`: {why}", self.merged.name("forward"), show_value(text)));
+            listeners.extend(self.take(listener));
+        }
+        if self.options.route.is_empty() && self.options.forward.is_empty() {
+            self.problems.push("no listener is configured\nhint: set --route LISTEN=URL or --forward LISTEN".into());
+        }
+        for (place, listener) in listeners.iter().enumerate() {
+            let twin = listeners[..place].iter().find(|other| other.address == listener.address);
+            if let Some(twin) = twin.filter(|_| listener.address.port() != 0) {
+                self.problems.push(format!(
+                    "{} is configured for two listeners: `{}` and `{}`",
+                    listener.address, twin.name, listener.name
+                ));
+            }
+        }
+        listeners
+    }
+
+    /// The policies of every listener.
+    fn policies(&mut self) -> ListenerPolicies {
+        let accept_host = self.each(&self.merged.name("accept_host"), &self.options.accept_host, parse_accept_host);
+        let options = self.options;
+        ListenerPolicies {
+            answer: options.answer.unwrap_or_default(),
+            detail: options.detail.unwrap_or_default(),
+            host: options.host.unwrap_or_default(),
+            field_case: options.field_case.unwrap_or_default(),
+            rewrite_redirects: options.rewrite_redirects.unwrap_or(true),
+            follow_redirects: options.follow_redirects.unwrap_or(false),
+            accept_host,
+        }
+    }
+
+    fn route(
+        &self,
+        text: &str,
+        routes: Option<&Routes>,
+        policies: &ListenerPolicies,
+    ) -> Result<Option<ListenerSettings>, String> {
+        let (listen, authority) = parse_route(text)?;
+        let address = self.listen(listen)?;
+        let Some(routes) = routes else { return Ok(None) };
+        let upstream = routes.fixed(&authority.host, authority.port.unwrap_or(443)).map_err(|error| match error {
+            RouteError::Name(name) => format!("`{name}` is not a name that a certificate can have"),
+            RouteError::Denied { host, port } => format!("{host}:{port} is not allowed"),
+        })?;
+        let name = format!("route {listen}");
+        let (service, policies) = (Service::Fixed(Box::new(upstream)), policies.clone());
+        Ok(Some(ListenerSettings { name, address, service, policies }))
+    }
+
+    fn listen(&self, text: &str) -> Result<SocketAddr, String> {
+        let (host, port) =
+            text.rsplit_once(':').ok_or("an address and a port are expected, as in `127.0.0.1:19292`")?;
+        let port = listen_port(port)?;
+        let ip = match host.parse::<Host>() {
+            Ok(Host::Ip(ip)) => ip,
+            Ok(Host::Name(name)) if name.as_str() == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            _ => {
+                return Err(format!(
+                    "`{}` is not an IP address to listen on",
+                    show_value(format!("{host}:")).trim_end_matches(':')
+                ));
+            }
+        };
+        if !ip.is_loopback() && self.options.allow_nonlocal_listen != Some(true) {
+            return Err(format!(
+                "{ip} can be reached from other hosts, and clients speak plain text to it\nhint: listen on 127.0.0.1, or set --allow-nonlocal-listen"
+            ));
+        }
+        Ok(SocketAddr::new(ip, port))
+    }
+}
+
+/// Reads a name that clients may use for a fixed route.
+fn parse_accept_host(text: &str) -> Result<Host, String> {
+    text.parse::<Host>().map_err(|error| match bare_host(text) {
+        Some(bare) => format!("a name without scheme and port is expected\nhint: write `{bare}`"),
+        None => error.to_string(),
+    })
+}
+
+/// The port of a listener; 0 asks the system for a free one.
+fn listen_port(text: &str) -> Result<u16, String> {
+    if text == "0" {
+        return Ok(0);
+    }
+    parse_port(text).ok_or_else(|| match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => format!("port {text} is not within 1-65535"),
+        false => "the port is not a number within 1-65535".into(),
+    })
+}
+
+/// Reads a fixed route: where to listen, and the server.
+pub(super) fn parse_route(text: &str) -> Result<(&str, Authority), String> {
+    let (listen, url) = text
+        .split_once('=')
+        .ok_or("an address and a URL are expected, as in `127.0.0.1:19292=https://glance.example:9292`")?;
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    if !scheme.eq_ignore_ascii_case("https") {
+        return Err(not_https(listen, url, scheme));
+    }
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#']) {
+        return Err("a route names a server; the client chooses the path".into());
+    }
+    let authority = authority.parse::<Authority>().map_err(|error| error.to_string())?;
+    Ok((listen, authority))
+}
+
+fn not_https(listen: &str, url: &str, scheme: &str) -> String {
+    let shown = show_value(url);
+    if listen.contains("://") {
+        let server = show_value(without_scheme(listen));
+        return format!("the order is LISTEN=URL\nhint: write `{shown}=https://{server}`");
+    }
+    match scheme {
+        "" => match url.parse::<Authority>() {
+            Ok(authority) => format!("`{shown}` is not an `https://` URL\nhint: write `{listen}=https://{authority}`"),
+            Err(_) => format!("`{shown}` is not an `https://` URL"),
+        },
+        _ if scheme.eq_ignore_ascii_case("http") => {
+            "requests are never sent upstream in plain text; an `https://` URL is expected".into()
+        }
+        _ => format!("`{shown}` is not an `https://` URL"),
+    }
+}

@@ -1,0 +1,207 @@
+//! From destinations to upstreams: routes, allowed destinations, port map, and settings for single upstreams.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    connect::ConnectLimits,
+    message::authority::{Authority, parse_port},
+    route::{
+        policy::{Allow, DestinationPolicy},
+        table::{Routes, UpstreamSettings},
+    },
+    text::show_value,
+    tls::{client::TlsSettings, identity::ReferenceId},
+};
+
+use super::{
+    super::{
+        args::{RunArgs, UpstreamOptions},
+        environment::Environment,
+        error::ConfigError,
+        merge::MergedOptions,
+        watch::Files,
+    },
+    Build,
+    listeners::parse_route,
+    unused::Unused,
+    values::{bare_host, reference},
+};
+
+/// What commands need that connect to upstreams and have no listeners.
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// From destinations to upstreams.
+    pub routes: Arc<Routes>,
+    /// Limits on connecting.
+    pub connect: ConnectLimits,
+    /// The servers that the configuration names: those of fixed routes, then those of sections with a port.
+    pub servers: Vec<Authority>,
+    /// What is odd, but not an error.
+    pub warnings: Vec<String>,
+    /// Settings for upstreams that no route and no allowed destination leads to.
+    unused: Vec<Unused>,
+}
+
+impl UpstreamConfig {
+    /// Merges all sources of settings, and reads the files that they name.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem found.
+    pub fn of(args: RunArgs, environment: &Environment) -> Result<Self, ConfigError> {
+        let mut files = Files::at_start();
+        let merged = MergedOptions::of(args, &mut files)?;
+        let mut build = Build::new(&merged, environment, &mut files);
+        let routes = build.routes();
+        let connect = build.connect_limits();
+        let servers = build.servers();
+        let unused = build.unused_upstream_settings();
+        build.unknown_variables();
+        let warnings = std::mem::take(&mut build.warnings);
+        ConfigError::unless_empty(build.problems)?;
+        let routes = Arc::new(routes.ok_or_else(|| ConfigError::one("no CA bundle is configured"))?);
+        Ok(Self { routes, connect, servers, warnings, unused })
+    }
+
+    /// What is wrong with settings that match none of `targets`, no route and no allowed destination.
+    pub fn unused(&self, targets: &[Authority]) -> Vec<String> {
+        self.unused.iter().filter_map(|unused| unused.problem_beside(targets)).collect()
+    }
+}
+
+impl Build<'_> {
+    pub(super) fn routes(&mut self) -> Option<Routes> {
+        let default = self.default_tls();
+        let tls = default.clone().and_then(|default| self.tls_client(default));
+        let allows: Vec<Allow> = self.each(&self.merged.name("allow"), &self.options.allow, parse_allow);
+        let policy = DestinationPolicy::new(allows);
+        if policy.allows_everything() {
+            let name = self.merged.name("allow");
+            self.warnings.push(format!("{name} `*`: clients may reach every host, except for special addresses"));
+        }
+        let ports = self.port_map();
+        let mut upstreams = self.each(&self.merged.name("connect_to"), &self.options.connect_to, parse_connect_to);
+        for (place, section) in self.options.upstream.iter().enumerate() {
+            upstreams.extend(self.upstream(place + 1, section, default.as_ref()));
+        }
+        self.one_section_with_tls();
+        Some(Routes { policy, ports, tls: tls?, upstreams })
+    }
+
+    fn port_map(&mut self) -> HashMap<u16, u16> {
+        let name = self.merged.name("port_map");
+        let mut map = HashMap::new();
+        for (plain, tls) in self.each(&name, &self.options.port_map, parse_port_pair) {
+            if map.insert(plain, tls).is_some_and(|other| other != tls) {
+                self.problems.push(format!("{name}: port {plain} is mapped to two ports"));
+            }
+        }
+        map
+    }
+
+    fn upstream(
+        &mut self,
+        number: usize,
+        section: &UpstreamOptions,
+        default: Option<&TlsSettings>,
+    ) -> Option<UpstreamSettings> {
+        let what = section_name(number, section);
+        let problem = |key: &str, error: &dyn std::fmt::Display| format!("{what}: {key}: {error}");
+        let of = parse_authority(&section.of).map_err(|error| problem("of", &error));
+        let of = self.take(of);
+        let connect_to =
+            section.connect_to.as_ref().map(|to| parse_authority(to).map_err(|error| problem("connect_to", &error)));
+        let connect_to = connect_to.and_then(|to| self.take(to));
+        let verify_name =
+            section.verify_name.as_ref().map(|name| reference(name).map_err(|error| problem("verify_name", &error)));
+        let verify_name = verify_name.and_then(|name| self.take(name));
+        let sni = section.sni.as_ref().map(|name| match reference(name) {
+            Ok(ReferenceId::Dns(name)) => Ok(name.as_ref().to_owned()),
+            Ok(ReferenceId::Ip(ip)) => {
+                Err(problem("sni", &format!("`{ip}`: an address is never sent as SNI\nhint: remove `sni`")))
+            }
+            Err(error) => Err(problem("sni", &error)),
+        });
+        let sni = sni.and_then(|sni| self.take(sni));
+        let own = self.own_tls(&what, section, default);
+        let tls = own.and_then(|own| self.tls_client(own));
+        Some(UpstreamSettings { of: of?, connect_to, verify_name, sni, tls })
+    }
+
+    /// The servers that routes and sections name. One that cannot be parsed was a problem before.
+    fn servers(&mut self) -> Vec<Authority> {
+        let routed = self.each(&self.merged.name("route"), &self.options.route, |text| {
+            parse_route(text).map(|(_, authority)| authority)
+        });
+        let sections = self.options.upstream.iter().filter_map(|section| section.of.parse::<Authority>().ok());
+        let mut servers: Vec<Authority> = Vec::new();
+        for authority in routed.into_iter().chain(sections.filter(|of| of.port.is_some())) {
+            let authority = Authority { port: authority.port.or(Some(443)), ..authority };
+            if !servers.contains(&authority) {
+                servers.push(authority);
+            }
+        }
+        servers
+    }
+}
+
+/// What messages call a section.
+pub(super) fn section_name(number: usize, section: &UpstreamOptions) -> String {
+    format!("[[upstream]] {number} (`{}`)", show_value(&section.of))
+}
+
+/// Reads `HOST[:PORT]`.
+pub(super) fn parse_authority(text: &str) -> Result<Authority, String> {
+    text.parse().map_err(|error| match text.contains("://").then(|| bare_authority(text)).flatten() {
+        Some(bare) => format!("`{}`: a host is expected, not a URL\nhint: write `{bare}`", show_value(text)),
+        None => format!("{error}"),
+    })
+}
+
+fn bare_authority(text: &str) -> Option<Authority> {
+    super::values::without_scheme(text).parse().ok()
+}
+
+/// Reads a pattern of allowed destinations. Habits from other programs get a hint.
+pub(super) fn parse_allow(text: &str) -> Result<Allow, String> {
+    text.parse::<Allow>().map_err(|error| {
+        if let Some(suffix) = text.strip_prefix('.').filter(|suffix| bare_host(suffix).is_some()) {
+            return format!(
+                "a suffix begins with `*`\nhint: write `*.{suffix}`; for the domain itself, allow `{suffix}` too"
+            );
+        }
+        if text.contains("://") {
+            return match bare_authority(text) {
+                Some(bare) => format!("a pattern has no scheme and no path\nhint: write `{bare}`"),
+                None => "a pattern has no scheme and no path".into(),
+            };
+        }
+        match text.split_once('/') {
+            Some((address, bits)) => not_a_network(address, bits),
+            None => error,
+        }
+    })
+}
+
+fn not_a_network(address: &str, bits: &str) -> String {
+    match address.parse::<std::net::IpAddr>() {
+        Ok(ip) => {
+            let most = if ip.is_ipv4() { 32 } else { 128 };
+            format!("`{bits}` is not a prefix length: 0 to {most} bits are possible")
+        }
+        Err(_) if bare_host(address).is_some() => {
+            format!("a pattern has no path; only networks have a `/`, as in `192.0.2.0/24`\nhint: write `{address}`")
+        }
+        Err(_) => format!("`{address}` is not the address of a network, as in `192.0.2.0/24`"),
+    }
+}
+
+pub(super) fn parse_port_pair(text: &str) -> Result<(u16, u16), String> {
+    let ports = text.split_once('=').and_then(|(plain, tls)| Some((parse_port(plain)?, parse_port(tls)?)));
+    ports.ok_or_else(|| "two ports within 1-65535 are expected, as in `8080=8443`".to_owned())
+}
+
+fn parse_connect_to(text: &str) -> Result<UpstreamSettings, String> {
+    let (of, to) = text.split_once('=').ok_or("two hosts are expected, as in `glance.example:9292=127.0.0.1:9292`")?;
+    let (of, to) = (parse_authority(of)?, parse_authority(to)?);
+    Ok(UpstreamSettings { of, connect_to: Some(to), verify_name: None, sni: None, tls: None })
+}
