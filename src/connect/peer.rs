@@ -6,7 +6,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::{
     route::upstream::Upstream,
-    tls::client::{Made, Recorder, PeerTrust, TlsClient, TlsVersion},
+    tls::client::{Made, PeerTrust, Recorder, TlsClient, TlsVersion},
 };
 
 /// What is known of a peer that may be spoken to.

@@ -591,7 +591,15 @@ mod tests {
 
     #[test]
     fn responses_that_are_not_http_are_refused_and_an_odd_field_is_named() {
-        for text in ["SSH-2.0-x\r\n\r\n", "\r\nHTTP/1.1 200 OK\r\n\r\n", "\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 99 A\r\n\r\n", "HTTP/1.1 099 A\r\n\r\n", "HTTP/2 200 A\r\n\r\n", "HTTP/1.1 200 OK\r\nA: \0\r\n\r\n"] {
+        for text in [
+            "SSH-2.0-x\r\n\r\n",
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "\nHTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 99 A\r\n\r\n",
+            "HTTP/1.1 099 A\r\n\r\n",
+            "HTTP/2 200 A\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
+        ] {
             assert!(matches!(response(text), Err(HeadError::Syntax(_))), "{text:?}: {:?}", response(text));
         }
         let odd = response("HTTP/1.1 200 OK\r\nA: b\r\nX Y\u{1}: c\r\n\r\n").unwrap_err();

@@ -13,9 +13,9 @@ use crate::{
     route::upstream::TlsHandle,
     text::show_value,
     tls::{
-        client::{TlsClient, TlsSettings},
         case::{Terms, Trust},
         checks,
+        client::{TlsClient, TlsSettings},
         client_identity::{ClientIdentity, IdentityError},
         crl::Crls,
         failure::CertificateRef,
