@@ -27,7 +27,7 @@ pub struct Deadline {
 
 impl Deadline {
     /// A timer that is set by the first [`Self::poll`].
-    pub fn new() -> Self {
+    pub fn unset() -> Self {
         Self { sleep: Box::pin(sleep_until(Instant::now() + TICK)), armed: false }
     }
 
@@ -69,7 +69,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_deadline_ends_when_it_is_over_wherever_it_was_before() {
         let start = Instant::now();
-        let mut timer = Deadline::new();
+        let mut timer = Deadline::unset();
         for (deadline, over) in [(5_000, 5_000), (5_010, 5_010), (5_005, 5_010), (65_010, 65_010)] {
             let deadline = start + Duration::from_millis(deadline);
             poll_fn(|cx| timer.poll(cx, deadline)).await;
@@ -81,7 +81,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_deadline_is_kept_by_a_task_that_has_used_up_its_turn() {
         for used_up_at in [0, 1, 2] {
-            let (mut timer, mut polls) = (Deadline::new(), 0);
+            let (mut timer, mut polls) = (Deadline::unset(), 0);
             let start = Instant::now();
             poll_fn(|cx| {
                 if polls == used_up_at {
@@ -99,7 +99,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_moves_on_is_not_over() {
-        let mut timer = Deadline::new();
+        let mut timer = Deadline::unset();
         let start = Instant::now();
         poll_fn(|cx| {
             let silent = Instant::now().min(start + Duration::from_secs(7));

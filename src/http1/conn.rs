@@ -77,7 +77,7 @@ impl Connection {
             scan: HeadScan::default(),
             spare: Vec::new(),
             outbox,
-            deadline: Deadline::new(),
+            deadline: Deadline::unset(),
             buffers,
         }
     }

@@ -32,8 +32,7 @@ impl Slots {
 
     /// Replaces all slots by those of newer settings.
     pub(super) fn replace_all(&self, generation: &Generation) {
-        let before = self.0.take();
-        for (upstream, slot) in before {
+        for (upstream, slot) in self.0.take() {
             let next = generation.find_again(&upstream).map(|upstream| self.of(Cow::Owned(upstream), generation));
             let closed = slot.replace_with(next);
             if closed > 0 {
