@@ -59,7 +59,10 @@ async fn judge_all(bundle: Bundle, crl: bool) {
             }
             Expected::Refuse(code) => {
                 assert_eq!(seen.status(), 403, "{id}: {text}");
-                assert!(!seen.reset && text.contains(&format!("was not trusted: {code} (event ")), "{id}: {text}");
+                assert!(
+                    !seen.reset && text.contains(&format!("vouchsafe refused {}: {code} (event ", front.authority())),
+                    "{id}: {text}"
+                );
                 assert!(text.contains("Proxy-Status: vouchsafe; error=tls_certificate_error"), "{id}: {text}");
                 assert_eq!(events.len(), 1, "{id}: {events:?}");
                 let event = &events[0];
