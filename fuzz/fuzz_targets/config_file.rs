@@ -52,7 +52,7 @@ fn without_files(options: Options) -> Options {
     let upstream = options.upstream.into_iter().map(|upstream| UpstreamOptions {
         ca_bundle: Vec::new(),
         crl: Vec::new(),
-        identity: None,
+        identity: Vec::new(),
         client_cert: None,
         client_key: None,
         system_roots: None,

@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 
 use vouchsafe::message::{
-    links::{Shape, replace},
+    links::{LinkShape, replace},
     url::{Origin, Url, split},
 };
 
@@ -20,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
     else {
         return;
     };
-    let shape = [Shape::Challenges, Shape::Links, Shape::Whole][usize::from(choice % 3)];
+    let shape = [LinkShape::Challenges, LinkShape::Links, LinkShape::Whole][usize::from(choice % 3)];
     let mut found = Vec::new();
     let same = replace(shape, value, |reference| {
         found.push(reference.to_owned());

@@ -19,7 +19,8 @@ fuzz_target!(|input: &[u8]| {
         reads_back(&host.to_string(), &host);
         reads_back(&host.in_authority(), &host);
         if let Host::Name(name) = &host {
-            assert!(name.len() <= 253 && name.is_ascii() && *name == name.to_ascii_lowercase());
+            let name = name.as_str();
+            assert!(name.len() <= 253 && name.is_ascii() && *name == *name.to_ascii_lowercase());
         }
         match ReferenceId::of(&host) {
             Ok(reference) => {

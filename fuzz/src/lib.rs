@@ -91,9 +91,9 @@ pub fn ask(
         Err(failure) => {
             is_plausible(failure, presented, trust.anchors.certificates().len());
             let upstream = Upstream {
-                host: Host::Name("upstream.example".into()),
+                host: host("upstream.example"),
                 port: 443,
-                dial_host: Host::Name("upstream.example".into()),
+                dial_host: host("upstream.example"),
                 dial_port: 443,
                 reference: reference.clone(),
                 sni: None,
@@ -239,4 +239,8 @@ pub fn is_plain(text: &str) {
     };
     assert!(!text.contains(moves), "{text:?}");
     assert!(text.len() <= 4096, "{} bytes: {text}", text.len());
+}
+
+fn host(name: &str) -> Host {
+    name.parse().expect("a host")
 }

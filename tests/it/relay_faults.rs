@@ -146,6 +146,8 @@ impl Client {
             (Self::Mishap, 500) => {
                 !seen.reset && seen.text().contains("\r\nProxy-Status: ") && seen.text().ends_with(")\n")
             }
+            // A bit that is flipped in the version of a handshake.
+            (Self::Mishap, 403) => !seen.reset && seen.text().contains("details=\"tls_version\""),
             (Self::Reset, 200) => seen.reset,
             (Self::Whole, 200) => !seen.reset && holds(&seen.bytes, body),
             _ => false,

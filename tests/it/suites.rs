@@ -74,7 +74,9 @@ impl Stage {
         let (name, bundle) = (format!("{}:{}", Case::Good.name(), tls.port), gallery::bundle(Bundle::Root));
         let route = format!("127.0.0.1:0=https://{name}");
         let to = format!("{name}=127.0.0.1:{}", tls.port);
-        let proxy = Proxy::start(&["--ca-bundle", &bundle, "--route", &route, "--connect-to", &to]);
+        // One of them names a Host of its own.
+        let accept = "--accept-host=a,httpbin.org";
+        let proxy = Proxy::start(&["--ca-bundle", &bundle, "--route", &route, "--connect-to", &to, accept]);
         Self { proxy, tls, httpbin, bundle, directory }
     }
 }

@@ -12,6 +12,7 @@ use certs_dev::pki::{Authority, CaSpec, LeafSpec, certificates_pem};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use crate::support::hostile::IS_THE_SAME_AT_EVERY_TRY;
 use crate::support::{
     command::vouchsafe,
     openssl::{Lab, Made, Starting, text},
@@ -53,7 +54,7 @@ fn refused(code: &'static str, at: At, says: &[&str], hint: &'static str) -> End
 /// The same for a handshake that broke off, which is about no certificate.
 fn failed(code: &'static str, says: &[&str], hint: &'static str) -> End {
     End::Fails(Failure {
-        status: 500,
+        status: if IS_THE_SAME_AT_EVERY_TRY.contains(&code) { 403 } else { 500 },
         code,
         at: Nowhere,
         says: says.iter().copied().map(str::to_owned).collect(),
@@ -215,7 +216,8 @@ impl Row {
         if !has("vouchsafe.hint", hint) {
             return Err(format!("does not hint {hint:?}: {}", show()));
         }
-        let action = if *wanted == 403 { "tls-verification-refused" } else { "tls-handshake-failed" };
+        let is_verdict = *wanted == 403 && !IS_THE_SAME_AT_EVERY_TRY.contains(code);
+        let action = if is_verdict { "tls-verification-refused" } else { "tls-handshake-failed" };
         let late = event["vouchsafe.occasion"] == "after_handshake";
         if event["event.action"] != action || !late && event["vouchsafe.request_bytes_sent"] != 0 {
             return Err(event.to_string());

@@ -27,6 +27,10 @@ use super::{
     proxy::{PATIENCE, Proxy},
 };
 
+/// Handshakes that break off for a reason which does not go away by itself: refusals, not failures.
+pub const IS_THE_SAME_AT_EVERY_TRY: [&str; 4] =
+    ["client_cert_refused", "client_cert_required", "not_tls", "tls_version"];
+
 /// A root that the stage's program believes, for certificates that the gallery does not have.
 pub static ROOT: LazyLock<Authority> =
     LazyLock::new(|| Authority::root("Hostile Root", OffsetDateTime::now_utc()).expect("a root"));
@@ -139,6 +143,7 @@ impl Stage {
         assert!(code != "other" && codes.split('|').any(|known| known == code), "{context}");
         let (status, says) = match field("event.action") {
             "tls-verification-refused" => (403, format!(": {code} (event ")),
+            _ if IS_THE_SAME_AT_EVERY_TRY.contains(&code) => (403, format!(": {code} (event ")),
             _ => (500, format!(": {code} (event ")),
         };
         assert_eq!(seen.status(), status, "{context}");

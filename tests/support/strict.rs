@@ -305,8 +305,10 @@ impl<S: AsyncRead + Unpin> Reader<S> {
             },
             Framing::Chunked => loop {
                 let line = self.line("a chunk").await?;
+                // Extensions pass as they came.
+                let line = line.split(';').next().unwrap_or_default();
                 let digits = !line.is_empty() && line.len() <= 15 && line.bytes().all(|byte| byte.is_ascii_hexdigit());
-                let Some(size) = digits.then(|| u64::from_str_radix(&line, 16).ok()).flatten() else {
+                let Some(size) = digits.then(|| u64::from_str_radix(line, 16).ok()).flatten() else {
                     return Err(rule("a chunk", "no plain size", line.as_bytes()));
                 };
                 if size == 0 {

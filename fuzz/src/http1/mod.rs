@@ -308,7 +308,9 @@ impl Reader {
 }
 
 fn request((head, size): (RequestHead, usize)) -> (Message, BodyLength, usize) {
-    let (method, target) = (head.method().to_owned(), head.target().to_owned());
+    // `is_odd` has left out what is not text.
+    let target = String::from_utf8_lossy(head.target()).into_owned();
+    let method = head.method().to_owned();
     let start = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
     let keeps_alive = head.keeps_alive() && method != "CONNECT";
     let line = StartLine::Request { method, target, version: head.version };
@@ -340,4 +342,15 @@ fn message(line: StartLine, fields: &Fields, start: Vec<u8>, keeps_alive: bool) 
         keeps_alive,
         passed,
     }
+}
+
+/// Whether some request line is read by us alone: a target that is not UTF-8, or a later minor version. What else it
+/// says is read as of any other line.
+pub fn is_odd(data: &[u8]) -> bool {
+    data.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).any(|line| match line {
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor] => {
+            str::from_utf8(line).is_err() || !matches!(minor, b'0' | b'1')
+        }
+        _ => false,
+    })
 }
