@@ -65,7 +65,7 @@ impl Verified {
         &mut self.stream
     }
 
-    /// What came behind the handshake; see [`TlsStream::poll_receive`].
+    /// What came behind the handshake; up to a piece at a time; 0 is the end.
     ///
     /// # Errors
     /// A broken connection, or an alert: a TLS 1.3 server says only now what it thinks of our certificate.

@@ -67,7 +67,7 @@ impl Outlet {
         Ok(Self { way, bytes: Vec::new(), taken: 0 })
     }
 
-    /// Of a file that was opened by [`open_nonblocking`].
+    /// Of a file that was opened by `open_nonblocking`.
     pub fn owned(file: File) -> Self {
         Self { way: Way::Nonblocking(file), bytes: Vec::new(), taken: 0 }
     }
