@@ -24,7 +24,7 @@ pub struct Survey {
     pub summary: Summary,
     /// The logs, in the order in which they were given.
     pub logs: Vec<AuditLogFile>,
-    /// The lines of the event that was asked for, where one was; 64 at most.
+    /// The lines of the event that was asked for, where one was; 16 at most.
     pub found: Vec<Found>,
 }
 
