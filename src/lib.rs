@@ -4,53 +4,57 @@
 //! HTTP to a local listener; the upstream is opened over TLS, and has proved who it is before it sees one
 //! byte of the request. What does not hold is refused, and a record says why.
 //!
-//! # The way of a request
+//! # The path of a request
 //!
 //! ```text
-//!  client ──▶ server ──▶ proxy ───▶ message   what is asked for: Target
-//!  (plain)    accept,      │──────▶ route     whom that means, and may one go there: Upstream
-//!             limits,      │──────▶ connect   a kept connection, or a new one:
-//!             time-outs    │           │        resolve ─▶ dial ─▶ handshake ─▶ tls: the verdict
+//!  client ──▶ server ──▶ proxy ───▶ message   what is requested: Target
+//!  (plain)    accept,      │──────▶ route     which upstream that is, and whether it is allowed
+//!             limits,      │──────▶ connect   a pooled connection, or a new one:
+//!             timeouts     │           │        resolve ─▶ dial ─▶ handshake ─▶ tls: the verdict
 //!                          │           ▼
 //!                          │        Verified ────────────────────────────────▶ upstream (TLS)
 //!                          │        the only thing that a request is sent on
 //!                          │
-//!                          ├─ answered: the body streams down; at its end one access event
-//!                          └─ not: Failure ─▶ an answer by the listener's policy, or a reset
-//!                                         ├─▶ audit: one event for each refused handshake
+//!                          ├─ answered: the body streams to the client; at its end one access event
+//!                          └─ failed: Failure ─▶ an answer by the listener's policy, or a reset
+//!                                         ├─▶ audit: one event for each refusal
 //!                                         └─▶ access event
 //! ```
 //!
-//! Settings come the other way: arguments, variables and file ─▶ `config` (whole or not at all) ─▶ `app`
-//! (binds, starts its worker threads, drains, and resets what does not end). A worker shares nothing with the
-//! others that a request would wait for.
+//! `http1` reads and writes both sides of it. Settings come the other way: arguments, variables and file ─▶ `config`
+//! (all or nothing) ─▶ `app` (binds, starts its worker threads, drains, and resets what does not end). Workers share
+//! nothing that a request would wait for.
 //!
-//! # The rooms
+//! # The modules
 //!
-//! A room uses the rooms named beside it, [`text`], and no others. The names are links to what each is for.
+//! A module uses the modules named beside it, [`text`], and no others; `tests/it/rooms.rs` holds the table to it.
 //!
-//! | room | is | may use |
+//! | module | is | may use |
 //! |---|---|---|
-//! | [`clock`] | the only door to the time of day | |
-//! | [`text`] | text that is not ours: escaped, cut, without secrets | |
-//! | [`message`] | facts about HTTP messages; pure | |
+//! | [`buffer`] | bytes between a socket and its reader, and the free list they come from | |
+//! | [`clock`] | the only source of the time of day | |
+//! | [`deadline`] | a timer that moves without being registered anew | |
+//! | [`text`] | text from outside: escaped, cut, without secrets | |
+//! | [`transport`] | a byte stream, and how it is closed or reset | |
+//! | [`http1`] | HTTP/1 heads, bodies and connections, client's and server's | `buffer`, `deadline`, `transport` |
+//! | [`message`] | facts about HTTP messages; pure | `http1` |
 //! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock` |
 //! | [`tls`] | who can be trusted: the decision, the evidence, the explanation; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
-//! | [`connect`] | every outbound socket; only verified ones leave | `message`, `route::upstream`, `tls` |
-//! | [`audit`] | what is recorded about refusals, and summed up | `clock`, `logging`, `route::upstream`, `tls` |
-//! | [`proxy`] | the way of one request, and all its ends | `audit`, `clock`, `connect`, `message`, `route`, `tls` |
-//! | [`server`] | the doors inward: listeners and client connections | `message`, `proxy` |
-//! | [`config`] | what was said, made into what is true | `clock`, `tls`, and the settings of all other rooms above |
-//! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `proxy`, `server` |
-//! | [`reload`] | newer settings while it runs | `bundle`, `config`, `proxy` |
-//! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `logging`, `server` |
+//! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `logging`, `route::upstream`, `tls` |
+//! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `route::upstream`, `tls` |
+//! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `route`, `tls` |
+//! | [`server`] | listeners and client connections | `http1`, `proxy`, `transport` |
+//! | [`config`] | settings, read and validated | `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `proxy`, `route`, `server`, `tls` |
+//! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `server` |
+//! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
-//! | [`check`] | `vouchsafe check`: servers met as the proxy meets them | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
+//! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
-//! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config`, `text` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `explain`, `logging`, `pin`, `reload`, `server::Stop`, `text`, `verify` |
+//! | [`reload`] | newer settings in a running process | `bundle`, `config`, `proxy::settings` |
+//! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `server` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `explain`, `logging`, `pin`, `reload`, `server::Stop`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.

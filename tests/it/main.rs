@@ -38,6 +38,7 @@ mod replicator33;
 mod report_only;
 mod report_only_classes;
 mod retries;
+mod rooms;
 mod secrets;
 mod sinks;
 mod suites;
