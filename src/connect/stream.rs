@@ -263,18 +263,20 @@ impl TlsStream {
     /// The connection can send nothing more.
     pub(super) fn seal(&mut self, plaintext: &[u8]) -> io::Result<()> {
         for piece in plaintext.chunks(RECORD) {
-            self.write(|traffic, space| traffic.encrypt(piece, space))?;
+            self.write(piece.len(), |traffic, space| traffic.encrypt(piece, space))?;
         }
         Ok(())
     }
 
     /// Announces that nothing follows.
     pub(super) fn seal_end(&mut self) -> io::Result<()> {
-        self.write(|traffic, space| traffic.queue_close_notify(space))
+        self.write(0, |traffic, space| traffic.queue_close_notify(space))
     }
 
+    /// Appends a record of `length` bytes to what is to be sent.
     fn write(
         &mut self,
+        length: usize,
         mut with: impl FnMut(
             &mut rustls::unbuffered::WriteTraffic<'_, rustls::client::ClientConnectionData>,
             &mut [u8],
@@ -290,7 +292,7 @@ impl TlsStream {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     let space = self.outbox.space();
                     let start = space.len();
-                    let mut room = RECORD + RECORD_OVERHEAD;
+                    let mut room = length + RECORD_OVERHEAD;
                     loop {
                         space.resize(start + room, 0);
                         match with(&mut traffic, &mut space[start..]) {

@@ -1,4 +1,4 @@
-//! Framing that two readers could understand in two ways is refused, though hyper takes it; and what stands before
+//! Framing that two readers could understand in two ways is refused; and what stands before
 //! it on the connection is not lost.
 
 use crate::{

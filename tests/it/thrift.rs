@@ -120,7 +120,7 @@ async fn get(client: &mut TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// With hyper's state and buffers in memory they would take 20 KiB and more each.
+/// With buffers in memory they would take 20 KiB and more each.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_rest_take_little_memory_and_are_served_on() {
     const CLIENTS: usize = 600;
@@ -214,7 +214,7 @@ async fn a_drain_does_not_wait_for_the_rest_of_a_head() {
         client.write_all(b"GET / HT").await.unwrap();
         clients.push(client);
     }
-    // By now the first of them are served by another hyper than before.
+    // By now the first of them have rested.
     get(&mut TcpStream::connect(proxy.addr(0)).await.unwrap()).await;
     assert!(proxy.stop().success());
 }

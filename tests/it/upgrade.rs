@@ -192,7 +192,7 @@ async fn an_answer_instead_of_the_switch_comes_whole_or_ends_by_a_reset() {
     .await;
     let proxy = start(&origin, &[]);
     let mut client = Talk::with(proxy.addr(0)).await;
-    // hyper has no look at what it still has to write when such a connection is over.
+    // The answer is larger than what the system takes at once, and the connection ends behind it.
     client.say(ASK.replace("keep-alive", "close")).await;
     assert!(client.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
     let (body, clean) = client.rest().await;
