@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// An event, key by key.
+pub type AuditEvent = Map<String, Value>;
+
 /// The version of the schema; it moves with every change that a reader could notice.
 pub const SCHEMA: u32 = 3;
 

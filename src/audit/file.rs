@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 use tracing::{error, info, warn};
 
-use super::{event::Gap, fold::AuditEvent};
+use super::event::{AuditEvent, Gap};
 use crate::{
     clock::Clock,
     logging::{Outlet, open_nonblocking},

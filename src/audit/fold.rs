@@ -10,12 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::usage;
+use super::event::AuditEvent;
 
-/// An event, key by key.
-pub type AuditEvent = Map<String, Value>;
+/// Clients beyond this many are not told apart.
+pub(super) const MOST_CLIENTS: usize = 64;
 
 /// Folds events.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Window {
             self.chains.push(chain.clone());
         }
         if let Some(last) = &self.last {
-            usage::add(&mut event, last);
+            add_usage(&mut event, last);
         }
         self.count += 1;
         self.last = Some(event);
@@ -167,6 +167,35 @@ impl Window {
         self.count = 0;
         Some(event)
     }
+}
+
+/// Adds what an earlier event says was sent, where both say it: folded, they are one.
+fn add_usage(event: &mut AuditEvent, earlier: &AuditEvent) {
+    if !event.contains_key("vouchsafe.requests") || !earlier.contains_key("vouchsafe.requests") {
+        return;
+    }
+    for key in ["vouchsafe.requests", "vouchsafe.request_bytes_sent"] {
+        let sum = |of: &AuditEvent| of[key].as_u64().unwrap_or_default();
+        let both = sum(event).saturating_add(sum(earlier));
+        event.insert(key.into(), both.into());
+    }
+    event.insert("vouchsafe.from".into(), earlier["vouchsafe.from"].clone());
+    let mut clients = clients_of(earlier);
+    for (ip, requests) in clients_of(event) {
+        if let Some((_, known)) = clients.iter_mut().find(|(known, _)| *known == ip) {
+            *known += requests;
+        } else if clients.len() < MOST_CLIENTS {
+            clients.push((ip, requests));
+        }
+    }
+    let clients = clients.into_iter().map(|(ip, requests)| json!({ "ip": ip, "requests": requests })).collect();
+    event.insert("vouchsafe.clients".into(), clients);
+}
+
+fn clients_of(event: &AuditEvent) -> Vec<(String, u64)> {
+    let clients = event["vouchsafe.clients"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let client = |client: &Value| Some((client["ip"].as_str()?.to_owned(), client["requests"].as_u64()?));
+    clients.iter().filter_map(client).collect()
 }
 
 #[cfg(test)]
@@ -278,5 +307,26 @@ mod tests {
         for id in 3..6 {
             assert_eq!(seen(&folder.take(event("a", 0, id), now)), [(id.into(), 1)]);
         }
+    }
+
+    fn usage(from: &str, requests: u64, clients: &[(&str, u64)]) -> AuditEvent {
+        let clients: Vec<_> = clients.iter().map(|(ip, n)| json!({ "ip": ip, "requests": n })).collect();
+        let event = json!({
+            "vouchsafe.requests": requests, "vouchsafe.request_bytes_sent": 10 * requests, "vouchsafe.from": from,
+            "vouchsafe.to": from, "vouchsafe.clients": clients,
+        });
+        event.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn what_two_events_say_was_sent_is_added_client_by_client() {
+        let mut newer = usage("t2", 5, &[("b", 2), ("c", 3)]);
+        add_usage(&mut newer, &usage("t1", 4, &[("a", 1), ("b", 3)]));
+        let mut both = usage("t1", 9, &[("a", 1), ("b", 5), ("c", 3)]);
+        both.insert("vouchsafe.to".into(), "t2".into());
+        assert_eq!(newer, both);
+        let mut refusal = json!({ "event.id": "1" }).as_object().cloned().unwrap();
+        add_usage(&mut refusal, &both);
+        assert_eq!(refusal.len(), 1, "a refusal has nothing to add to");
     }
 }

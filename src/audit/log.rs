@@ -11,11 +11,10 @@ use tracing::{error, info, warn};
 
 use super::{
     chains::{Chain, Chains},
-    event::Gap,
+    event::{AuditEvent, Gap},
     file::{AuditFile, span},
-    fold::{AuditEvent, Folder},
-    sink::Form,
-    text::text,
+    fold::Folder,
+    text::{Form, text},
 };
 use crate::logging::writer::{LineKind, Log, push};
 

@@ -19,25 +19,12 @@ use tracing::error;
 
 use super::{
     chains::{Chain, Chains},
-    event::{PolicyRefused, Refused},
+    event::{AuditEvent, PolicyRefused, Refused},
     file::AuditFile,
-    fold::AuditEvent,
     log::AuditLog,
-    usage::BypassedUse,
+    text::Form,
 };
-use crate::{
-    clock::Clock,
-    logging::writer::{self, Log},
-};
-
-/// How the copy on stderr is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// One JSON line.
-    Json,
-    /// For people.
-    Text,
-}
+use crate::logging::writer::{self, Log};
 
 /// Where audit events go, alongside stderr.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,14 +110,6 @@ impl AuditSink {
     /// Records a refusal that is not about a certificate, or counts it where it repeats another. Never waits.
     pub fn record_policy(&self, event: &PolicyRefused<'_>) {
         self.record_event(event.json(), None);
-    }
-
-    /// Records a handshake that failed verification and is used all the same, and gives what counts the requests that
-    /// are sent on its connection.
-    #[must_use = "the connection has to own it"]
-    pub fn record_bypassed(self: &Arc<Self>, event: &Refused<'_>, clock: Clock) -> BypassedUse {
-        self.record(event);
-        BypassedUse::new(self.clone(), clock, event)
     }
 
     pub(super) fn record_event(&self, event: AuditEvent, chain: Option<Chain>) {

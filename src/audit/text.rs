@@ -2,8 +2,17 @@
 
 use serde_json::{Map, Value};
 
-use super::fold::AuditEvent;
+use super::event::AuditEvent;
 use crate::logging::write_event;
+
+/// How the copy on stderr is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON line.
+    Json,
+    /// For people.
+    Text,
+}
 
 /// One line, or a paragraph on a terminal.
 pub fn text(event: &AuditEvent) -> Vec<u8> {

@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 use time::OffsetDateTime;
 
 use super::{
-    event::{Refused, begin},
-    fold::AuditEvent,
+    event::{AuditEvent, Refused, begin},
+    fold::MOST_CLIENTS,
     sink::AuditSink,
 };
 use crate::clock::{Clock, rfc3339};
@@ -51,9 +51,6 @@ impl Default for Sent {
 /// How long what was sent on a connection that stays open may go without an event.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Clients beyond this many are not told apart.
-const MOST_CLIENTS: usize = 64;
-
 /// What of the event for the bypassed handshake is repeated.
 const REPEATED: [&str; 14] = [
     "event.id",
@@ -73,7 +70,11 @@ const REPEATED: [&str; 14] = [
 ];
 
 impl BypassedUse {
-    pub(super) fn new(sink: Arc<AuditSink>, clock: Clock, event: &Refused<'_>) -> Self {
+    /// Records a handshake that failed verification and is used all the same, and gives what counts the requests that
+    /// are sent on its connection.
+    #[must_use = "the connection has to own it"]
+    pub fn begin(sink: Arc<AuditSink>, clock: Clock, event: &Refused<'_>) -> Self {
+        sink.record(event);
         let event = event.json();
         let repeated = REPEATED.iter().filter_map(|key| Some(((*key).to_owned(), event.get(*key)?.clone())));
         Self { sink, clock, about: repeated.collect(), sent: RefCell::default() }
@@ -129,48 +130,12 @@ impl Drop for BypassedUse {
     }
 }
 
-/// Adds what an earlier event says was sent, where both say it: folded, they are one.
-pub(super) fn add(event: &mut AuditEvent, earlier: &AuditEvent) {
-    if !event.contains_key("vouchsafe.requests") || !earlier.contains_key("vouchsafe.requests") {
-        return;
-    }
-    for key in ["vouchsafe.requests", "vouchsafe.request_bytes_sent"] {
-        let sum = |of: &AuditEvent| of[key].as_u64().unwrap_or_default();
-        let both = sum(event).saturating_add(sum(earlier));
-        event.insert(key.into(), both.into());
-    }
-    event.insert("vouchsafe.from".into(), earlier["vouchsafe.from"].clone());
-    let mut clients = clients_of(earlier);
-    for (ip, requests) in clients_of(event) {
-        if let Some((_, known)) = clients.iter_mut().find(|(known, _)| *known == ip) {
-            *known += requests;
-        } else if clients.len() < MOST_CLIENTS {
-            clients.push((ip, requests));
-        }
-    }
-    let clients = clients.into_iter().map(|(ip, requests)| json!({ "ip": ip, "requests": requests })).collect();
-    event.insert("vouchsafe.clients".into(), clients);
-}
-
-fn clients_of(event: &AuditEvent) -> Vec<(String, u64)> {
-    let clients = event["vouchsafe.clients"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let client = |client: &Value| Some((client["ip"].as_str()?.to_owned(), client["requests"].as_u64()?));
-    clients.iter().filter_map(client).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::audit::sink::AuditSettings;
-
-    fn event(from: &str, requests: u64, clients: &[(&str, u64)]) -> AuditEvent {
-        let clients: Vec<_> = clients.iter().map(|(ip, n)| json!({ "ip": ip, "requests": n })).collect();
-        let event = json!({
-            "vouchsafe.requests": requests, "vouchsafe.request_bytes_sent": 10 * requests, "vouchsafe.from": from,
-            "vouchsafe.to": from, "vouchsafe.clients": clients,
-        });
-        event.as_object().cloned().unwrap()
-    }
 
     #[test]
     fn a_connection_says_what_was_sent_on_it_when_it_is_dropped() {
@@ -197,17 +162,5 @@ mod tests {
         let clients = json!([{"ip": "127.0.0.2", "requests": 2}, {"ip": "127.0.0.3", "requests": 1}]);
         assert_eq!(event["vouchsafe.clients"], clients);
         assert_eq!((&event["event.id"], &event["vouchsafe.outcome"]), (&json!("1a"), &json!("bypassed")));
-    }
-
-    #[test]
-    fn what_two_events_say_was_sent_is_added_client_by_client() {
-        let mut newer = event("t2", 5, &[("b", 2), ("c", 3)]);
-        add(&mut newer, &event("t1", 4, &[("a", 1), ("b", 3)]));
-        let mut both = event("t1", 9, &[("a", 1), ("b", 5), ("c", 3)]);
-        both.insert("vouchsafe.to".into(), "t2".into());
-        assert_eq!(newer, both);
-        let mut refusal = json!({ "event.id": "1" }).as_object().cloned().unwrap();
-        add(&mut refusal, &both);
-        assert_eq!(refusal.len(), 1, "a refusal has nothing to add to");
     }
 }

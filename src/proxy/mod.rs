@@ -153,7 +153,8 @@ impl Proxy {
         request: &RequestSummary<'_>,
         id: &str,
     ) -> BypassedUse {
-        self.audit.record_bypassed(&self.refused(refused, slot, request, id, &request.path()), self.clock)
+        let path = request.path();
+        BypassedUse::begin(self.audit.clone(), self.clock, &self.refused(refused, slot, request, id, &path))
     }
 
     fn refused<'a>(

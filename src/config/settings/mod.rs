@@ -11,7 +11,7 @@ mod values;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    audit::sink::{AuditSettings, Form},
+    audit::{sink::AuditSettings, text::Form},
     clock::Clock,
     connect::ConnectLimits,
     logging::{LogFormat, LogLevel},

@@ -19,7 +19,7 @@ use super::{
     },
     Build,
     listeners::parse_route,
-    upstreams::{parse_allow, parse_port_pair, section_name},
+    values::{parse_allow, parse_port_pair, section_name},
 };
 
 /// Settings for an upstream that no route and no allowed destination leads to.

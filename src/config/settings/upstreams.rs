@@ -4,12 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     connect::ConnectLimits,
-    message::authority::{Authority, parse_port},
+    message::authority::Authority,
     route::{
         policy::{Allow, DestinationPolicy},
         table::{Routes, UpstreamSettings},
     },
-    text::show_value,
     tls::{client::TlsSettings, identity::ReferenceId},
 };
 
@@ -24,7 +23,7 @@ use super::{
     Build,
     listeners::parse_route,
     unused::Unused,
-    values::{bare_host, reference},
+    values::{parse_allow, parse_authority, parse_port_pair, reference, section_name},
 };
 
 /// What commands need that connect to upstreams and have no listeners.
@@ -142,62 +141,6 @@ impl Build<'_> {
         }
         servers
     }
-}
-
-/// What messages call a section.
-pub(super) fn section_name(number: usize, section: &UpstreamOptions) -> String {
-    format!("[[upstream]] {number} (`{}`)", show_value(&section.of))
-}
-
-/// Reads `HOST[:PORT]`.
-pub(super) fn parse_authority(text: &str) -> Result<Authority, String> {
-    text.parse().map_err(|error| match text.contains("://").then(|| bare_authority(text)).flatten() {
-        Some(bare) => format!("`{}`: a host is expected, not a URL\nhint: write `{bare}`", show_value(text)),
-        None => format!("{error}"),
-    })
-}
-
-fn bare_authority(text: &str) -> Option<Authority> {
-    super::values::without_scheme(text).parse().ok()
-}
-
-/// Reads a pattern of allowed destinations. Habits from other programs get a hint.
-pub(super) fn parse_allow(text: &str) -> Result<Allow, String> {
-    text.parse::<Allow>().map_err(|error| {
-        if let Some(suffix) = text.strip_prefix('.').filter(|suffix| bare_host(suffix).is_some()) {
-            return format!(
-                "a suffix begins with `*`\nhint: write `*.{suffix}`; for the domain itself, allow `{suffix}` too"
-            );
-        }
-        if text.contains("://") {
-            return match bare_authority(text) {
-                Some(bare) => format!("a pattern has no scheme and no path\nhint: write `{bare}`"),
-                None => "a pattern has no scheme and no path".into(),
-            };
-        }
-        match text.split_once('/') {
-            Some((address, bits)) => not_a_network(address, bits),
-            None => error,
-        }
-    })
-}
-
-fn not_a_network(address: &str, bits: &str) -> String {
-    match address.parse::<std::net::IpAddr>() {
-        Ok(ip) => {
-            let most = if ip.is_ipv4() { 32 } else { 128 };
-            format!("`{bits}` is not a prefix length: 0 to {most} bits are possible")
-        }
-        Err(_) if bare_host(address).is_some() => {
-            format!("a pattern has no path; only networks have a `/`, as in `192.0.2.0/24`\nhint: write `{address}`")
-        }
-        Err(_) => format!("`{address}` is not the address of a network, as in `192.0.2.0/24`"),
-    }
-}
-
-pub(super) fn parse_port_pair(text: &str) -> Result<(u16, u16), String> {
-    let ports = text.split_once('=').and_then(|(plain, tls)| Some((parse_port(plain)?, parse_port(tls)?)));
-    ports.ok_or_else(|| "two ports within 1-65535 are expected, as in `8080=8443`".to_owned())
 }
 
 fn parse_connect_to(text: &str) -> Result<UpstreamSettings, String> {
