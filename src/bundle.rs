@@ -344,8 +344,10 @@ fn issuer(certificate: &Certificate, facts: &Facts, what: What, before: &[(Strin
         other.is_ok_and(|other| other.subject_der == facts.subject_der && other.spki != facts.spki)
     });
     if let Some((there, _)) = remade {
-        let sentence =
-            format!("another of the name `{}`, with another key, stands at {there}: a CA made anew?", facts.subject);
+        let sentence = format!(
+            "another of the name `{}`, with another key, stands at {there}: probably a CA that was re-created",
+            facts.subject
+        );
         found.push(warn("same_name_other_key", sentence, "take out the one whose servers are gone"));
     }
     if facts.version != 3 {
@@ -360,7 +362,7 @@ fn issuer(certificate: &Certificate, facts: &Facts, what: What, before: &[(Strin
             certificate.name(),
             names(facts).unwrap_or_default()
         );
-        let fix = "have it made anew with `basicConstraints = CA:FALSE` (`openssl req -x509 … -addext basicConstraints=CA:FALSE`)";
+        let fix = "have it reissued with `basicConstraints = CA:FALSE` (`openssl req -x509 … -addext basicConstraints=CA:FALSE`)";
         found.push(warn("server_is_ca", sentence, fix));
     }
     found

@@ -33,7 +33,7 @@
 //! |---|---|---|
 //! | [`buffer`] | bytes between a socket and its reader, and the free list they come from | |
 //! | [`clock`] | the only source of the time of day | |
-//! | [`deadline`] | a timer that moves without being registered anew | |
+//! | [`deadline`] | a timer that is moved without registering it again | |
 //! | [`text`] | text from outside: escaped, cut, without secrets | |
 //! | [`transport`] | a byte stream, and how it is closed or reset | |
 //! | [`http1`] | HTTP/1 heads, bodies and connections, client's and server's | `buffer`, `deadline`, `transport` |

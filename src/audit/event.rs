@@ -38,7 +38,7 @@ pub struct Refused<'a> {
     pub upstream: &'a Upstream,
     /// Why, and what was presented.
     pub refused: &'a HandshakeFailure,
-    /// For whom.
+    /// The client.
     pub client: SocketAddr,
     /// By which listener.
     pub listener: &'a str,
@@ -164,7 +164,7 @@ pub struct PolicyRefused<'a> {
     pub upstream: Option<&'a str>,
     /// The address that was not dialed, where it is the reason.
     pub address: Option<SocketAddr>,
-    /// For whom.
+    /// The client.
     pub client: SocketAddr,
     /// By which listener.
     pub listener: &'a str,

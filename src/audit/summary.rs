@@ -39,6 +39,19 @@ pub enum By {
     Day,
 }
 
+impl By {
+    /// Its name, as the flag and the reports have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::Code => "code",
+            Self::Day => "day",
+        }
+    }
+}
+
 /// Which events are counted.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {

@@ -34,7 +34,7 @@ fn string(event: &AuditEvent, key: &str) -> String {
     event.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// Which event, about what and whom; what every text has in its first line.
+/// The event, the upstream and the client: what every text has in its first line.
 fn about(event: &AuditEvent) -> Map<String, Value> {
     let folded = event.contains_key("vouchsafe.first_time");
     let named = [

@@ -1,4 +1,4 @@
-//! What was sent to servers that failed verification, where report-only let it pass: how many requests, of whom.
+//! What was sent to servers that failed verification, where report-only let it pass: how many requests, of which clients.
 
 use std::{
     cell::RefCell,

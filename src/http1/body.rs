@@ -447,14 +447,6 @@ fn is_forbidden_trailer(name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        for (name, value) in lines {
-            fields.append(name.as_bytes(), value.as_bytes());
-        }
-        fields
-    }
-
     /// What is passed on, the content, and what is left, in one piece and byte by byte.
     fn decoded(length: BodyLength, text: &str) -> Result<(String, String, String, bool), BadChunk> {
         let mut whole = None;
@@ -496,7 +488,7 @@ mod tests {
     fn the_length_of_a_request_is_read_in_one_way_or_refused() {
         use BodyLength::{Chunked, Exact};
         let request = |lines: &[(&str, &str)], connect, version| {
-            message_length(Message::Request { version, connect }, &fields(lines))
+            message_length(Message::Request { version, connect }, &Fields::of_lines(lines))
         };
         for (lines, expected) in [
             (&[][..], Exact(0)),
@@ -552,11 +544,11 @@ mod tests {
             (200, false, &[], UntilClose),    // 8
         ] {
             let message = Message::Response { version: Version::Http11, status, to_head };
-            assert_eq!(message_length(message, &fields(lines)), Ok(expected), "{status} {to_head} {lines:?}");
+            assert_eq!(message_length(message, &Fields::of_lines(lines)), Ok(expected), "{status} {to_head} {lines:?}");
         }
         let old = Message::Response { version: Version::Http10, status: 200, to_head: false };
-        assert!(message_length(old, &fields(&chunked)).is_err());
-        assert!(message_length(old, &fields(&[five[0], chunked[0]])).is_err()); // 3
+        assert!(message_length(old, &Fields::of_lines(&chunked)).is_err());
+        assert!(message_length(old, &Fields::of_lines(&[five[0], chunked[0]])).is_err()); // 3
     }
 
     #[test]

@@ -185,7 +185,7 @@ impl Fields {
         fields
     }
 
-    /// Writes lines anew that do not end in CRLF (RFC 9112 section 2.2 lets a lone LF end a line of a head) or that
+    /// Rewrites lines that do not end in CRLF (RFC 9112 section 2.2 lets a lone LF end a line of a head) or that
     /// are folded, with one space in place of each fold (section 5.2).
     fn normalize(&mut self) {
         for index in 0..self.lines.len() {
@@ -376,16 +376,20 @@ fn unfold(value: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
+impl Fields {
+    /// Field lines for tests.
+    pub(super) fn of_lines(lines: &[(&str, &str)]) -> Self {
+        let mut fields = Self::default();
         for (name, value) in lines {
             fields.append(name.as_bytes(), value.as_bytes());
         }
         fields
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn written(fields: &Fields) -> String {
         let mut out = Vec::new();
@@ -440,7 +444,8 @@ mod tests {
 
     #[test]
     fn removing_keeps_the_order_and_case_of_the_others() {
-        let mut fields = fields(&[("A", "1"), ("Connection", "x"), ("b", "2"), ("connection", "y"), ("C", "3")]);
+        let mut fields =
+            Fields::of_lines(&[("A", "1"), ("Connection", "x"), ("b", "2"), ("connection", "y"), ("C", "3")]);
         fields.remove(&[FieldName::Connection]);
         assert_eq!(written(&fields), "A: 1\r\nb: 2\r\nC: 3\r\n");
         fields.retain(|field| !field.is("b"));
@@ -449,17 +454,17 @@ mod tests {
 
     #[test]
     fn a_field_is_set_where_it_was_or_first() {
-        let mut with = fields(&[("accept", "x"), ("HOST", "a"), ("host", "b")]);
+        let mut with = Fields::of_lines(&[("accept", "x"), ("HOST", "a"), ("host", "b")]);
         with.set(FieldName::Host, b"Host", b"c:1");
         assert_eq!(written(&with), "accept: x\r\nHOST: c:1\r\n");
-        let mut without = fields(&[("accept", "x")]);
+        let mut without = Fields::of_lines(&[("accept", "x")]);
         without.set(FieldName::Host, b"Host", b"c:1");
         assert_eq!(written(&without), "Host: c:1\r\naccept: x\r\n");
     }
 
     #[test]
     fn a_value_that_could_end_its_line_is_not_written() {
-        let mut fields = fields(&[("Location", "a")]);
+        let mut fields = Fields::of_lines(&[("Location", "a")]);
         fields.map_values(|_| Some(b"b\r\nSet-Cookie: c".to_vec()));
         assert_eq!(written(&fields), "Location: a\r\n");
         fields.map_values(|field| (field.name == FieldName::Location).then(|| b"caf\xc3\xa9".to_vec()));
@@ -468,7 +473,7 @@ mod tests {
 
     #[test]
     fn list_members_are_found_without_their_parameters() {
-        let fields = fields(&[("te", "gzip, Trailers;q=1"), ("connection", "x"), ("Connection", ",close ,")]);
+        let fields = Fields::of_lines(&[("te", "gzip, Trailers;q=1"), ("connection", "x"), ("Connection", ",close ,")]);
         assert!(fields.has_token(FieldName::Te, "trailers"));
         assert!(fields.has_token(FieldName::Connection, "close"));
         assert!(!fields.has_token(FieldName::Connection, "keep-alive"));

@@ -241,7 +241,7 @@ fn end(path: &PathByNames<'_>) -> Option<Finding> {
     }
 }
 
-/// Whether another certificate of an issuer's name means that the issuer was made anew: it was sent as the issuer, or
+/// Whether another certificate of an issuer's name means that the issuer was re-created: it was sent as the issuer, or
 /// it is a root in the bundle. An intermediate in the bundle may as well be another lab's.
 fn is_made_anew((namesake, at): Link<'_>) -> bool {
     let is_root = namesake.facts.as_ref().is_ok_and(|facts| facts.self_issued());

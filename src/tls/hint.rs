@@ -282,9 +282,9 @@ fn issuer_key_mismatch(case: &Case<'_>) -> String {
             root.sha256
         ),
         Some((PathEnd::Missing { namesake: Some((_, CertificateRef::Presented(_))), .. }, _)) => {
-            "the CA was probably made anew: have the certificate reissued by it, or let the server send the CA certificate that issued it".into()
+            "the CA was probably re-created: have the certificate reissued by it, or let the server send the CA certificate that issued it".into()
         }
-        _ => "the CA was probably made anew, or another CA has its name: get the certificate of the one that issued this, and add it to --ca-bundle beside the other; take the other out when nothing uses it; confirm its fingerprint with the owner, not from this connection".into(),
+        _ => "the CA was probably re-created, or another CA has its name: get the certificate of the one that issued this, and add it to --ca-bundle beside the other; take the other out when nothing uses it; confirm its fingerprint with the owner, not from this connection".into(),
     }
 }
 

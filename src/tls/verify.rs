@@ -461,7 +461,7 @@ fn check_alone_as_issued(case: &Case<'_>, own: &Certificate) -> Vec<Finding> {
     found
 }
 
-/// Classes that more certificates in the bundle would mend.
+/// Classes that more certificates in the bundle would fix.
 fn is_chain_report_only(case: &Case<'_>) -> bool {
     let classes = [Code::IncompleteChain, Code::IssuerKeyMismatch, Code::SelfSignedNotInBundle, Code::UnknownIssuer];
     classes.into_iter().any(|class| case.is_report_only(class))

@@ -77,7 +77,7 @@ fn each_kind_of_finding_is_made_where_it_belongs() {
         ("from tomorrow", dated(1, 300), &["error not_yet_valid"], 1),
         ("two months left", dated(-1, 60), &["warning expires_soon"], 0),
         ("twice", good.clone() + &good, &["warning duplicate"], 0),
-        ("made anew", good.clone() + &root("Good", |_| {}), &["warning same_name_other_key"], 0),
+        ("re-created", good.clone() + &root("Good", |_| {}), &["warning same_name_other_key"], 0),
         ("a server's", own(&leaf), &["warning server_certificate"], 0),
         ("a server's that is a CA", own(&req), &["warning server_is_ca"], 0),
         ("a client's", own(&client), &["warning server_certificate", "error wrong_purpose"], 1),

@@ -32,8 +32,8 @@ pub fn refused(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sigterm_finishes_what_runs_and_takes_nothing_new() {
+/// An origin that responds once it is told to.
+async fn held_origin() -> (std::sync::mpsc::Sender<()>, Origin) {
     let (open, opened) = std::sync::mpsc::channel::<()>();
     let opened = std::sync::Mutex::new(opened);
     let origin = Origin::start(move |_, _| {
@@ -41,6 +41,12 @@ async fn sigterm_finishes_what_runs_and_takes_nothing_new() {
         vec![send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast")]
     })
     .await;
+    (open, origin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_finishes_what_runs_and_takes_nothing_new() {
+    let (open, origin) = held_origin().await;
     let proxy = start(&origin, &[]);
     let address = proxy.addr(0);
     let idle = TcpStream::connect(address).await.unwrap();
@@ -110,13 +116,7 @@ async fn the_drain_has_a_limit_and_a_second_signal_is_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_that_is_sent_twice_drains_once() {
-    let (open, opened) = std::sync::mpsc::channel::<()>();
-    let opened = std::sync::Mutex::new(opened);
-    let origin = Origin::start(move |_, _| {
-        opened.lock().unwrap().recv().unwrap();
-        vec![send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast")]
-    })
-    .await;
+    let (open, origin) = held_origin().await;
     let mut proxy = start(&origin, &[]);
     let mut running = TcpStream::connect(proxy.addr(0)).await.unwrap();
     running.write_all(GET).await.unwrap();

@@ -6,14 +6,14 @@ use super::{sent, what};
 use crate::{
     audit::{
         read::Survey,
-        summary::{By, Group, Order},
+        summary::{Group, Order},
     },
     clock::rfc3339,
 };
 
 /// Comma-separated values (RFC 4180) with a heading.
 pub(super) fn csv(survey: &Survey, order: Order, to: &mut impl Write) -> io::Result<()> {
-    let by = grouped_by(survey.summary.by());
+    let by = survey.summary.by().as_str();
     write!(
         to,
         "{by},code,action,count,clients,sent_requests,sent_bytes,bypassed,first,last,certificate_sha256,chain_sha256,\
@@ -57,7 +57,7 @@ fn csv_cell(text: &str) -> String {
 
 /// A table in Markdown.
 pub(super) fn markdown(survey: &Survey, order: Order, to: &mut impl Write) -> io::Result<()> {
-    let by = grouped_by(survey.summary.by());
+    let by = survey.summary.by().as_str();
     writeln!(to, "| {by} | code | what | count | clients | sent | first | last | why |")?;
     writeln!(to, "|---|---|---|---:|---:|---|---|---|---|")?;
     for group in survey.summary.groups(order) {
@@ -76,14 +76,4 @@ pub(super) fn markdown(survey: &Survey, order: Order, to: &mut impl Write) -> io
         writeln!(to, "| {} |", cells.join(" | "))?;
     }
     Ok(())
-}
-
-fn grouped_by(by: By) -> &'static str {
-    match by {
-        By::Kind => "kind",
-        By::Client => "client",
-        By::Upstream => "upstream",
-        By::Code => "code",
-        By::Day => "day",
-    }
 }

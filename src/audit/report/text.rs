@@ -166,7 +166,7 @@ fn title(survey: &Survey, groups: usize) -> String {
     }
     let more = if survey.summary.other().is_some() { "more than " } else { "" };
     let files = plural(survey.logs.len() as u64, "file");
-    let _ = write!(title, " of {more}{} in {files}", plural(groups as u64, group_word(survey.summary.by())));
+    let _ = write!(title, " of {more}{} in {files}", plural(groups as u64, survey.summary.by().as_str()));
     if let Some(Extent { first, last, .. }) = total {
         let _ = write!(title, ", {} to {}", rfc3339(first), rfc3339(last));
     }
@@ -176,16 +176,6 @@ fn title(survey: &Survey, groups: usize) -> String {
         }
     }
     title
-}
-
-fn group_word(by: By) -> &'static str {
-    match by {
-        By::Kind => "kind",
-        By::Client => "client",
-        By::Upstream => "upstream",
-        By::Code => "code",
-        By::Day => "day",
-    }
 }
 
 fn details(group: &Group, by: By, now: OffsetDateTime) -> Vec<String> {
