@@ -6,7 +6,7 @@
 use std::{
     fmt, fs, io,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     thread,
@@ -186,12 +186,15 @@ impl App {
                 return all(&mut workers).await.and(Err(AppError::Worker));
             }
         }
-        if let Some(path) = &self.settings.ready_file {
-            self.write_ready(path).map_err(|error| AppError::Ready(path.clone(), error))?;
-        }
-        info!(listeners = self.listeners.len(), threads = workers.len(), "ready");
         // The workers have sockets of their own; a successor may listen as soon as they close them.
-        self.listeners.clear();
+        let listeners = std::mem::take(&mut self.listeners);
+        let ready = ready_lines(&listeners);
+        let count = listeners.len();
+        drop(listeners);
+        if let Some(path) = &self.settings.ready_file {
+            write_ready(path, &ready).map_err(|error| AppError::Ready(path.clone(), error))?;
+        }
+        info!(listeners = count, threads = workers.len(), "ready");
         let mut now = stop.clone();
         let died = tokio::select! {
             _ = stop.wait_for(|stop| *stop >= Stop::Drain) => None,
@@ -231,18 +234,6 @@ impl App {
         for bound in &self.listeners {
             info!(address = %bound.address, listener = bound.settings.name, to = target(&bound.settings.service), "listening");
         }
-    }
-
-    fn write_ready(&self, path: &PathBuf) -> io::Result<()> {
-        let line = |bound: &Bound| format!("{} {}\n", bound.address, target(&bound.settings.service));
-        let text: String = self.listeners.iter().map(line).collect();
-        // Whole or not at all: a script may be waiting for it.
-        let partial = path.with_extension("partial");
-        fs::write(&partial, text)?;
-        fs::rename(&partial, path).inspect_err(|_| {
-            // The rename has failed already, and that is the error to report.
-            let _ = fs::remove_file(&partial);
-        })
     }
 
     /// How many clients may be connected, each with an upstream connection, as far as the open files go.
@@ -289,6 +280,21 @@ impl App {
             adopted,
         })
     }
+}
+
+/// The content of the ready file: a line for each listener.
+fn ready_lines(listeners: &[Bound]) -> String {
+    listeners.iter().map(|bound| format!("{} {}\n", bound.address, target(&bound.settings.service))).collect()
+}
+
+/// Whole or not at all: a script may be waiting for it.
+fn write_ready(path: &Path, lines: &str) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    fs::write(&partial, lines)?;
+    fs::rename(&partial, path).inspect_err(|_| {
+        // The rename has failed already, and that is the error to report.
+        let _ = fs::remove_file(&partial);
+    })
 }
 
 fn target(service: &Service) -> String {
