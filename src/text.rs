@@ -2,9 +2,10 @@
 //!
 //! Nothing here reads a file, a clock or a setting.
 
-use std::ffi::OsStr;
+use std::{borrow::Cow, ffi::OsStr};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
+use memchr::memchr2_iter;
 
 /// Stands for what is not shown.
 const MASK: &str = "***";
@@ -17,6 +18,10 @@ pub fn escape(text: &str) -> String {
 
 /// As [`escape`], cut after about `limit` bytes.
 pub fn escape_within(text: &str, limit: usize) -> String {
+    // As almost all texts are.
+    if text.len() <= limit && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut safe = String::with_capacity(text.len().min(limit));
     for c in text.chars() {
         if safe.len() >= limit {
@@ -114,7 +119,11 @@ pub fn mask_userinfo(target: &str) -> String {
 /// Servers differ in what they take for a segment. Whatever some server would take for a token is masked here, so an
 /// encoded slash, a backslash and `;` end a segment, empty segments do not count, and a dot segment after `tokens` masks
 /// the whole rest.
-pub fn mask_tokens(path: &str) -> String {
+pub fn mask_tokens(path: &str) -> Cow<'_, str> {
+    // As most paths are: nothing in it is encoded, and nothing announces a token.
+    if path.is_ascii() && !path.contains('%') && !contains_token(path.as_bytes()) {
+        return Cow::Borrowed(path);
+    }
     let mut masked = String::with_capacity(path.len());
     let (mut token_is_next, mut masks_parameters, mut has_tokens) = (false, false, false);
     for (separator, segment) in segments(path) {
@@ -137,7 +146,13 @@ pub fn mask_tokens(path: &str) -> String {
         has_tokens |= token_is_next;
         masked.push_str(if is_token { MASK } else { segment });
     }
-    masked
+    Cow::Owned(masked)
+}
+
+/// Whether `token` is somewhere in a text, in whatever case.
+fn contains_token(text: &[u8]) -> bool {
+    let around = |at: usize| text.get(at.checked_sub(2)?..at + 3);
+    memchr2_iter(b'k', b'K', text).any(|at| around(at).is_some_and(|word| word.eq_ignore_ascii_case(b"token")))
 }
 
 /// The pieces of a path, each with the separator before it: none before the first.

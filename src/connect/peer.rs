@@ -1,6 +1,6 @@
 //! What is known of a verified peer.
 
-use std::net::SocketAddr;
+use std::{cell::OnceCell, net::SocketAddr};
 
 use rustls_pki_types::CertificateDer;
 
@@ -24,6 +24,8 @@ pub struct Peer {
     pub chain: Vec<CertificateDer<'static>>,
     /// The client certificate, and whether it was asked for.
     pub client: ClientAuth,
+    /// The address as text, once somebody asked for it.
+    pub(super) address_text: OnceCell<String>,
 }
 
 /// The client's side of authentication.
@@ -43,6 +45,11 @@ impl ClientAuth {
 }
 
 impl Peer {
+    /// Where it is, as text.
+    pub fn address_text(&self) -> &str {
+        self.address_text.get_or_init(|| self.address.to_string())
+    }
+
     /// Whether whatever is true of one is true of the other, but for the address.
     pub fn is_like(&self, other: &Self) -> bool {
         (self.tls_version, &self.chain, &self.client.certificate)

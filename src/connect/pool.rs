@@ -23,6 +23,8 @@ pub struct PoolLimits {
 #[derive(Debug)]
 pub struct Slot {
     pub upstream: Upstream,
+    /// `host:port`, as records have it.
+    pub authority: Rc<str>,
     /// The value of its Host field.
     pub host_field: String,
     /// The generation of the settings that it is of.
@@ -34,7 +36,7 @@ pub struct Slot {
 
 #[derive(Debug)]
 struct Idle {
-    connection: UpstreamConnection,
+    connection: Box<UpstreamConnection>,
     since: Instant,
 }
 
@@ -52,13 +54,13 @@ enum Superseded {
 impl Slot {
     /// A slot without connections.
     pub fn new(upstream: Upstream, limits: PoolLimits, generation: u64) -> Self {
-        let host_field = upstream.host_field();
+        let (authority, host_field) = (upstream.authority().into(), upstream.host_field());
         let (idle, superseded) = (RefCell::default(), RefCell::new(Superseded::No));
-        Self { upstream, host_field, generation, idle, limits, superseded }
+        Self { upstream, authority, host_field, generation, idle, limits, superseded }
     }
 
     /// The connection used last that is still good.
-    pub fn take(&self) -> Option<UpstreamConnection> {
+    pub fn take(&self) -> Option<Box<UpstreamConnection>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
             if self.keeps(&mut idle) {
@@ -69,7 +71,7 @@ impl Slot {
     }
 
     /// Keeps a connection for the next request, in the slot that is current.
-    pub fn put(self: &Rc<Self>, connection: UpstreamConnection) {
+    pub fn put(self: &Rc<Self>, connection: Box<UpstreamConnection>) {
         let Some((slot, connection)) = self.rebind(connection) else { return };
         let mut idle = slot.idle.borrow_mut();
         if idle.len() < slot.limits.most {
@@ -138,7 +140,10 @@ impl Slot {
     }
 
     /// A connection that was made for this slot, if it could be made for the current one.
-    pub fn rebind(self: &Rc<Self>, mut connection: UpstreamConnection) -> Option<(Rc<Self>, UpstreamConnection)> {
+    pub fn rebind(
+        self: &Rc<Self>,
+        mut connection: Box<UpstreamConnection>,
+    ) -> Option<(Rc<Self>, Box<UpstreamConnection>)> {
         let current = self.current()?;
         if !Rc::ptr_eq(self, &current) {
             connection.verified().verify_again(&current.upstream)?;

@@ -61,12 +61,12 @@ impl fmt::Display for NoResponse {
 }
 
 impl UpstreamConnection {
-    /// Speaks HTTP/1.1 on a verified connection.
-    pub fn new(mut verified: Verified, buffers: BufferPool) -> Self {
+    /// Speaks HTTP/1.1 on a verified connection. Boxed, since it changes hands several times for each request.
+    pub fn new(mut verified: Verified, buffers: BufferPool) -> Box<Self> {
         let mut inbox = Buffer::new(buffers);
         // Nobody asked for it; it makes the connection unusable.
         inbox.extend_from_slice(&verified.take_early());
-        Self { verified, inbox, scan: HeadScan::default(), bypassed: None, end: End::Close }
+        Box::new(Self { verified, inbox, scan: HeadScan::default(), bypassed: None, end: End::Close })
     }
 
     /// Who is at the other end.
@@ -186,7 +186,7 @@ impl UpstreamConnection {
     }
 
     /// Closes it in order.
-    pub fn close(mut self) {
+    pub fn close(mut self: Box<Self>) {
         self.end = End::Close;
         self.verified.stream().say_goodbye();
     }

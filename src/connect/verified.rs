@@ -1,7 +1,7 @@
 //! A connection whose peer was verified. The type has one constructor, at the end of the handshake, so
 //! that forgetting to verify does not compile.
 
-use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::OnceCell, future::poll_fn, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use rustls::{
     AlertDescription, CertificateError, Error as TlsError, InvalidMessage, PeerIncompatible, ProtocolVersion,
@@ -58,7 +58,7 @@ impl Verified {
 
     /// The same peer as one that was verified again already.
     pub(super) fn is_now(&mut self, peer: &Peer) {
-        self.peer = Rc::new(Peer { address: self.peer.address, ..peer.clone() });
+        self.peer = Rc::new(Peer { address: self.peer.address, address_text: OnceCell::new(), ..peer.clone() });
     }
 
     pub(super) fn stream(&mut self) -> &mut TlsStream {
@@ -146,6 +146,7 @@ fn peer(
         standing,
         chain: chain.map(|certificate| certificate.der.clone()).collect(),
         client,
+        address_text: OnceCell::new(),
     })
 }
 

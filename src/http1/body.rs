@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::{
     Version,
-    fields::{FieldName, Fields, is_token_byte},
+    fields::{FieldName, FieldNames, Fields, is_token_byte},
 };
 
 /// Bytes of all trailer fields, and of one line with a chunk's size.
@@ -61,6 +61,10 @@ pub enum Message {
     Response { version: Version, status: u16, to_head: bool },
 }
 
+/// The fields that decide it.
+const FRAMING: FieldNames =
+    FieldNames::of(&[FieldName::ContentLength, FieldName::FramingLookalike, FieldName::TransferEncoding]);
+
 /// The length of a message's body: the only place that decides it (RFC 9112 section 6.3).
 ///
 /// # Errors
@@ -68,7 +72,8 @@ pub enum Message {
 pub fn message_length(message: Message, fields: &Fields) -> Result<BodyLength, FramingError> {
     use FramingError::Ambiguous;
     let (mut length, mut chunked) = (None, false);
-    for field in fields.iter() {
+    let lines = fields.may_have(FRAMING).then(|| fields.iter());
+    for field in lines.into_iter().flatten() {
         match field.name {
             FieldName::ContentLength => {
                 let number = plain_number(field.value).ok_or(Ambiguous("its Content-Length is not a plain number"))?;

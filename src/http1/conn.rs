@@ -4,10 +4,12 @@
 //! is the answer to one question: is [`Connection::unsent`] zero?
 
 use std::{
+    cell::OnceCell,
     fmt,
     future::poll_fn,
     io,
     net::SocketAddr,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -44,6 +46,8 @@ pub struct Connection {
     outbox: Buffer,
     deadline: Deadline,
     buffers: BufferPool,
+    /// The client's address as text, once somebody asked for it.
+    peer_text: OnceCell<Rc<str>>,
 }
 
 /// Why there is no next head.
@@ -79,6 +83,7 @@ impl Connection {
             outbox,
             deadline: Deadline::unset(),
             buffers,
+            peer_text: OnceCell::new(),
         }
     }
 
@@ -90,6 +95,11 @@ impl Connection {
     /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.transport.peer()
+    }
+
+    /// The client's address as text.
+    pub fn peer_text(&self) -> Rc<str> {
+        self.peer_text.get_or_init(|| self.peer().to_string().into()).clone()
     }
 
     /// Space for other parts of the same way.

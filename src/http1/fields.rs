@@ -3,7 +3,7 @@
 //! A [`Fields`] owns the bytes of its message's head and knows where each line starts and ends. Lines that stay next
 //! to each other are written in one copy, so that passing a field on costs nothing that depends on its contents.
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 /// The names that a proxy has to recognize. Everything else is passed on without a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,31 @@ impl FieldName {
     }
 }
 
+/// A set of [`FieldName`]s, as bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FieldNames(u64);
+
+impl FieldNames {
+    /// The set of these.
+    pub const fn of(names: &[FieldName]) -> Self {
+        let (mut bits, mut index) = (0, 0);
+        while index < names.len() {
+            bits |= 1 << names[index] as u32;
+            index += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether this name is in it.
+    pub const fn contains(self, name: FieldName) -> bool {
+        self.0 & (1 << name as u32) != 0
+    }
+
+    const fn insert(&mut self, name: FieldName) {
+        self.0 |= 1 << name as u32;
+    }
+}
+
 /// Where a line is within the text of its [`Fields`]. Offsets fit: a head is at most some megabytes.
 #[derive(Clone, Copy, Debug)]
 struct FieldLine {
@@ -115,6 +140,7 @@ fn is_clean(line: &[u8]) -> bool {
 /// Lines that a parser found in a head, before the head's bytes are taken over.
 pub(super) struct ParsedLines {
     lines: Vec<FieldLine>,
+    names: FieldNames,
     /// Whether all of them can be copied as they are.
     clean: bool,
 }
@@ -126,7 +152,7 @@ impl ParsedLines {
         let empty_line = if head.ends_with(b"\r\n") { 2 } else { 1 };
         // Lines that the proxy adds find room without another allocation.
         let mut lines = Vec::with_capacity(parsed.len() + 4);
-        let mut clean = true;
+        let (mut clean, mut names) = (true, FieldNames::default());
         for (index, field) in parsed.iter().enumerate() {
             let name = field.name.as_bytes();
             let start = at(name);
@@ -134,8 +160,10 @@ impl ParsedLines {
             let value = if field.value.is_empty() { start + name.len() + 1 } else { at(field.value) };
             let end = parsed.get(index + 1).map_or(head.len() - empty_line, |next| at(next.name.as_bytes()));
             clean &= head[..end].ends_with(b"\r\n");
+            let known = FieldName::of(name);
+            names.insert(known);
             lines.push(FieldLine {
-                name: FieldName::of(name),
+                name: known,
                 start: offset(start),
                 name_end: offset(start + name.len()),
                 value_start: offset(value),
@@ -143,12 +171,13 @@ impl ParsedLines {
                 end: offset(end),
             });
         }
-        Self { lines, clean }
+        Self { lines, names, clean }
     }
 
     /// Looks for folded lines, which only responses may have. A fold at either end of a value is not in the value.
     pub(super) fn with_folds(mut self, head: &[u8]) -> Self {
-        self.clean &= self.lines.iter().all(|line| is_clean(line.of(head)));
+        // The start line and the empty line have one LF each, and so has each line that is not folded.
+        self.clean &= memchr_iter(b'\n', head).count() == self.lines.len() + 2;
         self
     }
 }
@@ -158,6 +187,8 @@ impl ParsedLines {
 pub struct Fields {
     text: Vec<u8>,
     lines: Vec<FieldLine>,
+    /// The names of all lines, and perhaps of some that were removed: what is not among them needs no search.
+    names: FieldNames,
 }
 
 /// One field line, borrowed.
@@ -178,7 +209,7 @@ impl Field<'_> {
 impl Fields {
     /// Takes over a head's bytes and the lines that were found in them.
     pub(super) fn of(text: Vec<u8>, parsed: ParsedLines) -> Self {
-        let mut fields = Self { text, lines: parsed.lines };
+        let mut fields = Self { text, lines: parsed.lines, names: parsed.names };
         if !parsed.clean {
             fields.normalize();
         }
@@ -191,9 +222,8 @@ impl Fields {
         for index in 0..self.lines.len() {
             let line = self.lines[index];
             if !is_clean(line.of(&self.text)) {
-                let Field { raw_name, value, .. } = self.field(&line);
-                let (name, value) = (raw_name.to_vec(), unfold(value));
-                self.lines[index] = self.write_line(&name, &value);
+                let value = unfold(self.field(&line).value);
+                self.lines[index] = self.write_line_named_as(line, &value);
             }
         }
     }
@@ -234,9 +264,15 @@ impl Fields {
         self.lines.iter().map(|line| self.field(line))
     }
 
+    /// Whether a line may have one of these names; where it is false, none has.
+    pub fn may_have(&self, names: FieldNames) -> bool {
+        self.names.0 & names.0 != 0
+    }
+
     /// The values of all lines with this name.
     pub fn values(&self, name: FieldName) -> impl Iterator<Item = &[u8]> {
-        self.lines.iter().filter(move |line| line.name == name).map(|line| self.field(line).value)
+        let lines = if self.names.contains(name) { &self.lines[..] } else { &[] };
+        lines.iter().filter(move |line| line.name == name).map(|line| self.field(line).value)
     }
 
     /// The value of the first line with this name.
@@ -246,7 +282,7 @@ impl Fields {
 
     /// Whether a line has this name.
     pub fn contains(&self, name: FieldName) -> bool {
-        self.lines.iter().any(|line| line.name == name)
+        self.names.contains(name) && self.lines.iter().any(|line| line.name == name)
     }
 
     /// Whether a list field (RFC 9110 section 5.6.1) has this member, given in lower case; parameters do not count.
@@ -256,7 +292,7 @@ impl Fields {
 
     /// Keeps the lines for which `keep` is true, with their order.
     pub fn retain(&mut self, mut keep: impl FnMut(Field<'_>) -> bool) {
-        let Self { text, lines } = self;
+        let Self { text, lines, .. } = self;
         lines.retain(|line| {
             let text = |from: u32, to: u32| &text[from as usize..to as usize];
             keep(Field {
@@ -268,8 +304,10 @@ impl Fields {
     }
 
     /// Removes all lines with one of these names.
-    pub fn remove(&mut self, names: &[FieldName]) {
-        self.lines.retain(|line| !names.contains(&line.name));
+    pub fn remove(&mut self, names: FieldNames) {
+        if self.may_have(names) {
+            self.lines.retain(|line| !names.contains(line.name));
+        }
     }
 
     /// Appends a line.
@@ -281,29 +319,31 @@ impl Fields {
     /// Sets the one line with this name where its first line is, with the name as it came; where there was none, it goes
     /// first, with the name as `written`.
     pub fn set(&mut self, name: FieldName, written: &[u8], value: &[u8]) {
-        let as_it_came = self.iter().find(|field| field.name == name).map(|field| field.raw_name.to_vec());
-        let line = self.write_line(as_it_came.as_deref().unwrap_or(written), value);
-        let first = self.lines.iter().position(|line| line.name == name);
-        let mut index = 0;
-        self.lines.retain(|line| {
-            index += 1;
-            line.name != name || Some(index - 1) == first
-        });
-        match first {
-            Some(at) => self.lines[at] = line,
-            None => self.lines.insert(0, line),
+        let Some(first) = self.lines.iter().position(|line| line.name == name) else {
+            let line = self.write_line(written, value);
+            self.lines.insert(0, line);
+            return;
+        };
+        self.lines[first] = self.write_line_named_as(self.lines[first], value);
+        while let Some(other) = self.lines[first + 1..].iter().position(|line| line.name == name) {
+            self.lines.remove(first + 1 + other);
         }
     }
 
-    /// Replaces the values of lines in place; `None` leaves a line as it came.
-    pub fn map_values(&mut self, mut with: impl FnMut(Field<'_>) -> Option<Vec<u8>>) {
+    /// Replaces the values of lines with these names in place; `None` leaves a line as it came.
+    pub fn map_values(&mut self, names: FieldNames, mut with: impl FnMut(Field<'_>) -> Option<Vec<u8>>) {
+        if !self.may_have(names) {
+            return;
+        }
         for index in 0..self.lines.len() {
             let field = self.field(&self.lines[index]);
+            if !names.contains(field.name) {
+                continue;
+            }
             // A value that could end its line is never written.
             let value = with(field).filter(|value| value.iter().all(|byte| is_value_byte(*byte)));
             if let Some(value) = value {
-                let name = field.raw_name.to_vec();
-                self.lines[index] = self.write_line(&name, &value);
+                self.lines[index] = self.write_line_named_as(self.lines[index], &value);
             }
         }
     }
@@ -316,17 +356,32 @@ impl Fields {
     }
 
     fn write_line(&mut self, name: &[u8], value: &[u8]) -> FieldLine {
-        let start = self.text.len();
         self.text.reserve(name.len() + value.len() + 4);
+        let start = self.text.len();
         self.text.extend_from_slice(name);
+        let known = FieldName::of(name);
+        self.names.insert(known);
+        self.write_value(known, start, value)
+    }
+
+    /// Another line with the name of this one, as it came.
+    fn write_line_named_as(&mut self, line: FieldLine, value: &[u8]) -> FieldLine {
+        let start = self.text.len();
+        self.text.extend_from_within(line.start as usize..line.name_end as usize);
+        self.write_value(line.name, start, value)
+    }
+
+    /// The rest of a line behind its name.
+    fn write_value(&mut self, name: FieldName, start: usize, value: &[u8]) -> FieldLine {
+        let name_end = self.text.len();
         self.text.extend_from_slice(b": ");
         self.text.extend_from_slice(value);
         self.text.extend_from_slice(b"\r\n");
-        let value_start = start + name.len() + 2;
+        let value_start = name_end + 2;
         FieldLine {
-            name: FieldName::of(name),
+            name,
             start: offset(start),
-            name_end: offset(start + name.len()),
+            name_end: offset(name_end),
             value_start: offset(value_start),
             value_end: offset(value_start + value.len()),
             end: offset(self.text.len()),
@@ -446,7 +501,7 @@ mod tests {
     fn removing_keeps_the_order_and_case_of_the_others() {
         let mut fields =
             Fields::of_lines(&[("A", "1"), ("Connection", "x"), ("b", "2"), ("connection", "y"), ("C", "3")]);
-        fields.remove(&[FieldName::Connection]);
+        fields.remove(FieldNames::of(&[FieldName::Connection]));
         assert_eq!(written(&fields), "A: 1\r\nb: 2\r\nC: 3\r\n");
         fields.retain(|field| !field.is("b"));
         assert_eq!(written(&fields), "A: 1\r\nC: 3\r\n");
@@ -465,9 +520,10 @@ mod tests {
     #[test]
     fn a_value_that_could_end_its_line_is_not_written() {
         let mut fields = Fields::of_lines(&[("Location", "a")]);
-        fields.map_values(|_| Some(b"b\r\nSet-Cookie: c".to_vec()));
+        let location = FieldNames::of(&[FieldName::Location]);
+        fields.map_values(location, |_| Some(b"b\r\nSet-Cookie: c".to_vec()));
         assert_eq!(written(&fields), "Location: a\r\n");
-        fields.map_values(|field| (field.name == FieldName::Location).then(|| b"caf\xc3\xa9".to_vec()));
+        fields.map_values(location, |_| Some(b"caf\xc3\xa9".to_vec()));
         assert_eq!(written(&fields), "Location: caf\u{e9}\r\n");
     }
 

@@ -4,12 +4,13 @@
 //! word, and everything that could end the line or move a terminal escaped.
 
 use std::{
+    cell::RefCell,
     env,
     fmt::Write as _,
     io::{self, IsTerminal, Write},
+    time::Duration,
 };
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 use tracing::Level;
@@ -66,7 +67,7 @@ impl Layout {
     fn write_start(self, to: &mut Vec<u8>, level: Level) -> io::Result<()> {
         match self {
             Self::Terminal { color: true } => {
-                write_now(to, CLOCK)?;
+                write_now(to, Precision::TimeOfDay)?;
                 let code = match level {
                     Level::ERROR => 31,
                     Level::WARN => 33,
@@ -75,29 +76,28 @@ impl Layout {
                 write!(to, " \x1b[{code}m{level:>5}\x1b[0m ")
             }
             Self::Terminal { color: false } => {
-                write_now(to, CLOCK)?;
+                write_now(to, Precision::TimeOfDay)?;
                 write!(to, " {level:>5} ")
             }
             Self::Json | Self::Text => {
-                write_now(to, MILLISECONDS)?;
+                write_now(to, Precision::Milliseconds)?;
                 write!(to, " {level:>5} ")
             }
         }
     }
 
     /// Writes an access event as one line.
-    pub(super) fn write_request(self, to: &mut Vec<u8>, event: &impl Serialize) -> io::Result<()> {
+    pub(super) fn write_request(self, to: &mut Vec<u8>, event: &impl AccessEvent) -> io::Result<()> {
         if self == Self::Json {
             to.extend_from_slice(b"{\"timestamp\":\"");
-            write_now(to, MICROSECONDS)?;
+            write_now(to, Precision::Microseconds)?;
             to.extend_from_slice(b"\",\"level\":\"INFO\",\"message\":\"request\"");
-            let brace = to.len();
-            serde_json::to_writer(&mut *to, event)?;
-            to[brace] = b',';
-            to.push(b'\n');
+            event.fields(&mut JsonFields(to));
+            to.extend_from_slice(b"}\n");
             return Ok(());
         }
-        let Value::Object(fields) = serde_json::to_value(event)? else { return Ok(()) };
+        let mut fields = Map::new();
+        event.fields(&mut fields);
         match self {
             Self::Terminal { .. } => self.write_short_request(to, &fields),
             Self::Json | Self::Text => self.write_text(to, Level::INFO, "request", &fields),
@@ -173,7 +173,7 @@ impl Layout {
 
 fn write_json(to: &mut Vec<u8>, level: Level, message: &str, fields: &Map<String, Value>) -> io::Result<()> {
     to.extend_from_slice(b"{\"timestamp\":\"");
-    write_now(to, MICROSECONDS)?;
+    write_now(to, Precision::Microseconds)?;
     write!(to, "\",\"level\":\"{level}\",\"message\":")?;
     serde_json::to_writer(&mut *to, message)?;
     for (key, value) in fields {
@@ -186,15 +186,129 @@ fn write_json(to: &mut Vec<u8>, level: Level, message: &str, fields: &Map<String
     Ok(())
 }
 
-type Format = &'static [BorrowedFormatItem<'static>];
+/// An event that is written once for every request, so that its fields go where they are written without a copy.
+pub trait AccessEvent {
+    /// Hands over all fields, in order.
+    fn fields(&self, to: &mut impl AccessFields);
+}
 
-const MICROSECONDS: Format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-const MILLISECONDS: Format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-const CLOCK: Format = format_description!("[hour]:[minute]:[second].[subsecond digits:3]Z");
+/// Takes the fields of an [`AccessEvent`].
+pub trait AccessFields {
+    /// A text.
+    fn text(&mut self, key: &'static str, value: &str);
+    /// A count.
+    fn number(&mut self, key: &'static str, value: u64);
+    /// A time in milliseconds, to the microsecond.
+    fn millis(&mut self, key: &'static str, value: Duration);
+    /// Whether something is so.
+    fn flag(&mut self, key: &'static str, value: bool);
+}
 
-fn write_now(to: &mut Vec<u8>, format: Format) -> io::Result<()> {
+/// Writes fields into an object that has at least one.
+struct JsonFields<'a>(&'a mut Vec<u8>);
+
+impl JsonFields<'_> {
+    fn key(&mut self, key: &'static str) {
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+}
+
+impl AccessFields for JsonFields<'_> {
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.key(key);
+        // A text is mostly one that needs no escapes (RFC 8259 section 7).
+        if value.bytes().fold(true, |plain, byte| plain & !matches!(byte, ..b' ' | b'"' | b'\\')) {
+            self.0.push(b'"');
+            self.0.extend_from_slice(value.as_bytes());
+            self.0.push(b'"');
+        } else {
+            // It cannot fail: it is written to memory.
+            let _ = serde_json::to_writer(&mut *self.0, value);
+        }
+    }
+
+    fn number(&mut self, key: &'static str, value: u64) {
+        self.key(key);
+        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    fn millis(&mut self, key: &'static str, value: Duration) {
+        self.key(key);
+        let micros = value.as_micros();
+        self.0.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
+        push_fraction(self.0, micros as u32 % 1000, 3);
+    }
+
+    fn flag(&mut self, key: &'static str, value: bool) {
+        self.key(key);
+        self.0.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+}
+
+impl AccessFields for Map<String, Value> {
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.insert(key.to_owned(), value.into());
+    }
+
+    fn number(&mut self, key: &'static str, value: u64) {
+        self.insert(key.to_owned(), value.into());
+    }
+
+    fn millis(&mut self, key: &'static str, value: Duration) {
+        self.insert(key.to_owned(), (value.as_micros() as f64 / 1e3).into());
+    }
+
+    fn flag(&mut self, key: &'static str, value: bool) {
+        self.insert(key.to_owned(), value.into());
+    }
+}
+
+/// A point, and so many digits.
+fn push_fraction(to: &mut Vec<u8>, value: u32, digits: u32) {
+    to.push(b'.');
+    to.extend((0..digits).rev().map(|digit| b'0' + (value / 10_u32.pow(digit) % 10) as u8));
+}
+
+/// How the time of a line is written.
+#[derive(Clone, Copy)]
+enum Precision {
+    /// `2026-01-01T04:17:02.026912Z`
+    Microseconds,
+    /// `2026-01-01T04:17:02.026Z`
+    Milliseconds,
+    /// `04:17:02.026Z`
+    TimeOfDay,
+}
+
+const SECONDS: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
+
+thread_local! {
+    /// The second that this thread wrote last, since Unix time began and as text: most lines are of the same.
+    static SECOND: RefCell<(i64, Vec<u8>)> = const { RefCell::new((i64::MIN, Vec::new())) };
+}
+
+fn write_now(to: &mut Vec<u8>, precision: Precision) -> io::Result<()> {
     let now: OffsetDateTime = Clock::System.now();
-    now.format_into(to, format).map(drop).map_err(io::Error::other)
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now.unix_timestamp() {
+            text.clear();
+            now.format_into(text, SECONDS).map_err(io::Error::other)?;
+            *second = now.unix_timestamp();
+        }
+        let text = match precision {
+            Precision::Microseconds | Precision::Milliseconds => &text[..],
+            Precision::TimeOfDay => text.split(|byte| *byte == b'T').next_back().unwrap_or_default(),
+        };
+        to.extend_from_slice(text);
+        match precision {
+            Precision::Microseconds => push_fraction(to, now.microsecond(), 6),
+            Precision::Milliseconds | Precision::TimeOfDay => push_fraction(to, now.millisecond().into(), 3),
+        }
+        to.push(b'Z');
+        Ok(())
+    })
 }
 
 /// A value as text: a word as it is, everything else in quotes.
@@ -291,29 +405,54 @@ mod tests {
         assert_eq!(event["timestamp"].as_str().unwrap().len(), "2026-01-01T00:00:00.000000Z".len());
     }
 
+    struct Request {
+        whole: bool,
+        status: u64,
+        class: Option<&'static str>,
+    }
+
+    impl AccessEvent for Request {
+        fn fields(&self, to: &mut impl AccessFields) {
+            for (key, value) in [
+                ("request", "1a"),
+                ("client", "127.0.0.1:9"),
+                ("method", "GET"),
+                ("upstream", "a:1"),
+                ("path", "/b \"c\\"),
+            ] {
+                to.text(key, value);
+            }
+            to.number("status", self.status);
+            self.class.iter().for_each(|class| to.text("class", class));
+            to.flag("whole", self.whole);
+            to.number("response_bytes", 43);
+            to.millis("head_ms", Duration::from_micros(50));
+            to.millis("total_ms", Duration::from_micros(76_602));
+            to.text("trust", "bypassed");
+        }
+    }
+
     #[test]
     fn a_request_is_one_line_in_every_layout_and_short_on_a_terminal() {
-        let request = json!({
-            "request": "1a", "client": "127.0.0.1:9", "method": "GET", "upstream": "a:1", "path": "/b c",
-            "status": 200, "whole": true, "response_bytes": 43, "total_ms": 76.6, "trust": "bypassed"
-        });
-        let written = |layout: Layout, request: &Value| {
+        let request = Request { whole: true, status: 200, class: None };
+        let written = |layout: Layout, request: &Request| {
             let mut line = Vec::new();
             layout.write_request(&mut line, request).unwrap();
             String::from_utf8(line).unwrap()
         };
         let json: Value = serde_json::from_str(&written(Layout::Json, &request)).unwrap();
-        assert_eq!((&json["message"], &json["path"]), (&json!("request"), &json!("/b c")));
+        let object = json.as_object().unwrap();
+        let texts: Vec<_> = ["message", "path", "upstream"].iter().map(|key| object[*key].as_str().unwrap()).collect();
+        assert_eq!(texts, ["request", "/b \"c\\", "a:1"]);
+        assert_eq!((&json["total_ms"], &json["head_ms"], &json["whole"]), (&json!(76.602), &json!(0.05), &json!(true)));
         let text = written(Layout::Text, &request);
         assert!(text.contains("Z  INFO request request=1a client=127.0.0.1:9 method=GET"), "{text}");
-        assert!(text.contains(" path=\"/b c\" status=200 "), "{text}");
+        assert!(text.contains(r#" path="/b \"c\\" status=200 "#), "{text}");
         let short = written(Layout::Terminal { color: false }, &request);
-        assert!(short.ends_with("Z  INFO 200 GET a:1/b c 43 bytes in 77 ms NOT VERIFIED\n"), "{short}");
-        let mut refused = request;
-        refused["class"] = "expired".into();
-        refused["whole"] = false.into();
-        refused["status"] = 0.into();
+        assert!(short.ends_with("Z  INFO 200 GET a:1/b \"c\\ 43 bytes in 77 ms NOT VERIFIED\n"), "{short}");
+        assert_eq!(short.find('Z'), Some("00:00:00.000".len()));
+        let refused = Request { whole: false, status: 0, class: Some("expired") };
         let short = written(Layout::Terminal { color: false }, &refused);
-        assert!(short.contains(" INFO reset GET a:1/b c 43 bytes in 77 ms, not whole (expired 1a)"), "{short}");
+        assert!(short.contains(" INFO reset GET a:1/b \"c\\ 43 bytes in 77 ms, not whole (expired 1a)"), "{short}");
     }
 }

@@ -15,13 +15,16 @@ use std::{
     sync::OnceLock,
 };
 
-use serde::Serialize;
 use tracing::Level;
 
 use self::{line::Layout, subscriber::Subscriber, writer::LineKind};
 
 pub(crate) use self::outlet::open_nonblocking;
-pub use self::{line::write_event, outlet::Outlet, panic::panics};
+pub use self::{
+    line::{AccessEvent, AccessFields, write_event},
+    outlet::Outlet,
+    panic::panics,
+};
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
@@ -114,7 +117,7 @@ pub fn logs_access() -> bool {
 
 /// Takes an access event. There is one for every request, so they are gathered in a batch for each thread;
 /// [`flush`] hands it over.
-pub fn access(event: &impl Serialize) {
+pub fn access(event: &impl AccessEvent) {
     let Some(layout) = ACCESS.get() else { return };
     EVENTS.with_borrow_mut(|batch| {
         // It cannot fail: it is written to memory, and has strings for keys.

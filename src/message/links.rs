@@ -11,7 +11,7 @@
 
 use std::{iter, ops::Range};
 
-use crate::http1::fields::{FieldName, Fields};
+use crate::http1::fields::{FieldName, FieldNames, Fields};
 
 /// How references stand in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +38,20 @@ impl LinkShape {
     }
 }
 
+/// The fields that have references.
+const WITH_REFERENCES: FieldNames = FieldNames::of(&[
+    FieldName::ContentLocation,
+    FieldName::Link,
+    FieldName::Location,
+    FieldName::Refresh,
+    FieldName::StorageUrl,
+    FieldName::WwwAuthenticate,
+]);
+
 /// Replaces the references in all fields that have them, each by what `with` makes of it; `None` leaves it alone. The
 /// lines stay in their places. Where there is no such field nothing is allocated.
 pub fn rewrite(fields: &mut Fields, mut with: impl FnMut(&str) -> Option<String>) {
-    fields.map_values(|field| {
+    fields.map_values(WITH_REFERENCES, |field| {
         let shape = LinkShape::of(field.name)?;
         replace(shape, str::from_utf8(field.value).ok()?, &mut with).map(String::into_bytes)
     });

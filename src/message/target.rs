@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use memchr::memchr2;
+
 use crate::{
     http1::{Version, fields::FieldName, head::RequestHead},
     text::{mask_tokens, mask_userinfo},
@@ -143,17 +145,22 @@ fn authority(bytes: &[u8]) -> Result<Authority, TargetError> {
 /// Keystone's APIs have in paths.
 pub fn path_for_records(target: &[u8]) -> String {
     let text = String::from_utf8_lossy(target);
-    let path = match text.split_once("://") {
+    let path = if text.starts_with('/') { &text } else { behind_authority(&text) };
+    let path = memchr2(b'?', b'#', path.as_bytes()).map_or(path, |at| &path[..at]);
+    // What is not a path is refused, and may be anything.
+    if path.starts_with('/') { mask_tokens(path).into_owned() } else { mask_tokens(&mask_userinfo(path)).into_owned() }
+}
+
+/// A target without the scheme and the authority that it begins with.
+fn behind_authority(target: &str) -> &str {
+    match target.split_once("://") {
         Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
             // A password that is not encoded as it should be may hold a `/`.
             let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
             rest.find(['/', '?', '#']).map_or("/", |at| &rest[at..])
         }
-        _ => &text,
-    };
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    // What is not a path is refused, and may be anything.
-    if path.starts_with('/') { mask_tokens(path) } else { mask_tokens(&mask_userinfo(path)) }
+        _ => target,
+    }
 }
 
 /// Why a request's target cannot be read.

@@ -33,7 +33,7 @@ const NEVER: Duration = Duration::from_secs(86_400 * 365);
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) head: ResponseHead,
-    pub(super) upstream: UpstreamConnection,
+    pub(super) upstream: Box<UpstreamConnection>,
     pub(super) reused: bool,
     /// The event's id, where the peer was refused and that was only reported.
     pub(super) bypassed: Option<String>,
@@ -163,7 +163,7 @@ impl RequestContext<'_> {
 
     /// A new connection, for as long as the client waits for it; where its peer was refused and that is only to be
     /// reported, with the event's id.
-    async fn open(&mut self, slot: &Slot, bypassed: &mut Option<String>) -> Result<UpstreamConnection, Ended> {
+    async fn open(&mut self, slot: &Slot, bypassed: &mut Option<String>) -> Result<Box<UpstreamConnection>, Ended> {
         let verified = {
             let mut connecting = pin!(self.proxy.connector.connect(&slot.upstream));
             let client = &mut *self.client;

@@ -20,7 +20,7 @@ use super::{
 #[derive(Debug)]
 pub struct BoundUpstream {
     pub(super) slot: Rc<Slot>,
-    pub(super) connection: UpstreamConnection,
+    pub(super) connection: Box<UpstreamConnection>,
 }
 
 /// Why an exchange ended before a response was passed on.
@@ -101,13 +101,16 @@ impl RequestContext<'_> {
                 let served = self.proxy.served(current, self.context.index, asked.as_ref(), origin);
                 return served.map(|(slot, _)| slot).ok_or_else(|| denied(origin, current));
             }
-            (_, Service::Fixed(upstream)) => Cow::Borrowed(upstream.as_ref()),
+            (_, Service::Fixed(upstream)) => {
+                let slot = || self.proxy.slots.of(Cow::Borrowed(upstream.as_ref()), &current.generation);
+                return Ok(listener.slot.get_or_init(slot).clone());
+            }
             (Destination::Asked { authority, https }, Service::Forward) => {
-                Cow::Owned(current.generation.routes.select(authority, *https).map_err(Failure::Route)?)
+                current.generation.routes.select(authority, *https).map_err(Failure::Route)?
             }
             (Destination::Route, Service::Forward) => return Err(Failure::NoDestination),
         };
-        Ok(self.proxy.slots.of(upstream, &current.generation))
+        Ok(self.proxy.slots.of(Cow::Owned(upstream), &current.generation))
     }
 
     /// The slot that is current for a destination whose connection does not pass under the newer settings.
@@ -120,7 +123,7 @@ impl RequestContext<'_> {
 
     /// The connection that authentication has bound to this client, if it leads to the same upstream, and passes by
     /// the settings of now.
-    pub(super) fn take_bound(&mut self, slot: &Rc<Slot>) -> Option<UpstreamConnection> {
+    pub(super) fn take_bound(&mut self, slot: &Rc<Slot>) -> Option<Box<UpstreamConnection>> {
         let bound = self.bound.take()?;
         let (current, mut connection) = bound.slot.rebind(bound.connection)?;
         if current.upstream == slot.upstream && slot.can_use(&mut connection) {
@@ -131,7 +134,7 @@ impl RequestContext<'_> {
     }
 
     /// Leaves a connection to this client alone.
-    pub(super) fn bind(&mut self, slot: &Rc<Slot>, connection: UpstreamConnection) {
+    pub(super) fn bind(&mut self, slot: &Rc<Slot>, connection: Box<UpstreamConnection>) {
         *self.bound = Some(BoundUpstream { slot: slot.clone(), connection });
     }
 }

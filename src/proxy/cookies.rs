@@ -1,14 +1,11 @@
 //! `Set-Cookie` for a client that reaches the upstream by plain HTTP, and perhaps under another name (RFC 6265 section
 //! 5.2): attributes that would keep the cookie from coming back are removed.
 
-use crate::http1::fields::{FieldName, Fields};
+use crate::http1::fields::{FieldName, FieldNames, Fields};
 
 /// Removes `Secure`, and `Domain` where the client uses a name of its own for the upstream.
 pub(super) fn localize(fields: &mut Fields, own_name: bool) {
-    if !fields.contains(FieldName::SetCookie) {
-        return;
-    }
-    fields.map_values(|field| (field.name == FieldName::SetCookie).then(|| without(field.value, own_name)).flatten());
+    fields.map_values(FieldNames::of(&[FieldName::SetCookie]), |field| without(field.value, own_name));
 }
 
 /// `None` where there is nothing to remove.

@@ -94,8 +94,7 @@ impl Proxy {
     ) -> Outcome {
         let current = self.current();
         let Some(listener) = current.listeners.get(context.index) else { return Outcome::Reset };
-        let record =
-            ExchangeRecord::begin(client.peer(), &listener.name, head.method(), head.target(), || self.ids.next());
+        let record = ExchangeRecord::begin(client, &listener.name, head.method(), head.target(), || self.ids.next());
         let mut exchange = RequestContext {
             proxy: self,
             context,
@@ -125,7 +124,7 @@ impl RequestContext<'_> {
         self.destination = Destination::of(self.listener(), &target, self.context.tunnel.as_ref())?;
         let slot = self.choose(&self.current)?;
         self.upstream = Some(slot.clone());
-        self.record.upstream(|| slot.upstream.authority());
+        self.record.upstream(&slot.authority);
         if self.head.method() == "OPTIONS" && self.head.fields.contains(FieldName::MaxForwards) {
             let left = max_forwards(&self.head.fields).ok_or(Failure::MaxForwards)?;
             let Some(left) = left.checked_sub(1) else { return self.respond(LocalResponse::options()).await };
@@ -323,7 +322,7 @@ impl RequestContext<'_> {
         tracing::warn!(
             event = "response-incomplete",
             request = self.record.id(),
-            upstream = slot.upstream.authority(),
+            upstream = &*slot.authority,
             received = download.content_received(),
             expected = download.expected(),
             error = %cut,
@@ -369,7 +368,7 @@ impl RequestContext<'_> {
         let id = self.proxy.ids.next();
         let words = failure.words();
         let slot = self.upstream.clone();
-        let upstream = slot.as_ref().map(|slot| slot.upstream.authority());
+        let upstream = slot.as_ref().map(|slot| slot.authority.clone());
         self.record_failure(failure, slot.as_deref(), &id);
         let policies = &self.listener().policies;
         let response = LocalResponse::to(failure, upstream.as_deref(), &id, policies.answer, policies.detail);
@@ -397,7 +396,7 @@ impl RequestContext<'_> {
             }
             (failure, slot) if failure.is_policy() => self.record_policy(failure, slot, &summary, id),
             (failure, slot) => {
-                let upstream = slot.map(|slot| slot.upstream.authority());
+                let upstream = slot.map(|slot| &*slot.authority);
                 tracing::warn!(
                     event = "request-failed",
                     request = id,
@@ -417,11 +416,11 @@ impl RequestContext<'_> {
 impl RequestContext<'_> {
     /// A refusal that is not about a certificate belongs into the audit log, too.
     fn record_policy(&self, failure: &Failure, slot: Option<&Slot>, summary: &RequestSummary<'_>, id: &str) {
-        let upstream = slot.map(|slot| slot.upstream.authority());
+        let upstream = slot.map(|slot| &*slot.authority);
         let asked = Target::read(&self.head).ok().and_then(|target| target.authority);
         let target = match asked.as_ref().or(self.context.tunnel.as_ref()) {
             Some(authority) => authority.to_string(),
-            None => upstream.clone().unwrap_or_default(),
+            None => upstream.unwrap_or_default().to_owned(),
         };
         let path = if summary.method == "CONNECT" { String::new() } else { summary.path() };
         self.proxy.audit.record_policy(&event::PolicyRefused {
@@ -431,7 +430,7 @@ impl RequestContext<'_> {
             message: &failure.to_string(),
             hint: failure.hint(),
             target: &target,
-            upstream: upstream.as_deref(),
+            upstream,
             address: failure.address(),
             client: summary.client,
             listener: summary.listener,
@@ -445,7 +444,7 @@ impl RequestContext<'_> {
 /// A response whose head is on its way to the client.
 struct PassedResponse {
     head: ResponseHead,
-    upstream: UpstreamConnection,
+    upstream: Box<UpstreamConnection>,
     fit: ResponseFit,
     switches: bool,
     upstream_keeps_alive: bool,

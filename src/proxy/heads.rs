@@ -7,7 +7,7 @@ use crate::{
     http1::{
         Version,
         body::BodyLength,
-        fields::{Field, FieldName, Fields, tokens},
+        fields::{Field, FieldName, FieldNames, Fields, tokens},
         head::{RequestHead, ResponseHead},
     },
     message::{target::Target, via::Pseudonym},
@@ -18,21 +18,18 @@ use super::{
     settings::{FieldCase, ListenerPolicies},
 };
 
-/// Whether a field is for one hop only, nominated or not. `Transfer-Encoding` stays: framing passes as it came.
-/// `Trailer` announces what passes.
-fn is_hop_by_hop(name: FieldName) -> bool {
-    matches!(
-        name,
-        FieldName::Connection
-            | FieldName::Http2Settings
-            | FieldName::KeepAlive
-            | FieldName::ProxyAuthenticate
-            | FieldName::ProxyAuthorization
-            | FieldName::ProxyConnection
-            | FieldName::Te
-            | FieldName::Upgrade
-    )
-}
+/// Fields for one hop only, nominated or not. `Transfer-Encoding` stays: framing passes as it came. `Trailer` announces
+/// what passes.
+const HOP_BY_HOP: FieldNames = FieldNames::of(&[
+    FieldName::Connection,
+    FieldName::Http2Settings,
+    FieldName::KeepAlive,
+    FieldName::ProxyAuthenticate,
+    FieldName::ProxyAuthorization,
+    FieldName::ProxyConnection,
+    FieldName::Te,
+    FieldName::Upgrade,
+]);
 
 /// A nomination of one of these is ignored: removing it would change where a message ends, whom it is for, or what it
 /// may do.
@@ -67,6 +64,10 @@ fn is_never_nominated(field: &Field<'_>) -> bool {
 
 /// Removes the fields that end here: the fixed list but for `kept`, and whatever any `Connection` line nominates.
 fn remove_hop_by_hop(fields: &mut Fields, kept: &[FieldName]) {
+    // Without a `Connection`, nothing is nominated either.
+    if !fields.may_have(HOP_BY_HOP) {
+        return;
+    }
     let nominated: Vec<Vec<u8>> = fields
         .values(FieldName::Connection)
         .flat_map(tokens)
@@ -76,7 +77,8 @@ fn remove_hop_by_hop(fields: &mut Fields, kept: &[FieldName]) {
         .collect();
     fields.retain(|field| {
         let named = || nominated.iter().any(|name| field.raw_name.eq_ignore_ascii_case(name));
-        let ends_here = is_hop_by_hop(field.name) || !nominated.is_empty() && named() && !is_never_nominated(&field);
+        let ends_here =
+            HOP_BY_HOP.contains(field.name) || !nominated.is_empty() && named() && !is_never_nominated(&field);
         !ends_here || kept.contains(&field.name)
     });
 }
@@ -108,7 +110,7 @@ pub(super) fn prepare_request(
     remove_hop_by_hop(fields, kept);
     if received == Version::Http10 {
         // RFC 9110 section 10.1.1: it has no meaning there, and would have one to the upstream.
-        fields.remove(&[FieldName::Expect]);
+        fields.remove(FieldNames::of(&[FieldName::Expect]));
     }
     fields.set(FieldName::Host, b"Host", host.as_bytes());
     if trailers {
@@ -162,7 +164,11 @@ pub(super) fn sanitize_response(
     let mut coding = BodyCoding::AsCame;
     if head.status == 204 || switches {
         // There is none, and whoever is told of one waits for it (RFC 9110 section 8.6, RFC 9112 section 6.1).
-        head.fields.remove(&[FieldName::ContentLength, FieldName::TransferEncoding, FieldName::Trailer]);
+        head.fields.remove(FieldNames::of(&[
+            FieldName::ContentLength,
+            FieldName::TransferEncoding,
+            FieldName::Trailer,
+        ]));
     }
     match (head.length, client) {
         (BodyLength::UntilClose, Version::Http11) => {
@@ -171,12 +177,12 @@ pub(super) fn sanitize_response(
         }
         (BodyLength::UntilClose, Version::Http10) => keep_alive = false,
         (BodyLength::Chunked, Version::Http10) => {
-            head.fields.remove(&[FieldName::TransferEncoding, FieldName::Trailer]);
+            head.fields.remove(FieldNames::of(&[FieldName::TransferEncoding, FieldName::Trailer]));
             coding = BodyCoding::Unchunked;
             keep_alive = false;
         }
         (BodyLength::Exact(_), Version::Http10) => {
-            head.fields.remove(&[FieldName::TransferEncoding, FieldName::Trailer]);
+            head.fields.remove(FieldNames::of(&[FieldName::TransferEncoding, FieldName::Trailer]));
         }
         (BodyLength::Exact(_) | BodyLength::Chunked, Version::Http11) => {}
     }
@@ -197,7 +203,8 @@ pub(super) fn sanitize_response(
 pub(super) fn write_response(head: &ResponseHead, client: Version, out: &mut Buffer) {
     let out = out.space();
     out.extend_from_slice(client.as_str().as_bytes());
-    out.extend_from_slice(format!(" {:03} ", head.status).as_bytes());
+    let digit = |unit: u16| b'0' + (head.status / unit % 10) as u8;
+    out.extend_from_slice(&[b' ', digit(100), digit(10), digit(1), b' ']);
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
     head.fields.write_to(out);
@@ -212,7 +219,7 @@ pub(super) fn write_interim(
     out: &mut Buffer,
 ) {
     remove_hop_by_hop(&mut head.fields, &[]);
-    head.fields.remove(&[FieldName::ContentLength, FieldName::TransferEncoding]);
+    head.fields.remove(FieldNames::of(&[FieldName::ContentLength, FieldName::TransferEncoding]));
     if head.status != 100 {
         // A bare 100 has nothing that somebody would trace.
         head.fields.append(b"Via", pseudonym.via(head.version));

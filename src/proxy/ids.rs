@@ -5,6 +5,8 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
+use data_encoding::HEXLOWER;
+
 use crate::message::via::Pseudonym;
 
 /// A source of ids for one worker.
@@ -23,7 +25,7 @@ impl Ids {
     /// The next id: 16 hex digits.
     pub(super) fn next(&self) -> String {
         self.next.set(self.next.get() + 1);
-        format!("{:016x}", self.seed.hash_one(self.next.get()))
+        HEXLOWER.encode(&self.seed.hash_one(self.next.get()).to_be_bytes())
     }
 }
 

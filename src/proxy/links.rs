@@ -5,7 +5,7 @@ use std::{borrow::Cow, cell::LazyCell, rc::Rc};
 
 use crate::{
     connect::pool::Slot,
-    http1::fields::{FieldName, Fields},
+    http1::fields::{FieldName, FieldNames, Fields},
     message::{
         authority::{Authority, Host},
         links,
@@ -65,10 +65,8 @@ pub(super) fn localize(
 /// `Origin`, `Referer`, and WebDAV's `Destination` (RFC 4918 section 10.3).
 pub(super) fn globalize(fields: &mut Fields, asked: Option<&Authority>, upstream: &Upstream) {
     let Some(asked) = asked else { return };
-    fields.map_values(|field| {
-        if !matches!(field.name, FieldName::Destination | FieldName::Origin | FieldName::Referer) {
-            return None;
-        }
+    let names = FieldNames::of(&[FieldName::Destination, FieldName::Origin, FieldName::Referer]);
+    fields.map_values(names, |field| {
         let (origin, behind) = url::split(str::from_utf8(field.value).ok()?)?;
         let is_here = !origin.https && origin.authority == *asked;
         is_here.then(|| format!("https://{}{behind}", upstream.host_field()).into_bytes())

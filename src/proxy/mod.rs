@@ -20,7 +20,12 @@ mod slots;
 mod tunnel;
 pub mod upload;
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
 
 use crate::{
     audit::{event, sink::AuditSink, usage::BypassedUse},
@@ -66,6 +71,7 @@ impl Current {
             address: *address,
             service: settings.service.clone(),
             policies: settings.policies.clone(),
+            slot: OnceCell::new(),
         };
         let listeners = generation.listeners.iter().zip(bound).map(listener).collect();
         Self { generation, listeners }

@@ -1,15 +1,14 @@
 //! The record of one exchange, always there, and finished by whoever ends the exchange; its `Drop` finishes it as
 //! `interrupted`. The access log is its reader: one line at the end, with no token, query or userinfo in it.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
-use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
     connect::Peer,
-    http1::{fields::FieldName, head::ResponseHead},
-    logging,
+    http1::{conn::Connection, fields::FieldName, head::ResponseHead},
+    logging::{self, AccessEvent, AccessFields},
     message::target::path_for_records,
     text::{escape, escape_within},
 };
@@ -21,7 +20,6 @@ const LONGEST_METHOD: usize = 40;
 #[derive(Debug)]
 pub(super) struct ExchangeRecord {
     started: Instant,
-    client: SocketAddr,
     listener: Arc<str>,
     status: u16,
     made_by: &'static str,
@@ -42,16 +40,17 @@ pub(super) struct ExchangeRecord {
 #[derive(Debug, Default)]
 struct Texts {
     id: String,
+    client: Rc<str>,
     method: String,
     path: String,
-    upstream: String,
+    upstream: Rc<str>,
     upstream_request: Option<String>,
 }
 
 impl ExchangeRecord {
     /// A request's head was read.
     pub(super) fn begin(
-        client: SocketAddr,
+        client: &Connection,
         listener: &Arc<str>,
         method: &str,
         target: &[u8],
@@ -59,11 +58,10 @@ impl ExchangeRecord {
     ) -> Self {
         let texts = logging::logs_access().then(|| {
             let (method, path) = (escape_within(method, LONGEST_METHOD), escape(&path_for_records(target)));
-            Box::new(Texts { id: id(), method, path, ..Texts::default() })
+            Box::new(Texts { id: id(), client: client.peer_text(), method, path, ..Texts::default() })
         });
         Self {
             started: Instant::now(),
-            client,
             listener: listener.clone(),
             status: 0,
             made_by: "proxy",
@@ -80,14 +78,14 @@ impl ExchangeRecord {
     }
 
     /// The request goes to this upstream.
-    pub(super) fn upstream(&mut self, authority: impl FnOnce() -> String) {
+    pub(super) fn upstream(&mut self, authority: &Rc<str>) {
         if let Some(texts) = &mut self.texts {
-            texts.upstream = authority();
+            texts.upstream = authority.clone();
         }
     }
 
     /// A redirect was followed to this upstream.
-    pub(super) fn followed(&mut self, authority: impl FnOnce() -> String) {
+    pub(super) fn followed(&mut self, authority: &Rc<str>) {
         self.followed += 1;
         self.upstream(authority);
     }
@@ -165,31 +163,8 @@ impl ExchangeRecord {
             self.class.get_or_insert("interrupted");
         }
         let Some(texts) = &self.texts else { return };
-        // To the microsecond.
-        let millis = |at: Instant| (at - self.started).as_micros() as f64 / 1e3;
         let peer = self.peer.as_deref();
-        logging::access(&AccessLine {
-            request: &texts.id,
-            client: self.client,
-            listener: &self.listener,
-            method: &texts.method,
-            upstream: &texts.upstream,
-            path: &texts.path,
-            followed: (self.followed > 0).then_some(self.followed),
-            status: self.status,
-            made_by: self.made_by,
-            class: self.class,
-            whole,
-            request_bytes: self.request_bytes,
-            response_bytes: self.response_bytes,
-            head_ms: self.response_head.map(millis),
-            total_ms: millis(Instant::now()),
-            address: peer.map(|peer| peer.address),
-            tls: peer.map(|peer| peer.tls_version.as_str()),
-            trust: peer.map(|peer| peer.standing.as_str()),
-            reused: self.reused,
-            upstream_request: texts.upstream_request.as_deref(),
-        });
+        logging::access(&AccessLine { record: self, texts, peer, whole, ended: Instant::now() });
     }
 }
 
@@ -200,33 +175,46 @@ impl Drop for ExchangeRecord {
 }
 
 /// The event, as it is written.
-#[derive(Serialize)]
 struct AccessLine<'a> {
-    request: &'a str,
-    client: SocketAddr,
-    listener: &'a str,
-    method: &'a str,
-    upstream: &'a str,
-    path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    followed: Option<u32>,
-    status: u16,
-    made_by: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    class: Option<&'static str>,
+    record: &'a ExchangeRecord,
+    texts: &'a Texts,
+    peer: Option<&'a Peer>,
     whole: bool,
-    request_bytes: u64,
-    response_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    head_ms: Option<f64>,
-    total_ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trust: Option<&'static str>,
-    reused: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_request: Option<&'a str>,
+    ended: Instant,
+}
+
+impl AccessEvent for AccessLine<'_> {
+    fn fields(&self, to: &mut impl AccessFields) {
+        let Self { record, texts, peer, whole, ended } = self;
+        to.text("request", &texts.id);
+        to.text("client", &texts.client);
+        to.text("listener", &record.listener);
+        to.text("method", &texts.method);
+        to.text("upstream", &texts.upstream);
+        to.text("path", &texts.path);
+        if record.followed > 0 {
+            to.number("followed", record.followed.into());
+        }
+        to.number("status", record.status.into());
+        to.text("made_by", record.made_by);
+        if let Some(class) = record.class {
+            to.text("class", class);
+        }
+        to.flag("whole", *whole);
+        to.number("request_bytes", record.request_bytes);
+        to.number("response_bytes", record.response_bytes);
+        if let Some(at) = record.response_head {
+            to.millis("head_ms", at - record.started);
+        }
+        to.millis("total_ms", *ended - record.started);
+        if let Some(peer) = peer {
+            to.text("address", peer.address_text());
+            to.text("tls", peer.tls_version.as_str());
+            to.text("trust", peer.standing.as_str());
+        }
+        to.flag("reused", record.reused);
+        if let Some(id) = &texts.upstream_request {
+            to.text("upstream_request", id);
+        }
+    }
 }

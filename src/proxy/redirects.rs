@@ -138,7 +138,7 @@ impl RequestContext<'_> {
             }
             *slot = hop.slot;
             self.upstream = Some(slot.clone());
-            self.record.followed(|| slot.upstream.authority());
+            self.record.followed(&slot.authority);
             self.destination = Destination::Redirect { origin: hop.origin, asked: asked.cloned() };
             let request = Request { head: hop.head, to_head: chain.method == "HEAD", idempotent: true };
             answered = self.send(slot, &request, upload).await?;
@@ -153,7 +153,7 @@ fn asked_of(fields: &Fields) -> Option<Origin> {
 }
 
 /// Reads a body to its end, and gives the connection back where that is near.
-async fn discard(head: &ResponseHead, mut upstream: UpstreamConnection) -> Option<UpstreamConnection> {
+async fn discard(head: &ResponseHead, mut upstream: Box<UpstreamConnection>) -> Option<Box<UpstreamConnection>> {
     let far = matches!(head.length, BodyLength::Exact(length) if length > DISCARDED);
     if far || head.length == BodyLength::UntilClose || !head.keeps_alive() {
         return None;

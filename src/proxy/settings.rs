@@ -1,9 +1,9 @@
 //! What the way of a request depends on: for all requests, and for those of one listener.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{cell::OnceCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use crate::{
-    connect::pool::PoolLimits,
+    connect::pool::{PoolLimits, Slot},
     http1::head::HeadLimits,
     message::{authority::Host, via::Pseudonym},
     route::{table::Routes, upstream::Upstream},
@@ -99,7 +99,7 @@ pub struct ListenerSettings {
 }
 
 /// A listener, as a request sees it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Listener {
     /// Its name in logs.
     pub name: Arc<str>,
@@ -108,6 +108,8 @@ pub struct Listener {
     /// Where its clients are taken.
     pub service: Service,
     pub policies: ListenerPolicies,
+    /// That of a fixed route's upstream, once a request needed it.
+    pub slot: OnceCell<Rc<Slot>>,
 }
 
 /// All that a reload replaces, whole: requests keep the one that they began with.
