@@ -68,13 +68,13 @@ fn remove_hop_by_hop(fields: &mut Fields, kept: &[FieldName]) {
     if !fields.may_have(HOP_BY_HOP) {
         return;
     }
-    let nominated: Vec<Vec<u8>> = fields
-        .values(FieldName::Connection)
-        .flat_map(tokens)
-        // The most frequent ones, which name no field or one that goes without being named.
-        .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive") && !token.eq_ignore_ascii_case(b"close"))
-        .map(<[u8]>::to_vec)
-        .collect();
+    // The most frequent values, which name no field or one that goes without being named.
+    let is_usual = |value: &[u8]| value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close");
+    let unusual = || fields.values(FieldName::Connection).filter(|value| !is_usual(value));
+    let nominated: Vec<Vec<u8>> = match unusual().next() {
+        Some(_) => unusual().flat_map(tokens).filter(|token| !is_usual(token)).map(<[u8]>::to_vec).collect(),
+        None => Vec::new(),
+    };
     fields.retain(|field| {
         let named = || nominated.iter().any(|name| field.raw_name.eq_ignore_ascii_case(name));
         let ends_here =
