@@ -199,7 +199,7 @@ pub struct DemoArgs {
 /// `vouchsafe run`
 #[derive(Clone, Debug, Default, Args)]
 pub struct RunArgs {
-    /// Configuration file (TOML): the same settings as the flags, and `[[upstream]]` sections.
+    /// Configuration file (TOML): the same settings as the flags, and `[[upstream]]` and `[[listener]]` sections.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -551,6 +551,39 @@ pub struct Options {
     /// Settings for single upstreams; in the file only.
     #[arg(skip)]
     pub upstream: Vec<UpstreamOptions>,
+
+    /// Policies of single listeners; in the file only.
+    #[arg(skip)]
+    pub listener: Vec<ListenerOptions>,
+}
+
+/// `[[listener]]` in the file: what it sets takes the place of the setting of the same name for all listeners.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerOptions {
+    /// The listener, as `route` or `forward` names it: `ADDRESS:PORT`.
+    pub of: String,
+    /// How failures are answered.
+    pub answer: Option<AnswerPolicy>,
+    /// How much a client is told about a failure.
+    pub detail: Option<Detail>,
+    /// Host header sent upstream.
+    pub host: Option<HostPolicy>,
+    /// Letter case of response header names.
+    pub field_case: Option<FieldCase>,
+    /// Rewrite links to served upstreams in response headers.
+    pub rewrite_redirects: Option<bool>,
+    /// Follow redirects of GET and HEAD for the client.
+    pub follow_redirects: Option<bool>,
+    /// Hosts that clients may use for this fixed route.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub accept_host: Vec<String>,
+}
+
+impl ListenerOptions {
+    /// The keys of the section.
+    pub const KEYS: [&'static str; 8] =
+        ["of", "answer", "detail", "host", "field_case", "rewrite_redirects", "follow_redirects", "accept_host"];
 }
 
 /// `[[upstream]]` in the file.

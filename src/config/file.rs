@@ -11,7 +11,7 @@ use toml::{
 use crate::text::show_value;
 
 use super::{
-    args::{Options, UpstreamOptions},
+    args::{ListenerOptions, Options, UpstreamOptions},
     contents,
     error::ConfigError,
     foreign, load,
@@ -99,28 +99,35 @@ fn plain(message: &str) -> String {
     }
 }
 
+/// The sections that there may be several of: the name, what each is for, and its keys.
+const SECTIONS: [(&str, &str, &[&str]); 2] = [
+    ("upstream", "single upstreams", &UpstreamOptions::KEYS),
+    ("listener", "single listeners", &ListenerOptions::KEYS),
+];
+
 /// Keys that are unknown, or known in another place, and `[upstream]` where `[[upstream]]` is needed.
 fn misplaced_keys(text: &str, table: &DeTable<'_>) -> Vec<String> {
     let flags = Options::augment_args(Command::new(""));
-    let mut global: Vec<&str> = flags.get_arguments().map(|arg| arg.get_id().as_str()).collect();
-    global.push("upstream");
+    let global: Vec<&str> = flags.get_arguments().map(|arg| arg.get_id().as_str()).collect();
     let mut problems = Vec::new();
     for (key, value) in table {
         let name = key.get_ref().as_ref();
         let line = line_of(text, key.span());
-        if !global.contains(&name) {
-            problems.push(format!("{line}: unknown key `{}`\nhint: {}", show_value(name), global_hint(name, &global)));
-        }
-        match value.get_ref() {
-            DeValue::Array(sections) if name == "upstream" => {
+        let section = SECTIONS.iter().find(|(section, ..)| *section == name);
+        match (section, value.get_ref()) {
+            (None, _) if !global.contains(&name) => {
+                let hint = global_hint(name, &global);
+                problems.push(format!("{line}: unknown key `{}`\nhint: {hint}", show_value(name)));
+            }
+            (Some((_, what, keys)), DeValue::Array(sections)) => {
                 for section in sections.iter() {
                     let DeValue::Table(section) = section.get_ref() else { continue };
-                    problems.extend(section_problems(text, section, &global));
+                    problems.extend(section_problems(text, section, (name, what, keys), &global));
                 }
             }
-            DeValue::Table(_) if name == "upstream" => {
+            (Some(_), DeValue::Table(_)) => {
                 problems.push(format!(
-                    "{line}: `[upstream]`: there may be several of these sections\nhint: write `[[upstream]]`"
+                    "{line}: `[{name}]`: there may be several of these sections\nhint: write `[[{name}]]`"
                 ));
             }
             _ => {}
@@ -130,35 +137,38 @@ fn misplaced_keys(text: &str, table: &DeTable<'_>) -> Vec<String> {
 }
 
 fn global_hint(name: &str, global: &[&str]) -> String {
-    if UpstreamOptions::KEYS.contains(&name) {
-        return match foreign::advice(name) {
-            Some(advice) => advice.into(),
-            None => format!("`{name}` belongs in an `[[upstream]]` section"),
-        };
+    match (foreign::advice(name), SECTIONS.iter().find(|(.., keys)| keys.contains(&name))) {
+        (Some(advice), _) => advice.into(),
+        (None, Some((section, ..))) => format!("`{name}` belongs in an `[[{section}]]` section"),
+        (None, None) => hint(name, global.iter().copied().chain(SECTIONS.map(|(name, ..)| name))),
     }
-    hint(name, global)
 }
 
-fn section_problems(text: &str, section: &DeTable<'_>, global: &[&str]) -> Vec<String> {
-    let unknown = section.keys().filter(|key| !UpstreamOptions::KEYS.contains(&key.get_ref().as_ref()));
+fn section_problems(
+    text: &str,
+    section: &DeTable<'_>,
+    (name, what, keys): (&str, &str, &[&str]),
+    global: &[&str],
+) -> Vec<String> {
+    let unknown = section.keys().filter(|key| !keys.contains(&key.get_ref().as_ref()));
     let problem = unknown.map(|key| {
-        let name = key.get_ref().as_ref();
-        let hint = match global.contains(&name) {
-            true => format!("`{name}` is not a setting of single upstreams; move it above the first `[[upstream]]`"),
-            false => hint(name, &UpstreamOptions::KEYS),
+        let unknown = key.get_ref().as_ref();
+        let hint = match global.contains(&unknown) {
+            true => format!("`{unknown}` is not a setting of {what}; move it above the first `[[{name}]]`"),
+            false => hint(unknown, keys.iter().copied()),
         };
-        format!("{}: unknown key `{}`\nhint: {hint}", line_of(text, key.span()), show_value(name))
+        format!("{}: unknown key `{}`\nhint: {hint}", line_of(text, key.span()), show_value(unknown))
     });
     problem.collect()
 }
 
-fn hint(name: &str, known: &[&str]) -> String {
+fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     if let Some(advice) = foreign::advice(name) {
         return advice.into();
     }
-    match nearest(&name.replace('-', "_"), known.iter().copied()) {
+    match nearest(&name.replace('-', "_"), known.clone()) {
         Some(nearest) => format!("did you mean `{nearest}`?"),
-        None => format!("the keys are {}", known.join(", ")),
+        None => format!("the keys are {}", known.collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -196,6 +206,15 @@ mod tests {
             (
                 "[[upstream]]\nof = \"a\"\nroute = []\n",
                 "3: unknown key `route`\nhint: `route` is not a setting of single upstreams; move it above the first `[[upstream]]`",
+            ),
+            (
+                "[listener]\nof = \"a\"\n",
+                "1: `[listener]`: there may be several of these sections\nhint: write `[[listener]]`",
+            ),
+            ("[[listener]]\nof = \"a\"\nanwser = \"reset\"\n", "3: unknown key `anwser`\nhint: did you mean `answer`?"),
+            (
+                "[[listener]]\nof = \"a\"\nforward = []\n",
+                "3: unknown key `forward`\nhint: `forward` is not a setting of single listeners; move it above the first `[[listener]]`",
             ),
             ("pins = []\n", "1: unknown key `pins`\nhint: `pins` belongs in an `[[upstream]]` section"),
             (

@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    args::{Options, Preset, RunArgs, Span, UpstreamOptions},
+    args::{ListenerOptions, Options, Preset, RunArgs, Span, UpstreamOptions},
     error::ConfigError,
     file, paths,
     watch::Files,
@@ -150,6 +150,23 @@ impl Preset {
     }
 }
 
+impl ListenerOptions {
+    /// The keys that are set, with their values.
+    pub fn values(&self) -> Vec<(&'static str, Value)> {
+        let all = [
+            ("of", Some(self.of.shown())),
+            ("answer", self.answer.shown()),
+            ("detail", self.detail.shown()),
+            ("host", self.host.shown()),
+            ("field_case", self.field_case.shown()),
+            ("rewrite_redirects", self.rewrite_redirects.shown()),
+            ("follow_redirects", self.follow_redirects.shown()),
+            ("accept_host", self.accept_host.shown()),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
 impl UpstreamOptions {
     /// The keys that are set, with their values.
     pub fn values(&self) -> Vec<(&'static str, Value)> {
@@ -257,10 +274,11 @@ macro_rules! for_each_setting {
         impl Options {
             /// These settings where they are set, else those of `below`.
             fn over(self, below: Self) -> Self {
-                let Self { $($key,)* upstream } = self;
+                let Self { $($key,)* upstream, listener } = self;
                 Self {
                     $($key: $key.over(below.$key),)*
                     upstream: if upstream.is_empty() { below.upstream } else { upstream },
+                    listener: if listener.is_empty() { below.listener } else { listener },
                 }
             }
 

@@ -20,7 +20,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Shown {
     settings: Vec<Setting>,
-    sections: Vec<Vec<(&'static str, Value)>>,
+    /// The sections of the file, each with its name.
+    sections: Vec<(&'static str, Vec<(&'static str, Value)>)>,
     file: String,
 }
 
@@ -54,7 +55,9 @@ impl Shown {
                 (setting.value, setting.set_by) = (Some(value), variable.to_owned());
             }
         }
-        let sections = merged.options.upstream.iter().map(|section| section.values()).collect();
+        let upstreams = merged.options.upstream.iter().map(|section| ("upstream", section.values()));
+        let listeners = merged.options.listener.iter().map(|section| ("listener", section.values()));
+        let sections = upstreams.chain(listeners).collect();
         Ok(Self { settings, sections, file: merged.file_name() })
     }
 
@@ -69,12 +72,14 @@ impl Shown {
             })
         };
         let mut all: Vec<_> = self.settings.iter().map(setting).collect();
-        if !self.sections.is_empty() {
-            let section = |section: &Vec<(&str, Value)>| -> Map<String, Value> {
+        for name in ["upstream", "listener"] {
+            let object = |(_, section): &(_, Vec<(&str, Value)>)| -> Map<String, Value> {
                 section.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
             };
-            let sections: Vec<_> = self.sections.iter().map(section).collect();
-            all.push(json!({ "key": "upstream", "value": sections, "set_by": self.file, "default": null }));
+            let sections: Vec<_> = self.sections.iter().filter(|(other, _)| *other == name).map(object).collect();
+            if !sections.is_empty() {
+                all.push(json!({ "key": name, "value": sections, "set_by": self.file, "default": null }));
+            }
         }
         Value::Array(all)
     }
@@ -89,8 +94,8 @@ impl fmt::Display for Shown {
                 (None, None) => writeln!(f, "# {key}: not set")?,
             }
         }
-        for section in &self.sections {
-            writeln!(f, "\n[[upstream]]  # {}", self.file)?;
+        for (name, section) in &self.sections {
+            writeln!(f, "\n[[{name}]]  # {}", self.file)?;
             section.iter().try_for_each(|(key, value)| writeln!(f, "{key} = {value}"))?;
         }
         Ok(())

@@ -26,7 +26,7 @@ pub(super) fn admit(
     let named = target.authority.as_ref();
     if let (Some(upstream), Some(named)) = (upstream, named) {
         let known = is_name_of(listener, upstream, &named.host);
-        let leads_there = known && !is_another_port(listener, upstream, named);
+        let leads_there = known && !is_another_service(listener, upstream, named);
         if target.form == Form::Absolute && !leads_there {
             return Err(AdmissionError::WrongAuthority(named.to_string()));
         }
@@ -52,10 +52,17 @@ fn is_name_of(listener: &Listener, upstream: &Upstream, host: &Host) -> bool {
         || listener.policies.accept_host.contains(host)
 }
 
-/// Whether an authority with the upstream's own host means another service there.
-fn is_another_port(listener: &Listener, upstream: &Upstream, named: &Authority) -> bool {
-    let expected = [upstream.port, listener.address.port()];
-    named.host == upstream.host && named.port.is_some_and(|port| !expected.contains(&port))
+/// Whether the authority of a URL means another service on a host that is known: another port of the upstream's, or
+/// of this one. A client that has a fixed route for its `http_proxy` asks for its local services there, too.
+fn is_another_service(listener: &Listener, upstream: &Upstream, named: &Authority) -> bool {
+    let own = listener.address.port();
+    if listener.policies.accept_host.contains(&named.host) {
+        false
+    } else if named.host == upstream.host || upstream.reference.to_string() == named.host.to_string() {
+        named.port.is_some_and(|port| port != upstream.port && port != own)
+    } else {
+        named.port.unwrap_or(80) != own
+    }
 }
 
 /// Whether a browser says that a page of another origin asks (Fetch Metadata; RFC 6454 section 7).

@@ -21,6 +21,7 @@ use crate::{
     support::{
         self,
         gallery::{self, GALLERY},
+        origin::exchange,
         proxy::{Proxy, program, without_ambient},
     },
 };
@@ -248,6 +249,46 @@ async fn a_bad_bundle_is_a_warning_at_start() {
     let warning = proxy.wait_for_log("a warning", |event| event["level"] == "WARN");
     let message = warning["message"].as_str().unwrap();
     assert!(message.starts_with(&format!("{expired}:1: expired: the root `")), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_may_have_policies_of_its_own() {
+    let directory = support::dir();
+    let config = directory.path().join("vouchsafe.toml");
+    let of_forward = "[[listener]]\nof = \"127.0.0.2:0\"\nanswer = \"standard\"\ndetail = \"none\"\n";
+    let text = |sections: &str| {
+        format!(
+            "ca_bundle = {:?}\nroute = [\"127.0.0.1:0=https://a.example\"]\nforward = [\"127.0.0.2:0\"]\nallow = [\"b.example\"]\n{sections}",
+            gallery::bundle(Bundle::Root)
+        )
+    };
+    fs::write(&config, text(of_forward)).unwrap();
+    let proxy = Proxy::start(&["--config", config.to_str().unwrap()]);
+    let refused = b"GET http://c.example/ HTTP/1.1\r\nHost: c.example\r\nConnection: close\r\n\r\n";
+    let by_route = exchange(proxy.addr(0), refused).await.text();
+    assert!(by_route.contains("\r\nContent-Type: text/plain"), "{by_route}");
+    let by_forward = exchange(proxy.addr(1), refused).await.text();
+    assert!(by_forward.contains("\r\nContent-Type: application/problem+json"), "{by_forward}");
+    assert!(by_route.contains("wrong_authority") && !by_forward.contains("destination_denied"), "{by_forward}");
+    for (sections, expected) in [
+        (
+            "[[listener]]\nof = \"127.0.0.1:1\"\nanswer = \"reset\"\n",
+            "[[listener]] 1 (`127.0.0.1:1`): no `route` or `forward` has this address\n  hint: the listeners are `127.0.0.1:0`, `127.0.0.2:0`",
+        ),
+        (&of_forward.repeat(2), "[[listener]] 2 (`127.0.0.2:0`): an earlier section is for the same listener"),
+        (
+            "[[listener]]\nof = \"127.0.0.1:0\"\naccept_host = [\"http://x\"]\n",
+            "[[listener]] 1 (`127.0.0.1:0`): accept_host `http://x`: a name without scheme and port is expected",
+        ),
+    ] {
+        fs::write(&config, text(sections)).unwrap();
+        let output = vouchsafe(&["config", "check", "--config", config.to_str().unwrap()], &[]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains(expected), "{said}");
+    }
+    fs::write(&config, text(of_forward)).unwrap();
+    let shown = shown(&["--config", config.to_str().unwrap()], &[]).join("\n");
+    assert!(shown.contains("[[listener]]") && shown.contains("answer = \"standard\"\ndetail = \"none\""), "{shown}");
 }
 
 #[test]

@@ -572,6 +572,11 @@ async fn a_request_for_another_authority_is_not_sent_to_a_routes_upstream() {
             (get("good.gallery.test"), 200, ""),
             (get(&format!("127.0.0.1:{listener}")), 200, ""),
             (get(&format!("localhost:{listener}")), 200, ""),
+            (get("localhost:1"), 403, "wrong_authority"),
+            (get("localhost"), 403, "wrong_authority"),
+            (get("127.0.0.1:5000"), 403, "wrong_authority"),
+            (get("[::1]:1"), 403, "wrong_authority"),
+            (get("keystone.localhost:1"), 403, "wrong_authority"),
             (get("a"), 200, ""),
         ]
     })

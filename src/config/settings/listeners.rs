@@ -19,6 +19,7 @@ impl Build<'_> {
     pub(super) fn listeners(&mut self, routes: Option<&Routes>) -> Vec<ListenerSettings> {
         let mut listeners = Vec::new();
         let policies = self.policies();
+        self.sections();
         for text in &self.options.route {
             let listener = self.route(text, routes, &policies);
             let listener =
@@ -30,7 +31,7 @@ impl Build<'_> {
                 name: format!("forward {text}"),
                 address,
                 service: Service::Forward,
-                policies: policies.clone(),
+                policies: self.policies_of(text, &policies),
             });
             let listener =
                 listener.map_err(|why| format!("{} `{}`: {why}", self.merged.name("forward"), show_value(text)));
@@ -66,6 +67,53 @@ impl Build<'_> {
         }
     }
 
+    /// The policies of one listener, by its section if it has one.
+    fn policies_of(&self, listen: &str, all: &ListenerPolicies) -> ListenerPolicies {
+        let Some(own) = self.options.listener.iter().find(|section| section.of == listen) else { return all.clone() };
+        // One that cannot be read was a problem before.
+        let accept_host: Vec<_> = own.accept_host.iter().filter_map(|text| parse_accept_host(text).ok()).collect();
+        ListenerPolicies {
+            answer: own.answer.unwrap_or(all.answer),
+            detail: own.detail.unwrap_or(all.detail),
+            host: own.host.unwrap_or(all.host),
+            field_case: own.field_case.unwrap_or(all.field_case),
+            rewrite_redirects: own.rewrite_redirects.unwrap_or(all.rewrite_redirects),
+            follow_redirects: own.follow_redirects.unwrap_or(all.follow_redirects),
+            accept_host: if accept_host.is_empty() { all.accept_host.clone() } else { accept_host },
+        }
+    }
+
+    /// What is wrong with the `[[listener]]` sections themselves.
+    fn sections(&mut self) {
+        let options = self.options;
+        let routes: Vec<_> = options.route.iter().filter_map(|text| Some(text.split_once('=')?.0)).collect();
+        let forward: Vec<_> = options.forward.iter().map(String::as_str).collect();
+        for (place, section) in options.listener.iter().enumerate() {
+            let name = format!("[[listener]] {} (`{}`)", place + 1, show_value(&section.of));
+            self.each(&format!("{name}: accept_host"), &section.accept_host, parse_accept_host);
+            if !routes.contains(&&*section.of) && !forward.contains(&&*section.of) {
+                let known: Vec<_> =
+                    routes.iter().chain(&forward).map(|listen| format!("`{}`", show_value(listen))).collect();
+                let known = if known.is_empty() {
+                    "there is no listener".into()
+                } else {
+                    format!("the listeners are {}", known.join(", "))
+                };
+                self.problems.push(format!("{name}: no `route` or `forward` has this address\nhint: {known}"));
+            } else if options.listener[..place].iter().any(|other| other.of == section.of) {
+                self.problems.push(format!("{name}: an earlier section is for the same listener\nhint: merge the two"));
+            }
+            if section.values().len() == 1 {
+                self.warnings.push(format!("{name}: the section sets nothing"));
+            }
+            if !section.accept_host.is_empty() && forward.contains(&&*section.of) {
+                self.warnings.push(format!(
+                    "{name}: accept_host has no effect: it is for fixed routes, and this is a forward listener"
+                ));
+            }
+        }
+    }
+
     fn route(
         &self,
         text: &str,
@@ -80,7 +128,7 @@ impl Build<'_> {
             RouteError::Denied { host, port } => format!("{host}:{port} is not allowed"),
         })?;
         let name = format!("route {listen}");
-        let (service, policies) = (Service::Fixed(Box::new(upstream)), policies.clone());
+        let (service, policies) = (Service::Fixed(Box::new(upstream)), self.policies_of(listen, policies));
         Ok(Some(ListenerSettings { name, address, service, policies }))
     }
 

@@ -103,7 +103,8 @@ impl Build<'_> {
 
     /// Whether clients or redirects may choose destinations.
     fn uses_policy(&self) -> bool {
-        !self.options.forward.is_empty() || self.options.follow_redirects == Some(true)
+        let follow = self.options.listener.iter().any(|section| section.follow_redirects == Some(true));
+        !self.options.forward.is_empty() || self.options.follow_redirects == Some(true) || follow
     }
 
     /// Of two settings for the same upstream the first applies.
