@@ -18,7 +18,7 @@ use crate::{
         error::ConfigError,
         settings::UpstreamConfig,
     },
-    connect::{Connector, error::ConnectError, refused_in},
+    connect::{Connector, error::ConnectError},
     message::authority::Authority,
     route::{table::RouteError, table::Routes, upstream::Upstream},
     text::show_value,
@@ -137,7 +137,7 @@ async fn meet(connector: &Connector, upstream: &Upstream) -> Met {
     if met.trouble.is_none() && peer.client.asked && peer.tls_version == TlsVersion::Tls13 {
         // One that speaks, or waits for a request, does not object.
         if let Ok(Err(error)) = timeout(OBJECTION, verified.receive()).await {
-            let refused = refused_in(&error, &peer);
+            let refused = verified.refusal(Some(&error), false);
             met.closed = refused.is_none();
             met.trouble = refused.map(ConnectError::Handshake);
         }

@@ -31,7 +31,7 @@ use self::{dial::dial, error::ConnectError, resolve::Resolver};
 
 pub use self::{
     peer::{ClientAuth, Peer},
-    verified::{Verified, refused_in},
+    verified::Verified,
 };
 
 /// Time-outs on the way out.

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::BufMut;
 use rustls::{
-    ClientConfig, Error as TlsError,
+    ClientConfig, Error as TlsError, ProtocolVersion,
     client::UnbufferedClientConnection,
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus},
 };
@@ -46,6 +46,8 @@ pub(super) struct TlsStream {
     buffers: BufferPool,
     /// Bytes of data that were received.
     received: u64,
+    /// The peer asked for a new handshake, and was told that there is none.
+    declined_renegotiation: bool,
     input: Input,
 }
 
@@ -126,7 +128,16 @@ impl TlsStream {
             }
         }
         let outbox = Buffer::new(buffers.clone());
-        let mut stream = Self { tcp, tls, partial: Vec::new(), outbox, buffers, received: 0, input: Input::Open };
+        let mut stream = Self {
+            tcp,
+            tls,
+            partial: Vec::new(),
+            outbox,
+            buffers,
+            received: 0,
+            declined_renegotiation: false,
+            input: Input::Open,
+        };
         stream.open(incoming, early);
         Ok(stream)
     }
@@ -139,6 +150,11 @@ impl TlsStream {
     /// Bytes of data that were received so far; alerts, tickets, and parts of a record are none.
     pub(super) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Whether the peer asked for a new handshake (TLS 1.2 renegotiation), which is always declined.
+    pub(super) fn declined_renegotiation(&self) -> bool {
+        self.declined_renegotiation
     }
 
     /// Whether nothing is known to have come: neither data nor the end, nor the beginning of a record, whose rest
@@ -219,9 +235,12 @@ impl TlsStream {
                     }
                     true
                 }
-                // An answer to a key update.
+                // An answer to a key update, or to a request for renegotiation.
                 Ok(ConnectionState::EncodeTlsData(message)) => match encode(message, self.outbox.space()) {
-                    Ok(()) => true,
+                    Ok(()) => {
+                        self.send_answer();
+                        true
+                    }
                     Err(error) => {
                         self.input = Input::Failed(error);
                         false
@@ -247,6 +266,15 @@ impl TlsStream {
             }
         }
         self.keep_partial(records, taken);
+    }
+
+    /// Sends rustls' own answer as far as that takes no waiting: the peer may wait for it before it goes on, and
+    /// nothing else may be left to send. In TLS 1.2 there is one such answer, the alert `no_renegotiation`.
+    fn send_answer(&mut self) {
+        self.declined_renegotiation |= self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+        if let Ok(count) = self.tcp.try_write(self.outbox.as_slice()) {
+            self.outbox.consume(count);
+        }
     }
 
     /// Keeps what is not a whole record yet.

@@ -11,6 +11,7 @@ use crate::{
     audit::usage::BypassedUse,
     buffer::{Buffer, BufferPool},
     http1::head::{HeadError, HeadLimits, HeadScan, ResponseHead},
+    tls::failure::HandshakeFailure,
 };
 
 use super::{Peer, Verified};
@@ -81,6 +82,11 @@ impl UpstreamConnection {
     /// Whether nothing came that nobody asked for, and the connection is open, as far as is known.
     pub fn is_quiet(&mut self) -> bool {
         self.inbox.is_empty() && self.verified.stream().is_quiet()
+    }
+
+    /// The refusal behind an end without a response, see [`Verified::refusal`].
+    pub fn refusal(&self, error: Option<&io::Error>, reused: bool) -> Option<Rc<HandshakeFailure>> {
+        self.verified.refusal(error, reused)
     }
 
     /// Bytes of data that were received so far: whether the upstream has said anything at all.

@@ -61,6 +61,32 @@ impl Verified {
         self.peer = Rc::new(Peer { address: self.peer.address, address_text: OnceCell::new(), ..peer.clone() });
     }
 
+    /// The refusal behind an end without a response, if it is one: a server that was verified may object to our
+    /// client certificate, or to having none, only after the handshake. `error`: how the connection broke, if it did.
+    /// `reused`: it has answered an earlier request.
+    pub fn refusal(&self, error: Option<&io::Error>, reused: bool) -> Option<Rc<HandshakeFailure>> {
+        let tls = error.and_then(|error| error.get_ref()).and_then(|inner| inner.downcast_ref::<TlsError>());
+        let failure = match tls {
+            Some(TlsError::AlertReceived(alert)) if !reused && self.objects_late(*alert) => {
+                failure(refused(*alert, &self.peer.client))
+            }
+            None | Some(TlsError::AlertReceived(_)) if self.stream.declined_renegotiation() => VerificationFailure {
+                verdict: finding(Code::ClientCertRequired, RENEGOTIATION.into()),
+                also: Vec::new(),
+                hint: hint::FOR_RENEGOTIATION.into(),
+            },
+            _ => return None,
+        };
+        let (address, occasion) = (self.peer.address, Occasion::After);
+        Some(Rc::new(HandshakeFailure { failure, presented: Vec::new(), address, occasion }))
+    }
+
+    /// A TLS 1.3 server says only after the handshake what it thinks of our client certificate: its alert comes with
+    /// the first read (RFC 8446 section 4.4.2.4). Any other alert is the end of a verified connection.
+    fn objects_late(&self, alert: AlertDescription) -> bool {
+        self.peer.tls_version == TlsVersion::Tls13 && is_about_client_certificate(alert, &self.peer.client)
+    }
+
     pub(super) fn stream(&mut self) -> &mut TlsStream {
         &mut self.stream
     }
@@ -150,7 +176,7 @@ fn peer(
     })
 }
 
-/// A failure beside the judge's verdict.
+/// A handshake that failed for another reason than the verifier's verdict.
 fn failure(verdict: Finding) -> VerificationFailure {
     let hint = hint::for_handshake(verdict.code).to_owned();
     VerificationFailure { verdict, also: Vec::new(), hint }
@@ -164,7 +190,7 @@ fn finding(code: Code, sentence: String) -> Finding {
     Finding { code, subject: CertificateRef::Handshake, sentence }
 }
 
-/// What ended a handshake in which the judge did not refuse.
+/// What ended a handshake in which the verifier did not refuse.
 fn explain(error: &io::Error, client: &ClientAuth, least: TlsVersion) -> Finding {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) else {
         return match error.kind() {
@@ -217,19 +243,9 @@ fn refused(alert: AlertDescription, client: &ClientAuth) -> Finding {
     }
 }
 
-/// A TLS 1.3 server says only after the handshake what it holds of our client certificate: its alert comes
-/// with the first read (RFC 8446 section 4.4.2.4). Any other alert is the end of a verified connection.
-pub fn refused_in(error: &io::Error, peer: &Peer) -> Option<Rc<HandshakeFailure>> {
-    let Some(TlsError::AlertReceived(alert)) = error.get_ref().and_then(|inner| inner.downcast_ref()) else {
-        return None;
-    };
-    if peer.tls_version != TlsVersion::Tls13 || !is_about_client_certificate(*alert, &peer.client) {
-        return None;
-    }
-    let failure = failure(refused(*alert, &peer.client));
-    let (address, occasion) = (peer.address, Occasion::After);
-    Some(Rc::new(HandshakeFailure { failure, presented: Vec::new(), address, occasion }))
-}
+/// Apache with `SSLVerifyClient` in a `<Location>` asks like this (RFC 5246 section 7.4.1.1).
+const RENEGOTIATION: &str = "the server asked for a second handshake (TLS 1.2 renegotiation), which vouchsafe does not do; \
+     servers ask so for a client certificate that only some paths require";
 
 /// RFC 8446 section 6.2, and what servers say in practice: hardly ever that it is about a certificate of ours.
 fn is_about_client_certificate(alert: AlertDescription, client: &ClientAuth) -> bool {

@@ -9,10 +9,10 @@ use crate::{
     connect::{
         error::ConnectError,
         pool::Slot,
-        refused_in,
         upstream::{NoResponse, UpstreamConnection},
     },
     http1::{Version, head::ResponseHead},
+    tls::failure::HandshakeFailure,
 };
 
 use super::{
@@ -46,6 +46,10 @@ pub(super) struct Request {
     pub(super) head: Vec<u8>,
     pub(super) to_head: bool,
     pub(super) idempotent: bool,
+}
+
+fn refused(refusal: Rc<HandshakeFailure>) -> Failure {
+    Failure::Connect(ConnectError::Handshake(refusal))
 }
 
 /// Why an attempt brought no response.
@@ -136,7 +140,10 @@ impl RequestContext<'_> {
             NoHead::ClientGone => Err(Unanswered::Ended(Ended::ClientGone)),
             NoHead::ClientBody(error) => Err(Unanswered::Ended(Failure::ClientBody(error).into())),
             NoHead::ClientStalled => Err(Unanswered::Ended(Failure::ClientStalled.into())),
-            NoHead::Timeout(limit) => Err(Unanswered::Ended(Failure::ResponseTimeout(limit).into())),
+            NoHead::Timeout(limit) => {
+                let timeout = Failure::ResponseTimeout(limit);
+                Err(Unanswered::Ended(relay.upstream.refusal(None, reused).map_or(timeout, refused).into()))
+            }
             NoHead::Upstream(NoResponse::Bad(error)) => {
                 Err(Unanswered::Ended(Failure::BadResponse(error.to_string()).into()))
             }
@@ -149,15 +156,13 @@ impl RequestContext<'_> {
             {
                 Err(Unanswered::Repeat)
             }
-            NoHead::Upstream(NoResponse::Broken(error)) => {
-                // A TLS 1.3 server says only now what it thinks of our certificate.
-                let refused = (!reused).then(|| refused_in(&error, relay.upstream.peer())).flatten();
-                match refused {
-                    Some(refused) => Err(Unanswered::Ended(Failure::Connect(ConnectError::Handshake(refused)).into())),
-                    None => Err(broken(NoResponse::Broken(error))),
+            NoHead::Upstream(error) => {
+                let cause = if let NoResponse::Broken(error) = &error { Some(error) } else { None };
+                match relay.upstream.refusal(cause, reused) {
+                    Some(refusal) => Err(Unanswered::Ended(refused(refusal).into())),
+                    None => Err(broken(error)),
                 }
             }
-            NoHead::Upstream(error) => Err(broken(error)),
         }
     }
 

@@ -332,7 +332,11 @@ pub fn counts_for_identity(finding: &Finding) -> bool {
         )
 }
 
-/// The hint for a handshake that failed before or beside the verdict.
+/// For a server that asked for a renegotiation and got none.
+pub const FOR_RENEGOTIATION: &str = "let the server ask for the client certificate in the first handshake: for a whole host name or port, \
+     not for single paths; then configure --client-cert and --client-key";
+
+/// The hint for a handshake that failed for another reason than the verdict.
 pub fn for_handshake(code: Code) -> &'static str {
     match code {
         Code::NotTls => "check the port: what answers there does not speak TLS",

@@ -253,6 +253,23 @@ async fn a_verified_server_that_breaks_the_rules_later_is_a_mishap() {
     .await;
 }
 
+/// Apache with `SSLVerifyClient` in a `<Location>` does so; it waits for the answer that there is no renegotiation.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_without_renegotiation_is_told_to_want_a_client_certificate() {
+    let attacks = ["renegotiation-alert-12", "renegotiation-cut-12", "renegotiation-silence-12"];
+    let (_attacker, at) = Attacker::start(&attacks);
+    let upstreams: Vec<_> = attacks.iter().map(|name| ((*name).to_owned(), at[*name])).collect();
+    let stage = Stage::set(&upstreams, &["--response-timeout", "2s"]).await;
+    for n in 0..attacks.len() {
+        let event = stage.meet(n, RefusedLate("client_cert_required")).await;
+        let (message, hint) = (event["error.message"].as_str().unwrap(), event["vouchsafe.hint"].as_str().unwrap());
+        assert!(message.contains("second handshake (TLS 1.2 renegotiation)"), "{event}");
+        assert!(message.contains("a client certificate that only some paths require"), "{event}");
+        assert!(hint.contains("in the first handshake") && hint.contains("--client-cert"), "{event}");
+    }
+    stage.clear();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn verified_servers_that_never_stop_are_left_in_time_and_hinder_nobody() {
     const MANY: usize = 4;

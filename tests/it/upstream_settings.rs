@@ -294,6 +294,21 @@ async fn a_client_certificate_is_shown_to_who_asks() {
     rows.judge_with(&[("OS_CERT", &text(&theirs.cert)), ("OS_KEY", &text(&theirs.key))]).await;
 }
 
+/// OpenSSL waits for the answer before it goes on; a request is not held up until its time limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_renegotiation_is_declined_at_once() {
+    let lab = &Lab::new();
+    let pki = Pki::new(lab, "Lab");
+    let server = pki.serve(lab, &["-tls1_2", "-www"]);
+    let port = server.address.port();
+    let route = format!("--route=127.0.0.1:0=https://{NAME}:{port}");
+    let connect_to = format!("--connect-to={NAME}:{port}={}", server.address);
+    let bundle = text(&pki.root.cert);
+    let proxy = Proxy::start(&["--ca-bundle", &bundle, &route, &connect_to, "--response-timeout=120s"]);
+    let seen = exchange(proxy.addr(0), b"GET /renegcert HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(seen.status(), 200, "{}", seen.text());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_takes_the_client_certificate() {
     let lab = &Lab::new();

@@ -298,6 +298,15 @@ def many(count, make):
     return serve(lambda conn: [conn.put(make()) for _ in range(count)])
 
 
+def renegotiate(end):
+    """Asks for a new handshake, as for a client certificate, waits for the answer, and ends."""
+    def more(conn):
+        conn.put(HelloRequest())
+        conn.wire.recv(1)
+        end(conn)
+    return serve(more)
+
+
 def key_updates(count, kind):
     return serve(lambda conn: [conn.run(conn.send_keyupdate_request(kind)) for _ in range(count)])
 
@@ -307,6 +316,11 @@ def alert(description):
         conn.put(Alert().create(description, AlertLevel.fatal))
         conn.cut()
     return after
+
+
+def silence(conn):
+    while conn.wire.recv(65536):
+        pass
 
 
 TICKET = NewSessionTicket().create(7200, 1, b"\0", bytearray(100), []).write()
@@ -409,6 +423,9 @@ ATTACKS = {
     "late-alert-13": Attack(13, after=serve(alert(AlertDescription.internal_error))),
     "late-handshake-alert-12": Attack(12, after=serve(alert(AlertDescription.handshake_failure))),
     "renegotiation-12": Attack(12, after=many(1, HelloRequest)),
+    "renegotiation-alert-12": Attack(12, after=renegotiate(alert(AlertDescription.handshake_failure))),
+    "renegotiation-cut-12": Attack(12, after=renegotiate(Attacker.cut)),
+    "renegotiation-silence-12": Attack(12, after=renegotiate(silence)),
     "renegotiation-flood-12": Attack(12, after=many(2000, HelloRequest)),
     "key-update-13": Attack(13, after=key_updates(1, 0)),
     "key-update-odd-13": Attack(13, after=key_updates(1, 2)),

@@ -1,6 +1,6 @@
 //! `/etc/resolv.conf` (resolv.conf(5)): which name servers there are, and which names a name may stand for.
 
-use std::{fs, net::IpAddr, path::Path};
+use std::{fs, net::IpAddr, path::Path, time::Duration};
 
 use hickory_net::proto::rr::Name;
 use resolv_conf::{Config, ScopedIp};
@@ -17,6 +17,8 @@ pub(super) struct ResolvConf {
     no_tld_query: bool,
     /// How often each server is asked before it counts as failed.
     pub(super) attempts: u32,
+    /// Seconds that the first server has for its first answer.
+    timeout: u32,
     /// Whether only IPv4 addresses are asked for.
     pub(super) no_aaaa: bool,
 }
@@ -44,8 +46,20 @@ impl ResolvConf {
             ndots: config.ndots as usize,
             no_tld_query: config.no_tld_query,
             attempts: config.attempts.clamp(1, 5),
+            timeout: config.timeout.clamp(1, 30),
             no_aaaa: config.no_aaaa,
         }
+    }
+
+    /// How long glibc waits for one name before it gives up, where no server answers: a server that is further down in
+    /// the list has twice as long as the one before it, by the number of servers (res_send.c, `send_dg`).
+    pub(super) fn patience(&self) -> Duration {
+        let count = self.servers.len().min(GLIBC_SERVERS);
+        let waits = (0..count).map(|n| match n {
+            0 => self.timeout,
+            _ => ((self.timeout << n) / count as u32).max(1),
+        });
+        Duration::from_secs(u64::from(self.attempts * waits.sum::<u32>()))
     }
 
     /// The absolute names that a name may stand for, in the order to ask for them.
@@ -65,6 +79,9 @@ impl ResolvConf {
         names
     }
 }
+
+/// As many servers glibc asks; further ones are ignored there (MAXNS).
+const GLIBC_SERVERS: usize = 3;
 
 /// A name from the root. It may have underscores: container names have them.
 fn absolute(name: &str) -> Option<Name> {
@@ -97,6 +114,23 @@ mod tests {
             ("search a..test b.test", "glance", &["glance.b.test.", "glance."]),
         ] {
             assert_eq!(candidates(conf, name), expected, "{conf} {name}");
+        }
+    }
+
+    #[test]
+    fn silence_is_endured_for_as_long_as_in_glibc() {
+        for (conf, seconds) in [
+            ("nameserver 192.0.2.1", 10),
+            ("nameserver 192.0.2.1\noptions timeout:1", 2),
+            ("nameserver 192.0.2.1\noptions timeout:1 attempts:1", 1),
+            ("nameserver 192.0.2.1\nnameserver 192.0.2.2\noptions timeout:1 attempts:1", 2),
+            ("nameserver 192.0.2.1\nnameserver 192.0.2.2\noptions attempts:1", 10),
+            // 5, 10 / 3 and 20 / 3, in whole seconds; the fourth server is not asked.
+            ("nameserver 1.1.1.1\nnameserver 2.2.2.2\nnameserver 3.3.3.3\nnameserver 4.4.4.4\noptions attempts:1", 14),
+            ("options timeout:0 attempts:0", 1),
+            ("options timeout:99 attempts:99", 150),
+        ] {
+            assert_eq!(ResolvConf::parse(conf).patience(), Duration::from_secs(seconds), "{conf}");
         }
     }
 

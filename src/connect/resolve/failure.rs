@@ -43,6 +43,7 @@ impl Reply {
     pub(super) fn of(error: &NetError) -> Self {
         match error {
             NetError::Timeout => Self::Silence,
+            NetError::Io(error) if error.kind() == ErrorKind::InvalidData => Self::Failed("malformed answer".into()),
             NetError::Io(error) => Self::Unreachable(match error.kind() {
                 ErrorKind::ConnectionRefused => "connection refused".into(),
                 ErrorKind::NetworkUnreachable => "network unreachable".into(),

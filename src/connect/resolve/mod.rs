@@ -64,7 +64,7 @@ impl Resolver {
     /// # Errors
     /// [`ConnectError::Dns`] or [`ConnectError::DnsTimeout`], with what each name server said.
     pub async fn lookup(&self, name: &str, limit: Duration) -> Result<Vec<IpAddr>, ConnectError> {
-        let deadline = Instant::now() + limit;
+        let begun = Instant::now();
         let bare = name.strip_suffix('.').unwrap_or(name);
         let listed = hosts::addresses(&self.hosts, bare);
         if !listed.is_empty() {
@@ -78,15 +78,15 @@ impl Resolver {
         }
         let conf = ResolvConf::read(&self.resolv_conf);
         let names = conf.candidates(name);
-        let lookup = Lookup { conf: &conf, deadline };
-        // All of them are started in time, also where each is silent.
-        let patience = NAME_PATIENCE.min(limit / (names.len() as u32 + 1));
+        let lookup = Lookup { conf: &conf, deadline: begun + limit };
+        // All of them are started in time, also where each is silent. glibc waits for two silent names at most.
+        let patience = NAME_PATIENCE.min(limit.min(conf.patience()) / (names.len() as u32 + 1));
         let attempts = names.iter().map(|name| lookup.addresses(name));
         staggered(attempts, patience, |_| false).await.map_err(|failures| {
             let failure = LookupFailure::worst(failures);
             let why = failure.describe(&names);
             match failure.is_timeout() {
-                true => ConnectError::DnsTimeout { name: bare.to_owned(), after: limit, why },
+                true => ConnectError::DnsTimeout { name: bare.to_owned(), after: limit.min(tenths(begun.elapsed())), why },
                 false => error(why),
             }
         })
@@ -99,6 +99,11 @@ impl Default for Resolver {
     }
 }
 
+/// Rounded to tenths of a second.
+fn tenths(time: Duration) -> Duration {
+    Duration::from_millis((time.as_millis() as u64 + 50) / 100 * 100)
+}
+
 /// What all questions of one lookup share.
 struct Lookup<'a> {
     conf: &'a ResolvConf,
@@ -108,18 +113,21 @@ struct Lookup<'a> {
 impl Lookup<'_> {
     /// The addresses of one absolute name, of both families.
     async fn addresses(&self, name: &Name) -> Result<Vec<IpAddr>, LookupFailure> {
+        let deadline = self.deadline.min(Instant::now() + self.conf.patience());
         if self.conf.no_aaaa {
-            return self.records(name, RecordType::A).await;
+            return self.records(name, RecordType::A, deadline).await;
         }
-        let (mut ipv4, mut ipv6) =
-            (pin!(self.records(name, RecordType::A)), pin!(self.records(name, RecordType::AAAA)));
+        let (mut ipv4, mut ipv6) = (
+            pin!(self.records(name, RecordType::A, deadline)),
+            pin!(self.records(name, RecordType::AAAA, deadline)),
+        );
         let (mut found4, mut found6) = (None, None);
         let mut hurry = None;
         while found4.is_none() || found6.is_none() {
             tokio::select! {
                 end = &mut ipv4, if found4.is_none() => found4 = Some(end),
                 end = &mut ipv6, if found6.is_none() => found6 = Some(end),
-                () = sleep_until(hurry.unwrap_or(self.deadline)), if hurry.is_some() => break,
+                () = sleep_until(hurry.unwrap_or(deadline)), if hurry.is_some() => break,
             }
             if hurry.is_none() && (is_enough(found4.as_ref(), true) || is_enough(found6.as_ref(), false)) {
                 hurry = Some(Instant::now() + RESOLUTION_DELAY);
@@ -137,9 +145,9 @@ impl Lookup<'_> {
 
     /// The records of one type. The servers are asked in their order, each as often as `attempts` says; the first that
     /// has addresses, or knows that there are none, has the last word.
-    async fn records(&self, name: &Name, kind: RecordType) -> Result<Vec<IpAddr>, LookupFailure> {
+    async fn records(&self, name: &Name, kind: RecordType, deadline: Instant) -> Result<Vec<IpAddr>, LookupFailure> {
         let rounds = (0..self.conf.attempts).flat_map(|_| &self.conf.servers);
-        let attempts = rounds.map(|server| server.ask(name, kind, self.deadline));
+        let attempts = rounds.map(|server| server.ask(name, kind, deadline));
         let is_final = |(_, reply): &(String, Reply)| reply.is_negative();
         staggered(attempts, SERVER_PATIENCE, is_final).await.map_err(LookupFailure::of)
     }

@@ -30,6 +30,9 @@ use tokio::{
 
 use super::failure::Reply;
 
+/// Bytes of a message's header (RFC 1035 section 4.1.1).
+const HEADER: usize = 12;
+
 /// The name service's port; `/etc/resolv.conf` cannot name another one.
 const PORT: u16 = 53;
 
@@ -196,10 +199,12 @@ impl DnsUdpSocket for ConnectedUdp {
         'b: 'c,
     {
         Box::pin(async move {
-            tokio::select! {
-                received = self.socket.recv(buffer) => Ok((received?, self.server)),
-                error = self.error() => Err(error),
-            }
+            let count = tokio::select! {
+                received = self.socket.recv(buffer) => received?,
+                error = self.error() => return Err(error),
+            };
+            // hickory would wait for another answer until the end. The sender is the name server: the socket is connected.
+            if count < HEADER { Err(io::ErrorKind::InvalidData.into()) } else { Ok((count, self.server)) }
         })
     }
 
