@@ -78,7 +78,7 @@ async fn a_family_that_fails_does_not_spoil_the_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_server_that_fails_or_is_silent_does_not_hold_up_the_next() {
-    for bad in [Answer::Failure, Answer::Refusal, Answer::Silence] {
+    for bad in [Answer::Failure, Answer::Refusal, Answer::Garbage, Answer::Silence] {
         let (first, second) = (NameServer::start(bad).await, NameServer::start(loopback()).await);
         first.resolv_conf(format!("nameserver {}\nnameserver {}\n", first.ip(), second.ip()).as_bytes());
         passes(&first, NAME).await;
@@ -167,6 +167,18 @@ async fn an_odd_byte_does_not_void_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lookup_gives_up_when_glibc_would() {
+    let front = Front::start(Case::Good).await;
+    let server = NameServer::start(Answer::Silence).await;
+    let conf = format!("nameserver {}\nsearch a.test b.test\noptions timeout:1 attempts:1 ndots:5\n", server.ip());
+    server.resolv_conf(conf.as_bytes());
+    let proxy = proxy(&server, NAME, &front, NEVER);
+    let seen = get(&proxy).await;
+    assert_eq!(seen.status(), 500);
+    assert!(seen.text().contains("dns_timeout"), "{}", seen.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_says_which_server_said_what() {
     let front = Front::start(Case::Good).await;
     for (answer, limit, expected) in [
@@ -174,6 +186,7 @@ async fn a_failure_says_which_server_said_what() {
         (Answer::Addresses(Vec::new()), NEVER, "cannot be resolved: it has no address (IP: no A or AAAA record)"),
         (Answer::Failure, NEVER, "cannot be resolved: no name server could tell (IP: SERVFAIL)"),
         (Answer::Refusal, NEVER, "cannot be resolved: no name server could tell (IP: REFUSED)"),
+        (Answer::Garbage, NEVER, "cannot be resolved: no name server could tell (IP: malformed answer)"),
         (
             Answer::Silence,
             "--connect-timeout=500ms",

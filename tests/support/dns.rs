@@ -23,6 +23,8 @@ pub enum Answer {
     Failure,
     /// The server does not answer this client (REFUSED).
     Refusal,
+    /// Bytes that are no DNS message.
+    Garbage,
     /// Nothing.
     Silence,
 }
@@ -159,6 +161,7 @@ fn reply(query: &[u8], kind: Kind, answer: &Answer) -> Option<Vec<u8>> {
         (Answer::Failure, _) => (2, Vec::new()),
         (Answer::NoSuchName, _) => (3, Vec::new()),
         (Answer::Refusal, _) => (5, Vec::new()),
+        (Answer::Garbage, _) => return Some(query[..3].to_vec()),
         (Answer::Silence, _) => return None,
     };
     let authorities = u8::from(records.is_empty() && matches!(code, 0 | 3));

@@ -86,7 +86,9 @@ impl Resolver {
             let failure = LookupFailure::worst(failures);
             let why = failure.describe(&names);
             match failure.is_timeout() {
-                true => ConnectError::DnsTimeout { name: bare.to_owned(), after: limit.min(tenths(begun.elapsed())), why },
+                true => {
+                    ConnectError::DnsTimeout { name: bare.to_owned(), after: limit.min(tenths(begun.elapsed())), why }
+                }
                 false => error(why),
             }
         })
@@ -117,10 +119,8 @@ impl Lookup<'_> {
         if self.conf.no_aaaa {
             return self.records(name, RecordType::A, deadline).await;
         }
-        let (mut ipv4, mut ipv6) = (
-            pin!(self.records(name, RecordType::A, deadline)),
-            pin!(self.records(name, RecordType::AAAA, deadline)),
-        );
+        let (mut ipv4, mut ipv6) =
+            (pin!(self.records(name, RecordType::A, deadline)), pin!(self.records(name, RecordType::AAAA, deadline)));
         let (mut found4, mut found6) = (None, None);
         let mut hurry = None;
         while found4.is_none() || found6.is_none() {
