@@ -5,7 +5,7 @@
 
 use std::{
     fmt, fs, io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -25,17 +25,18 @@ use tracing::{info, warn};
 use crate::{
     audit::sink::{AuditError, AuditSink},
     config::settings::Settings,
-    connect::Connector,
+    connect::{Connector, OwnSockets},
     logging::{Flush, flush},
     proxy::{
         ListenerContext, Proxy,
-        settings::{Generation, ListenerSettings, Service},
+        settings::{BoundAddress, Generation, ListenAddress, ListenerSettings, OriginalAddress, Service},
     },
     server::{
         Stop,
         limiter::{ConnectionLimiter, WAIT_QUEUE},
-        listener::{accept, prepare},
+        listener::accept,
         session::{ClientLimits, SessionContext},
+        socket::{Acceptor, InheritedSockets, ListeningSocket},
     },
 };
 
@@ -49,8 +50,8 @@ pub struct App {
 
 #[derive(Debug)]
 struct Bound {
-    socket: TcpListener,
-    address: SocketAddr,
+    socket: ListeningSocket,
+    address: BoundAddress,
     settings: ListenerSettings,
 }
 
@@ -60,7 +61,7 @@ pub enum AppError {
     /// The audit log, or the directory for chains, cannot be used.
     Audit(AuditError),
     /// An address cannot be listened on.
-    Listen(SocketAddr, io::Error),
+    Listen(ListenAddress, io::Error),
     /// The ready file cannot be written.
     Ready(PathBuf, io::Error),
     /// What still ran at the end was reset.
@@ -75,24 +76,7 @@ impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Audit(error) => write!(f, "{error}{}", audit_hint(error)),
-            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "cannot listen on {address}: address already in use\n  hint: `ss -ltnp 'sport = :{}'` shows which process holds it",
-                address.port()
-            ),
-            Self::Listen(address, error)
-                if error.kind() == io::ErrorKind::PermissionDenied && address.port() < 1024 =>
-            {
-                write!(
-                    f,
-                    "cannot listen on {address}: this user may not use ports below 1024\n  hint: use a port above 1023, or give the process CAP_NET_BIND_SERVICE"
-                )
-            }
-            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrNotAvailable => write!(
-                f,
-                "cannot listen on {address}: this host has no such address\n  hint: `ip addr` shows the addresses that it has"
-            ),
-            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {}", listen_error(address, error)),
             Self::Ready(path, error) => write!(f, "--ready-file `{}`: {error}", path.display()),
             Self::Cut(why) => write!(f, "{why}; requests that were still running were reset"),
             Self::Worker => f.write_str("a worker thread ended unexpectedly; this is a defect"),
@@ -102,6 +86,27 @@ impl fmt::Display for AppError {
 }
 
 impl std::error::Error for AppError {}
+
+/// Why a listener cannot be had, and what to do.
+fn listen_error(address: &ListenAddress, error: &io::Error) -> String {
+    match (address, error.kind()) {
+        (ListenAddress::Inherited(name), io::ErrorKind::NotFound) => format!(
+            "no socket of that name was handed to this process\n  hint: `FileDescriptorName={name}` in a .socket unit names one"
+        ),
+        (ListenAddress::Tcp(address), io::ErrorKind::AddrInUse) => format!(
+            "address already in use\n  hint: `ss -ltnp 'sport = :{}'` shows which process holds it",
+            address.port()
+        ),
+        (ListenAddress::Tcp(address), io::ErrorKind::PermissionDenied) if address.port() < 1024 => {
+            "this user may not use ports below 1024\n  hint: use a port above 1023, or give the process CAP_NET_BIND_SERVICE"
+                .into()
+        }
+        (_, io::ErrorKind::AddrNotAvailable) => {
+            "this host has no such address\n  hint: `ip addr` shows the addresses that it has".into()
+        }
+        _ => error.to_string(),
+    }
+}
 
 /// What to do about an audit file or directory that cannot be used.
 fn audit_hint(error: &AuditError) -> String {
@@ -119,30 +124,36 @@ fn audit_hint(error: &AuditError) -> String {
 }
 
 impl App {
-    /// Opens and binds everything; nothing is accepted yet.
+    /// Opens and binds everything; nothing is accepted yet. Listeners whose address is inherited take their socket from
+    /// `inherited`.
     ///
     /// # Errors
     /// [`AppError`].
-    pub fn bind(settings: Settings) -> Result<Self, AppError> {
+    pub fn bind(settings: Settings, mut inherited: InheritedSockets) -> Result<Self, AppError> {
         let audit = AuditSink::new(settings.log.audit_copy(), &settings.audit).map_err(AppError::Audit)?;
-        let bind = |settings: &ListenerSettings| {
-            let socket = TcpListener::bind(settings.address)?;
-            socket.set_nonblocking(true)?;
-            prepare(&socket)?;
-            let address = socket.local_addr()?;
+        let mut bind = |settings: &ListenerSettings| {
+            let socket = ListeningSocket::open(&settings.address, &mut inherited)?;
+            let address = socket.address()?;
             Ok(Bound { socket, address, settings: settings.clone() })
         };
         let mut listeners = Vec::new();
         for listener in &settings.listeners {
-            let bound = bind(listener).map_err(|error| AppError::Listen(listener.address, error))?;
+            let bound = bind(listener).map_err(|error| AppError::Listen(listener.address.clone(), error))?;
             listeners.push(bound);
         }
         Ok(Self { settings, listeners, audit: Arc::new(audit) })
     }
 
     /// Where the listeners are, in the order of the settings.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|bound| bound.address).collect()
+    pub fn addresses(&self) -> Vec<BoundAddress> {
+        self.listeners.iter().map(|bound| bound.address.clone()).collect()
+    }
+
+    /// Our own listeners that connecting from here leads to; those of another network namespace are none.
+    fn reachable(&self) -> Arc<[SocketAddr]> {
+        let is_elsewhere =
+            |bound: &&Bound| matches!(bound.settings.service, Service::Original(OriginalAddress::Accepted));
+        self.listeners.iter().filter(|bound| !is_elsewhere(bound)).filter_map(|bound| bound.address.tcp()).collect()
     }
 
     /// The audit sink, to have its file opened anew.
@@ -161,14 +172,15 @@ impl App {
         newer: watch::Receiver<Option<Arc<Generation>>>,
     ) -> Result<(), AppError> {
         self.announce();
-        let own: Arc<[SocketAddr]> = self.addresses().into();
+        let shared =
+            Shared { bound: self.addresses().into(), reachable: self.reachable(), sockets: OwnSockets::default() };
         let limiters = self.limiters();
         let (tell, told) = watch::channel(Stop::No);
         let (adopted, in_force) = mpsc::unbounded_channel();
         let (mut workers, mut listening) = (JoinSet::new(), Vec::new());
         for number in 0..self.settings.threads {
             let worker =
-                self.worker(own.clone(), &limiters, newer.clone(), adopted.clone()).map_err(AppError::System)?;
+                self.worker(shared.clone(), &limiters, newer.clone(), adopted.clone()).map_err(AppError::System)?;
             let stop = told.clone();
             let (up, is_up) = oneshot::channel();
             listening.push(is_up);
@@ -256,7 +268,7 @@ impl App {
 
     fn worker(
         &self,
-        own: Arc<[SocketAddr]>,
+        shared: Shared,
         limiters: &[ConnectionLimiter],
         newer: watch::Receiver<Option<Arc<Generation>>>,
         adopted: mpsc::UnboundedSender<Arc<Generation>>,
@@ -265,7 +277,7 @@ impl App {
             .listeners
             .iter()
             .zip(limiters)
-            .map(|(bound, limiter)| Ok((bound.socket.try_clone()?, bound.settings.name.clone(), limiter.clone())));
+            .map(|(bound, limiter)| Ok((bound.socket.try_clone()?, bound.settings.clone(), limiter.clone())));
         Ok(Worker {
             listeners: listeners.collect::<io::Result<_>>()?,
             make: ProxyMaker {
@@ -273,7 +285,7 @@ impl App {
                 connect: self.settings.connect,
                 clock: self.settings.clock,
                 audit: self.audit.clone(),
-                own,
+                shared,
             },
             client: self.settings.client,
             newer,
@@ -301,7 +313,18 @@ fn target(service: &Service) -> String {
     match service {
         Service::Fixed(upstream) => format!("https://{upstream}"),
         Service::Forward => "*".into(),
+        Service::Original(_) => "original address".into(),
     }
+}
+
+/// What the workers have in common besides the settings.
+#[derive(Clone)]
+struct Shared {
+    /// Where the listeners are bound, in the order of the settings.
+    bound: Arc<[BoundAddress]>,
+    /// Those that connecting from here leads to.
+    reachable: Arc<[SocketAddr]>,
+    sockets: OwnSockets,
 }
 
 struct ProxyMaker {
@@ -309,18 +332,19 @@ struct ProxyMaker {
     connect: crate::connect::ConnectLimits,
     clock: crate::clock::Clock,
     audit: Arc<AuditSink>,
-    own: Arc<[SocketAddr]>,
+    shared: Shared,
 }
 
 impl ProxyMaker {
     fn make(self) -> Proxy {
-        let connector = Connector::new(self.connect, self.own);
-        Proxy::new(self.generation, connector, self.audit, self.clock)
+        let Shared { bound, reachable, sockets } = self.shared;
+        let connector = Connector::new(self.connect, reachable, sockets);
+        Proxy::new(self.generation, bound, connector, self.audit, self.clock)
     }
 }
 
 struct Worker {
-    listeners: Vec<(TcpListener, String, ConnectionLimiter)>,
+    listeners: Vec<(ListeningSocket, ListenerSettings, ConnectionLimiter)>,
     make: ProxyMaker,
     client: ClientLimits,
     newer: watch::Receiver<Option<Arc<Generation>>>,
@@ -337,12 +361,16 @@ impl Worker {
         runtime.map_err(AppError::System)?.block_on(async move {
             let proxy = Rc::new(make.make());
             let mut accepting = JoinSet::new();
-            for (index, (socket, name, limiter)) in listeners.into_iter().enumerate() {
-                let socket = tokio::net::TcpListener::from_std(socket).map_err(AppError::System)?;
-                let listener = ListenerContext { index, tunnel: None };
-                let context =
-                    SessionContext { listener, name, proxy: proxy.clone(), limits: client, stop: stop.clone() };
-                accepting.spawn_local(accept(socket, Rc::new(context), limiter));
+            for (index, (socket, settings, limiter)) in listeners.into_iter().enumerate() {
+                let original = match settings.service {
+                    Service::Original(how) => Some(how),
+                    Service::Fixed(_) | Service::Forward => None,
+                };
+                let acceptor = Acceptor::new(socket, original).map_err(AppError::System)?;
+                let listener = ListenerContext { index, original: None, tunnel: None };
+                let (name, proxy) = (settings.name, proxy.clone());
+                let context = SessionContext { listener, name, proxy, limits: client, stop: stop.clone() };
+                accepting.spawn_local(accept(acceptor, Rc::new(context), limiter));
             }
             // Nobody waits for it any more where another worker failed.
             let _ = up.send(());
@@ -447,7 +475,7 @@ mod tests {
                 "cannot listen on 192.0.2.1:3128: this host has no such address\n  hint: `ip addr` shows the addresses that it has",
             ),
         ] {
-            let error = AppError::Listen(address.parse().unwrap(), kind.into());
+            let error = AppError::Listen(ListenAddress::Tcp(address.parse().unwrap()), kind.into());
             assert_eq!(error.to_string(), expected);
         }
     }

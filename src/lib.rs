@@ -53,8 +53,8 @@
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
 //! | [`reload`] | newer settings in a running process | `bundle`, `config`, `proxy::settings` |
-//! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `server` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `explain`, `logging`, `pin`, `reload`, `server::Stop`, `verify` |
+//! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `proxy::settings`, `server` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `explain`, `logging`, `pin`, `reload`, `server`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.

@@ -168,10 +168,9 @@ pub struct PolicyRefused<'a> {
     pub client: SocketAddr,
     /// By which listener.
     pub listener: &'a str,
-    /// The request's method.
-    pub method: &'a str,
-    /// Its path without the query; empty for CONNECT.
-    pub path: &'a str,
+    /// The request's method, and its path without the query, which is empty for CONNECT; `None` where a connection was
+    /// refused before a request.
+    pub request: Option<(&'a str, &'a str)>,
     /// By which generation of the settings.
     pub generation: u64,
 }
@@ -200,8 +199,10 @@ impl PolicyRefused<'_> {
         put("client.ip", self.client.ip().to_string().into());
         put("client.port", self.client.port().into());
         put("vouchsafe.listener", self.listener.into());
-        put("http.request.method", escape_within(self.method, 64).into());
-        put("url.path", escape(self.path).into());
+        if let Some((method, path)) = self.request {
+            put("http.request.method", escape_within(method, 64).into());
+            put("url.path", escape(path).into());
+        }
         put("vouchsafe.request_bytes_sent", 0.into());
         event
     }

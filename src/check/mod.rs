@@ -18,7 +18,7 @@ use crate::{
         error::ConfigError,
         settings::UpstreamConfig,
     },
-    connect::{Connector, error::ConnectError},
+    connect::{Connector, OwnSockets, error::ConnectError},
     message::authority::Authority,
     route::{table::RouteError, table::Routes, upstream::Upstream},
     text::show_value,
@@ -92,15 +92,16 @@ fn target(routes: &Routes, url: &str) -> Result<Upstream, String> {
     }
     let authority = authority.parse::<Authority>().map_err(|error| error.to_string())?;
     routes.fixed(&authority.host, routes.port(&authority, https)).map_err(|error| match error {
-        RouteError::Denied { .. } => "not allowed".into(),
         RouteError::Name(name) => format!("`{name}` is not a name that a certificate can have"),
+        // A fixed route needs no allowance.
+        _ => "not allowed".into(),
     })
 }
 
 /// Connects to all, many at a time, and reports them in their order.
 pub async fn meet_all(config: &UpstreamConfig, targets: Vec<Target>, mut tell: impl FnMut(&Report)) {
     let none: Arc<[SocketAddr]> = Arc::new([]);
-    let connector = Rc::new(Connector::new(config.connect, none));
+    let connector = Rc::new(Connector::new(config.connect, none, OwnSockets::default()));
     let turns = Rc::new(Semaphore::new(AT_ONCE));
     let local = LocalSet::new();
     let meeting = targets.into_iter().map(|(asked, upstream)| {

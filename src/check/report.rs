@@ -301,7 +301,9 @@ impl Problem {
     fn before_tls(error: &ConnectError, upstream: &Upstream) -> Self {
         let (host, port) = (&upstream.dial_host, upstream.dial_port);
         let fix = match error {
-            ConnectError::AddressDenied { .. } | ConnectError::Loop { .. } => "name another address".into(),
+            ConnectError::AddressDenied { .. } | ConnectError::CameBack { .. } | ConnectError::Loop { .. } => {
+                "name another address".into()
+            }
             ConnectError::ConnectTimeout { .. } => {
                 format!("check that the server is up and no firewall blocks this host: `nc -vz -w5 {host} {port}`")
             }

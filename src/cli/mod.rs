@@ -35,7 +35,7 @@ use crate::{
     explain, logging,
     pin::{Pins, pin},
     reload::{self, Reloader},
-    server::Stop,
+    server::{Stop, socket::InheritedSockets},
     verify::verify,
 };
 
@@ -298,7 +298,7 @@ async fn serve(args: RunArgs) -> Result<(), CliError> {
     let settings = reloader.started();
     logging::start(settings.log.format, settings.log.level, settings.log.access).map_err(CliError::System)?;
     let poll_interval = settings.poll_interval;
-    let app = App::bind(settings.clone()).map_err(CliError::App)?;
+    let app = App::bind(settings.clone(), InheritedSockets::default()).map_err(CliError::App)?;
     let (stop, told) = watch::channel(Stop::No);
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::System)?;

@@ -339,8 +339,21 @@ pub struct Options {
     #[serde(deserialize_with = "one_or_more")]
     pub forward: Vec<String>,
 
-    /// Allowed destinations of forward listeners: `HOST[:PORT]`, `*.SUFFIX`, `*` or `NETWORK/BITS`. Every destination
-    /// is denied until you allow it; loopback and metadata addresses need an exact host or a network.
+    /// A transparent listener: redirect rules of the kernel lead the connections of a tool here, and `vouchsafe
+    /// redirect-rules` prints them. A port alone stands for that port of 127.0.0.1 and of ::1.
+    #[arg(
+        long,
+        value_name = "[ADDRESS:]PORT",
+        env = "VOUCHSAFE_TRANSPARENT",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
+    #[serde(deserialize_with = "one_or_more")]
+    pub transparent: Vec<String>,
+
+    /// Allowed destinations of forward and transparent listeners: `HOST[:PORT]`, `*.SUFFIX`, `*` or `NETWORK/BITS`.
+    /// Every destination is denied until you allow it; loopback and metadata addresses need an exact host or a network,
+    /// and at a transparent listener the address itself or a network.
     #[arg(long, value_name = "PATTERN", env = "VOUCHSAFE_ALLOW", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub allow: Vec<String>,

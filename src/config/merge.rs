@@ -291,7 +291,7 @@ macro_rules! for_each_setting {
 }
 
 for_each_setting! {
-    route forward accept_host allow port_map allow_nonlocal_listen
+    route forward transparent accept_host allow port_map allow_nonlocal_listen
     ca_bundle system_roots crl crl_policy min_tls client_cert client_key reload_interval
     connect_to
     preset answer detail host field_case rewrite_redirects follow_redirects

@@ -12,6 +12,13 @@ pub enum ConnectError {
         /// What the name resolved to.
         addresses: Vec<SocketAddr>,
     },
+    /// The connection came back to this proxy: something redirects the proxy's own connections.
+    CameBack {
+        /// The address that was dialled.
+        address: SocketAddr,
+        /// Our end of the connection.
+        from: SocketAddr,
+    },
     /// No address answered in time.
     ConnectTimeout {
         /// How long was waited.
@@ -55,6 +62,9 @@ impl fmt::Display for ConnectError {
             Self::AddressDenied { addresses } => {
                 let list: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
                 write!(f, "its address {} is not allowed as a destination", list.join(", "))
+            }
+            Self::CameBack { address, from } => {
+                write!(f, "the connection from {from} to {address} came back to this proxy: a loop")
             }
             Self::ConnectTimeout { after } => write!(f, "no connection within {} s", after.as_secs_f32()),
             Self::Dns { name, why } => write!(f, "the name `{name}` cannot be resolved: {why}"),

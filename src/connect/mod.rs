@@ -2,6 +2,7 @@
 
 pub mod dial;
 pub mod error;
+mod own;
 mod peer;
 pub mod pool;
 pub mod resolve;
@@ -30,6 +31,7 @@ use crate::{
 use self::{dial::dial, error::ConnectError, resolve::Resolver};
 
 pub use self::{
+    own::OwnSockets,
     peer::{ClientAuth, Peer},
     verified::Verified,
 };
@@ -50,6 +52,7 @@ pub struct Connector {
     limits: ConnectLimits,
     /// Our own listeners: to dial one of them would be a loop.
     own: Arc<[SocketAddr]>,
+    sockets: OwnSockets,
     refused: RefCell<Refused>,
     buffers: BufferPool,
 }
@@ -65,8 +68,10 @@ const MOST_REMEMBERED: usize = 1024;
 
 impl Connector {
     /// A connector of the calling thread's runtime.
-    pub fn new(limits: ConnectLimits, own: Arc<[SocketAddr]>) -> Self {
-        Self { resolver: Resolver::new(), limits, own, refused: RefCell::default(), buffers: BufferPool::default() }
+    /// `own`: our own listeners that connecting from here would lead to.
+    pub fn new(limits: ConnectLimits, own: Arc<[SocketAddr]>, sockets: OwnSockets) -> Self {
+        let (refused, buffers) = (RefCell::default(), BufferPool::default());
+        Self { resolver: Resolver::new(), limits, own, sockets, refused, buffers }
     }
 
     /// Space for bytes on their way, for all connections of this thread.
@@ -74,9 +79,9 @@ impl Connector {
         &self.buffers
     }
 
-    /// Our own listeners, in the order of the settings.
-    pub fn own(&self) -> &[SocketAddr] {
-        &self.own
+    /// Our own sockets whose handshake is under way, in any thread.
+    pub fn own_sockets(&self) -> &OwnSockets {
+        &self.sockets
     }
 
     /// Resolves, dials, and shakes hands: what comes back was verified.
@@ -90,13 +95,17 @@ impl Connector {
             return Err(ConnectError::Handshake(failure));
         }
         let (tcp, address) = dial(&addresses, deadline, self.limits.connect).await?;
-        let local = tcp.local_addr().ok().map(|local| local.ip());
-        if is_loop(&self.own, address, local) {
+        let local = tcp.local_addr().ok();
+        if is_loop(&self.own, address, local.map(|local| local.ip())) {
             return Err(ConnectError::Loop { address });
         }
+        let handshake = local.map(|local| self.sockets.begin_handshake(local));
         let deadline = Instant::now() + self.limits.handshake;
         let (limit, buffers) = (self.limits.handshake, self.buffers.clone());
         let end = verified::handshake(tcp, address, upstream, deadline, limit, buffers).await;
+        if let Some(from) = handshake.filter(|own| own.came_back()).map(|own| own.local()) {
+            return Err(ConnectError::CameBack { address, from });
+        }
         if let Err(ConnectError::Handshake(failure)) = &end {
             self.remember(upstream, &addresses, failure);
         }

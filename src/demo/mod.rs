@@ -33,7 +33,8 @@ use crate::{
     connect::dial::dial,
     http1::head::{HeadLimits, HeadScan, ResponseHead},
     logging::{LogLevel, writer},
-    server::Stop,
+    proxy::settings::BoundAddress,
+    server::{Stop, socket::InheritedSockets},
 };
 
 /// Good ones first, then the most frequent mistakes, then those that many tools accept.
@@ -123,8 +124,8 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
         exhibits.push(Exhibit { case, upstream, address, counters: server.counters() });
         tokio::spawn(server.run());
     }
-    let app = App::bind(settings(&exhibits, &bundle, &audit)?).map_err(DemoError::App)?;
-    let listeners = app.addresses();
+    let app = App::bind(settings(&exhibits, &bundle, &audit)?, InheritedSockets::default()).map_err(DemoError::App)?;
+    let listeners: Vec<_> = app.addresses().iter().filter_map(BoundAddress::tcp).collect();
     let (stop, told) = watch::channel(Stop::No);
     let (_reloads, newer) = watch::channel(None);
     let running = tokio::spawn(app.run(told, newer));

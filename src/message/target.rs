@@ -53,7 +53,23 @@ impl Target {
     /// # Errors
     /// A [`TargetError`]; all of them mean status 400.
     pub fn read(head: &RequestHead) -> Result<Self, TargetError> {
-        let host = host_field(head)?;
+        Self::with_host(head, host_field(head)?)
+    }
+
+    /// The same where the address that the client connected to says where the request goes: no Host names nothing, and
+    /// neither do several.
+    ///
+    /// # Errors
+    /// As of [`Self::read`].
+    pub fn read_at_address(head: &RequestHead) -> Result<Self, TargetError> {
+        let host = match host_field(head) {
+            Err(TargetError::NoHost | TargetError::TwoHosts) => None,
+            host => host?,
+        };
+        Self::with_host(head, host)
+    }
+
+    fn with_host(head: &RequestHead, host: Option<Authority>) -> Result<Self, TargetError> {
         let target = head.target();
         if target.contains(&b'#') {
             return Err(TargetError::Fragment);
@@ -266,6 +282,22 @@ mod tests {
             ("CONNECT", "a:80/", &["a"]),
         ] {
             assert!(Target::read(&head(method, target, hosts)).is_err(), "{method} {target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn at_an_address_no_host_is_needed_and_several_name_nothing() {
+        for (target, hosts, authority) in [
+            ("/", &[][..], None),
+            ("/", &["a", "b"], None),
+            ("/", &["a:1"], Some("a:1")),
+            ("http://b:1/", &[], Some("b:1")),
+        ] {
+            let target = Target::read_at_address(&head("GET", target, hosts)).unwrap();
+            assert_eq!(target.authority.map(|authority| authority.to_string()).as_deref(), authority);
+        }
+        for hosts in [&[""][..], &["a b"], &["a@b"]] {
+            assert!(Target::read_at_address(&head("GET", "/", hosts)).is_err(), "{hosts:?}");
         }
     }
 

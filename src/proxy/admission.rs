@@ -30,7 +30,7 @@ pub(super) fn admit(
         if target.form == Form::Absolute && !leads_there {
             return Err(AdmissionError::WrongAuthority(named.to_string()));
         }
-        if listener.address.ip().is_loopback() && !known {
+        if listener.address.tcp().is_some_and(|address| address.ip().is_loopback()) && !known {
             return Err(AdmissionError::ForeignHost(named.host.to_string()));
         }
     }
@@ -43,7 +43,10 @@ pub(super) fn admit(
 /// Whether clients may reach a fixed route by this name.
 fn is_name_of(listener: &Listener, upstream: &Upstream, host: &Host) -> bool {
     let own = match host {
-        Host::Ip(ip) => ip.to_canonical().is_loopback() || ip.to_canonical() == listener.address.ip().to_canonical(),
+        Host::Ip(ip) => {
+            let bound = listener.address.tcp().map(|address| address.ip().to_canonical());
+            ip.to_canonical().is_loopback() || Some(ip.to_canonical()) == bound
+        }
         // RFC 6761 section 6.3.
         Host::Name(name) => name.as_str() == "localhost" || name.as_str().ends_with(".localhost"),
     };
@@ -55,13 +58,13 @@ fn is_name_of(listener: &Listener, upstream: &Upstream, host: &Host) -> bool {
 /// Whether the authority of a URL means another service on a host that is known: another port of the upstream's, or
 /// of this one. A client that has a fixed route for its `http_proxy` asks for its local services there, too.
 fn is_another_service(listener: &Listener, upstream: &Upstream, named: &Authority) -> bool {
-    let own = listener.address.port();
+    let own = listener.address.tcp().map(|address| address.port());
     if listener.policies.accept_host.contains(&named.host) {
         false
     } else if named.host == upstream.host || upstream.reference.to_string() == named.host.to_string() {
-        named.port.is_some_and(|port| port != upstream.port && port != own)
+        named.port.is_some_and(|port| port != upstream.port && Some(port) != own)
     } else {
-        named.port.unwrap_or(80) != own
+        Some(named.port.unwrap_or(80)) != own
     }
 }
 

@@ -1,11 +1,15 @@
 //! What every step of an exchange needs: the request, its client, the settings that it began with, and where it goes.
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, net::SocketAddr, rc::Rc};
 
 use crate::{
     connect::{pool::Slot, upstream::UpstreamConnection},
     http1::{Version, conn::Connection, head::RequestHead},
-    message::{authority::Authority, target::Target, url::Origin},
+    message::{
+        authority::{Authority, Host},
+        target::Target,
+        url::Origin,
+    },
     route::table::RouteError,
 };
 
@@ -45,18 +49,29 @@ pub(super) enum Destination {
     Route,
     /// To where the client asked for: by an absolute-form target, by Host, or by CONNECT.
     Asked { authority: Authority, https: bool },
+    /// To the address that the client connected to, under the name that it asked for.
+    Original { authority: Authority, https: bool, address: SocketAddr },
     /// To where a redirect led that was followed for a client which asked for this.
     Redirect { origin: Origin, asked: Option<Authority> },
 }
 
 impl Destination {
     /// The one of a request at a listener.
-    pub(super) fn of(listener: &Listener, target: &Target, tunnel: Option<&Authority>) -> Result<Self, Failure> {
+    pub(super) fn of(listener: &Listener, target: &Target, context: &ListenerContext) -> Result<Self, Failure> {
+        let https = target.https;
         match listener.service {
             Service::Fixed(_) => Ok(Self::Route),
             Service::Forward => {
-                let authority = target.authority.as_ref().or(tunnel).ok_or(Failure::NoDestination)?.clone();
-                Ok(Self::Asked { authority, https: target.https })
+                let authority = target.authority.as_ref().or(context.tunnel.as_ref());
+                Ok(Self::Asked { authority: authority.ok_or(Failure::NoDestination)?.clone(), https })
+            }
+            Service::Original(_) => {
+                let address = context.original.ok_or(Failure::NotRedirected)?;
+                let authority = target.authority.clone().unwrap_or_else(|| Authority {
+                    host: Host::Ip(address.ip().to_canonical()),
+                    port: Some(address.port()),
+                });
+                Ok(Self::Original { authority, https, address })
             }
         }
     }
@@ -98,7 +113,7 @@ impl RequestContext<'_> {
         let listener = current.listeners.get(self.context.index).ok_or(Failure::NoDestination)?;
         let upstream = match (&self.destination, &listener.service) {
             (Destination::Redirect { origin, asked }, _) => {
-                let served = self.proxy.served(current, self.context.index, asked.as_ref(), origin);
+                let served = self.proxy.served(current, self.context, asked.as_ref(), origin);
                 return served.map(|(slot, _)| slot).ok_or_else(|| denied(origin, current));
             }
             (_, Service::Fixed(upstream)) => {
@@ -108,7 +123,14 @@ impl RequestContext<'_> {
             (Destination::Asked { authority, https }, Service::Forward) => {
                 current.generation.routes.select(authority, *https).map_err(Failure::Route)?
             }
-            (Destination::Route, Service::Forward) => return Err(Failure::NoDestination),
+            (Destination::Original { authority, https, address }, Service::Original(_)) => {
+                let upstream = current.generation.routes.select_at(authority, *https, *address);
+                upstream.map_err(Failure::Route)?
+            }
+            // A reload changes no listener's service.
+            (Destination::Route | Destination::Asked { .. } | Destination::Original { .. }, _) => {
+                return Err(Failure::NoDestination);
+            }
         };
         Ok(self.proxy.slots.of(Cow::Owned(upstream), &current.generation))
     }

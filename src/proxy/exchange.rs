@@ -14,7 +14,7 @@ use crate::{
     },
     message::{
         authority::Authority,
-        target::{Form, Target},
+        target::{Form, Target, TargetError},
     },
     text::{escape, escape_within},
 };
@@ -53,6 +53,10 @@ pub enum Outcome {
     /// With HTTP again, inside a tunnel to this authority.
     Inside(Authority),
 }
+
+/// Why CONNECT is refused where the address that the client connected to is the destination.
+const CONNECT_TO_ADDRESS: &str =
+    "CONNECT is for forward listeners; at this one a request goes to the address that the client connected to";
 
 /// What follows from a request's head before it is changed.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +125,7 @@ impl RequestContext<'_> {
         if target.form == Form::Authority {
             return self.connect(target).await;
         }
-        self.destination = Destination::of(self.listener(), &target, self.context.tunnel.as_ref())?;
+        self.destination = Destination::of(self.listener(), &target, self.context)?;
         let slot = self.choose(&self.current)?;
         self.upstream = Some(slot.clone());
         self.record.upstream(&slot.authority);
@@ -142,7 +146,7 @@ impl RequestContext<'_> {
         if head.target().len() > settings.target_bytes {
             return Err(Failure::LongTarget(settings.target_bytes));
         }
-        let target = Target::read(head).map_err(Failure::Target)?;
+        let target = self.target().map_err(Failure::Target)?;
         if head.method() == "TRACE" {
             return Err(Failure::Method);
         }
@@ -150,20 +154,26 @@ impl RequestContext<'_> {
             return Err(Failure::Loop);
         }
         if target.form != Form::Authority {
-            let upstream = match &self.listener().service {
-                Service::Fixed(upstream) => Some(&**upstream),
-                Service::Forward => None,
-            };
-            admit(self.listener(), upstream, &target, head).map_err(Failure::Admission)?;
+            let listener = self.listener();
+            admit(listener, listener.service.fixed(), &target, head).map_err(Failure::Admission)?;
         }
         Ok(target)
+    }
+
+    fn target(&self) -> Result<Target, TargetError> {
+        match self.listener().service {
+            Service::Fixed(_) | Service::Forward => Target::read(&self.head),
+            Service::Original(_) => Target::read_at_address(&self.head),
+        }
     }
 
     /// CONNECT: plain HTTP inside is served like requests by Host. That it is plain is seen only after the answer; to
     /// port 443 nobody speaks plain HTTP, so there the answer can still tell why not.
     async fn connect(&mut self, target: Target) -> Result<(Outcome, bool), Ended> {
-        if matches!(self.listener().service, Service::Fixed(_)) {
-            return Err(Failure::ConnectOnRoute.into());
+        match self.listener().service {
+            Service::Fixed(_) => return Err(Failure::ConnectOnRoute.into()),
+            Service::Original(_) => return Err(Failure::ConnectRefused(CONNECT_TO_ADDRESS).into()),
+            Service::Forward => {}
         }
         if self.context.tunnel.is_some() {
             return Err(Failure::ConnectRefused("CONNECT inside CONNECT is not served").into());
@@ -204,7 +214,8 @@ impl RequestContext<'_> {
         let current = self.current.clone();
         let settings = &current.generation.settings;
         let policies = &self.listener().policies;
-        let follows = policies.follow_redirects;
+        // Another authority would have to be resolved here.
+        let follows = policies.follow_redirects && !matches!(self.listener().service, Service::Original(_));
         let mut facts = RequestFacts::of(&self.head);
         facts.binds |= self.bound.is_some();
         let held =
@@ -253,7 +264,7 @@ impl RequestContext<'_> {
         self.record.responded(&head, upstream.peer(), reused);
         self.record.recorded_as(bypassed);
         let is_fixed = matches!(self.listener().service, Service::Fixed(_));
-        links::localize(&mut head.fields, followed, &self.current, self.context.index, asked);
+        links::localize(&mut head.fields, followed, &self.current, self.context, asked);
         cookies::localize(&mut head.fields, is_fixed);
         // A response that is early ends the connection, since the rest of the request is read by nobody; a client that
         // would send its next one all the same must know (RFC 9112 section 9.6).
@@ -417,10 +428,11 @@ impl RequestContext<'_> {
     /// A refusal that is not about a certificate belongs into the audit log, too.
     fn record_policy(&self, failure: &Failure, slot: Option<&Slot>, summary: &RequestSummary<'_>, id: &str) {
         let upstream = slot.map(|slot| &*slot.authority);
-        let asked = Target::read(&self.head).ok().and_then(|target| target.authority);
+        let asked = self.target().ok().and_then(|target| target.authority);
+        let original = || self.context.original.map(|original| original.to_string());
         let target = match asked.as_ref().or(self.context.tunnel.as_ref()) {
             Some(authority) => authority.to_string(),
-            None => upstream.unwrap_or_default().to_owned(),
+            None => upstream.map(str::to_owned).or_else(original).unwrap_or_default(),
         };
         let path = if summary.method == "CONNECT" { String::new() } else { summary.path() };
         self.proxy.audit.record_policy(&event::PolicyRefused {
@@ -431,11 +443,10 @@ impl RequestContext<'_> {
             hint: failure.hint(),
             target: &target,
             upstream,
-            address: failure.address(),
+            address: failure.address().or(self.context.original),
             client: summary.client,
             listener: summary.listener,
-            method: summary.method,
-            path: &path,
+            request: Some((summary.method, &path)),
             generation: self.current.generation.number,
         });
     }

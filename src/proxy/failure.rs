@@ -10,6 +10,7 @@ use crate::{
     http1::{body::FramingError, head::HeadError},
     message::target::TargetError,
     route::table::RouteError,
+    text::escape_within,
     tls::failure::Code,
 };
 
@@ -48,6 +49,17 @@ pub enum Failure {
     Method,
     /// Nobody said where to.
     NoDestination,
+    /// The first bytes on a connection are not HTTP/1.
+    NotHttp(NotHttp),
+    /// No redirect rule led this connection to a listener for redirected ones.
+    NotRedirected,
+    /// A redirected connection on which the client said nothing for this long.
+    NoRequest(Duration),
+    /// The connection is one of the proxy's own, which a redirect rule has led back to it.
+    OwnConnection {
+        /// The proxy's own end.
+        from: SocketAddr,
+    },
     /// No response in time.
     ResponseTimeout(Duration),
     /// The destination has no upstream.
@@ -58,6 +70,44 @@ pub enum Failure {
     TooManyConnections,
     /// The upstream closed without a response.
     UpstreamClosed(String),
+}
+
+/// What came instead of HTTP/1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotHttp {
+    /// The preface of HTTP/2 (RFC 9113 section 3.4).
+    Http2,
+    /// Something else; its first bytes, at most [`FIRST_BYTES`].
+    Other(Vec<u8>),
+    /// A TLS ClientHello in the framing of SSL 2 (RFC 5246 appendix E.2).
+    SslV2Hello,
+    /// A TLS ClientHello, and the name in it (SNI).
+    Tls(Option<String>),
+}
+
+/// As many bytes of a protocol that is not HTTP are recorded; more could hold a secret.
+pub const FIRST_BYTES: usize = 8;
+
+impl fmt::Display for NotHttp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http2 => f.write_str("HTTP/2 is not served here; use HTTP/1.1"),
+            Self::Other(first) => {
+                let hex: Vec<_> = first.iter().map(|byte| format!("{byte:02x}")).collect();
+                write!(f, "the connection does not begin like HTTP; its first bytes are {}", hex.join(" "))
+            }
+            Self::SslV2Hello => {
+                f.write_str("a TLS handshake in the framing of SSL 2 came to a listener for plain HTTP")
+            }
+            Self::Tls(None) => {
+                f.write_str("a TLS handshake came to a listener for plain HTTP; use `http://` to reach it")
+            }
+            Self::Tls(Some(name)) => {
+                let name = escape_within(name, 255);
+                write!(f, "a TLS handshake for `{name}` came to a listener for plain HTTP; use `http://` to reach it")
+            }
+        }
+    }
 }
 
 /// Who may ask a listener what: a decision about the request alone.
@@ -143,11 +193,28 @@ impl Failure {
             Self::MaxForwards => (Client, StatusCode::BAD_REQUEST, "http_request_error", "max_forwards"),
             Self::Method => (Client, StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "method"),
             Self::NoDestination => (Client, StatusCode::BAD_REQUEST, "http_request_error", "no_destination"),
+            Self::NoRequest(_) => (Refusal, StatusCode::REQUEST_TIMEOUT, "http_request_error", "no_request"),
+            Self::NotHttp(NotHttp::Http2) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_head"),
+            Self::NotHttp(NotHttp::Other(_)) => (Refusal, StatusCode::BAD_REQUEST, "http_request_error", "not_http"),
+            Self::NotHttp(NotHttp::SslV2Hello) => {
+                (Refusal, StatusCode::BAD_REQUEST, "http_request_error", "tls_too_old")
+            }
+            Self::NotHttp(NotHttp::Tls(_)) => {
+                (Refusal, StatusCode::BAD_REQUEST, "http_request_error", "tls_on_plain_listener")
+            }
+            Self::NotRedirected => (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "not_redirected"),
+            Self::OwnConnection { .. } => (Refusal, StatusCode::BAD_GATEWAY, "proxy_loop_detected", "loop"),
             Self::ResponseTimeout(_) => {
                 (Failure, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", "response_timeout")
             }
             Self::Route(RouteError::Denied { .. }) => {
                 (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "destination_denied")
+            }
+            Self::Route(RouteError::AddressDenied(_)) => {
+                (Refusal, StatusCode::FORBIDDEN, "destination_ip_prohibited", "destination_denied")
+            }
+            Self::Route(RouteError::OtherPort { .. }) => {
+                (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "host_mismatch")
             }
             Self::Route(RouteError::Name(_)) => {
                 (Client, StatusCode::BAD_REQUEST, "http_request_error", "bad_target_name")
@@ -166,11 +233,19 @@ impl Failure {
     /// Whether it is a decision about the request or its destination, not about a certificate.
     pub fn is_policy(&self) -> bool {
         match self {
-            Self::Admission(_) | Self::ConnectOnRoute | Self::ConnectRefused(_) | Self::Loop => true,
-            Self::Route(error) => matches!(error, RouteError::Denied { .. }),
-            Self::Connect(error) => {
-                matches!(error, ConnectError::AddressDenied { .. } | ConnectError::Loop { .. })
-            }
+            Self::Admission(_)
+            | Self::ConnectOnRoute
+            | Self::ConnectRefused(_)
+            | Self::Loop
+            | Self::NoRequest(_)
+            | Self::NotRedirected
+            | Self::OwnConnection { .. } => true,
+            Self::NotHttp(not_http) => *not_http != NotHttp::Http2,
+            Self::Route(error) => !matches!(error, RouteError::Name(_)),
+            Self::Connect(error) => matches!(
+                error,
+                ConnectError::AddressDenied { .. } | ConnectError::CameBack { .. } | ConnectError::Loop { .. }
+            ),
             _ => false,
         }
     }
@@ -179,6 +254,17 @@ impl Failure {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Route(RouteError::Denied { .. }) => "if clients may go there, add it with --allow",
+            Self::Route(RouteError::AddressDenied(_)) => {
+                "if clients may go there, allow the address itself, or its network, with --allow in addition to the name"
+            }
+            Self::Route(RouteError::OtherPort { .. }) => {
+                "the tool's Host has to name the port that it connects to; --port-map can tell that two ports are one"
+            }
+            Self::NotRedirected => "point clients at the server itself; the redirect rules lead them here",
+            Self::NoRequest(_) => "this port is not HTTP: take it out of the redirected ports",
+            Self::NotHttp(NotHttp::Other(_)) => "if this port is not HTTP, take it out of the redirected ports",
+            Self::NotHttp(_) => "configure the tool to request `http://` URLs, which become verified https",
+            Self::OwnConnection { .. } | Self::Connect(ConnectError::CameBack { .. }) => OWN_USER,
             Self::Connect(ConnectError::AddressDenied { .. }) => {
                 "if clients may go there, allow the host by its exact name, or the network, with --allow"
             }
@@ -195,11 +281,18 @@ impl Failure {
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Connect(ConnectError::AddressDenied { addresses }) => addresses.first().copied(),
-            Self::Connect(ConnectError::Loop { address }) => Some(*address),
+            Self::Connect(ConnectError::Loop { address } | ConnectError::CameBack { address, .. }) => Some(*address),
+            Self::Route(RouteError::AddressDenied(address) | RouteError::OtherPort { original: address, .. }) => {
+                Some(*address)
+            }
             _ => None,
         }
     }
 }
+
+/// What to do where the proxy's own connections come back to it.
+const OWN_USER: &str =
+    "the redirect rules catch the proxy's own user; run the tool as another user, and print the rules for that one";
 
 /// The part of the table that is about the way out.
 pub fn connect_words(error: &ConnectError) -> Words {
@@ -228,7 +321,9 @@ pub fn connect_words(error: &ConnectError) -> Words {
             };
             (kind, status, proxy_status, code.as_str())
         }
-        ConnectError::Loop { .. } => (Refusal, StatusCode::BAD_GATEWAY, "proxy_loop_detected", "loop"),
+        ConnectError::CameBack { .. } | ConnectError::Loop { .. } => {
+            (Refusal, StatusCode::BAD_GATEWAY, "proxy_loop_detected", "loop")
+        }
         ConnectError::Tcp { error, .. } if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             (Failure, StatusCode::BAD_GATEWAY, "connection_refused", "connection_refused")
         }
@@ -258,9 +353,25 @@ impl fmt::Display for Failure {
             Self::NoDestination => {
                 f.write_str("this proxy needs to know the host: send `GET http://host/path` or a Host field")
             }
+            Self::NoRequest(limit) => {
+                write!(f, "the client connected and sent nothing for {} s", limit.as_secs_f32())
+            }
+            Self::NotHttp(not_http) => not_http.fmt(f),
+            Self::NotRedirected => {
+                f.write_str("no redirect rule led this connection here: the client connected to the listener itself")
+            }
+            Self::OwnConnection { from } => {
+                write!(f, "a connection of the proxy's own, from {from}, came back to it: a loop")
+            }
             Self::ResponseTimeout(limit) => write!(f, "no response within {} s", limit.as_secs_f32()),
             Self::Route(RouteError::Denied { host, port }) => {
                 write!(f, "`{}:{port}` is not allowed as a destination", host.in_authority())
+            }
+            Self::Route(RouteError::AddressDenied(address)) => {
+                write!(f, "{}, the address that the client connected to, is not allowed as a destination", address.ip())
+            }
+            Self::Route(RouteError::OtherPort { named, original }) => {
+                write!(f, "the client connected to port {} and asked for `{named}`", original.port())
             }
             Self::Route(RouteError::Name(name)) => write!(f, "`{name}` is not a name that a certificate can carry"),
             Self::Target(error) => error.fmt(f),

@@ -15,8 +15,8 @@ use crate::{
 };
 
 use super::{
-    Current, Proxy,
-    settings::{HostPolicy, Service},
+    Current, ListenerContext, Proxy,
+    settings::{HostPolicy, Listener, OriginalAddress, Service},
 };
 
 impl Proxy {
@@ -24,7 +24,7 @@ impl Proxy {
     pub(super) fn served(
         &self,
         current: &Current,
-        listener: usize,
+        listener: &ListenerContext,
         asked: Option<&Authority>,
         to: &Origin,
     ) -> Option<(Rc<Slot>, String)> {
@@ -39,10 +39,10 @@ pub(super) fn localize(
     fields: &mut Fields,
     followed: Option<&Url>,
     current: &Current,
-    listener: usize,
+    listener: &ListenerContext,
     asked: Option<&Authority>,
 ) {
-    let rewrites = current.listeners[listener].policies.rewrite_redirects;
+    let rewrites = current.listeners[listener.index].policies.rewrite_redirects;
     if !rewrites && followed.is_none() {
         return;
     }
@@ -74,23 +74,25 @@ pub(super) fn globalize(fields: &mut Fields, asked: Option<&Authority>, upstream
 }
 
 /// Where the client is.
-fn link_context<'a>(current: &'a Current, listener: usize, asked: Option<&Authority>) -> Option<LinkContext<'a>> {
-    let fixed = current.listeners.iter().filter_map(|listener| match &listener.service {
-        Service::Fixed(upstream) => Some((&**upstream, listener.address)),
-        Service::Forward => None,
-    });
-    let listener = current.listeners.get(listener)?;
-    let own = match &listener.service {
-        Service::Fixed(upstream) => Some(&**upstream),
-        Service::Forward => None,
+fn link_context<'a>(
+    current: &'a Current,
+    context: &ListenerContext,
+    asked: Option<&Authority>,
+) -> Option<LinkContext<'a>> {
+    let fixed = |listener: &'a Listener| Some((listener.service.fixed()?, listener.address.tcp()?));
+    let listener = current.listeners.get(context.index)?;
+    let only_port = match listener.service {
+        Service::Original(OriginalAddress::Redirected) => context.original.map(|original| original.port()),
+        Service::Fixed(_) | Service::Forward | Service::Original(OriginalAddress::Accepted) => None,
     };
-    let bound = Some(listener.address).filter(|bound| !bound.ip().is_unspecified());
+    let bound = listener.address.tcp().filter(|bound| !bound.ip().is_unspecified());
     let bound = || bound.map(|bound| Authority { host: Host::Ip(bound.ip()), port: Some(bound.port()) });
     Some(LinkContext {
         routes: &current.generation.routes,
-        own,
-        fixed: fixed.collect(),
+        own: listener.service.fixed(),
+        fixed: current.listeners.iter().filter_map(fixed).collect(),
         client: asked.cloned().or_else(bound),
+        only_port,
         shown: listener.policies.host == HostPolicy::Client && asked.is_some(),
     })
 }

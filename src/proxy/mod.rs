@@ -30,7 +30,7 @@ use std::{
 use crate::{
     audit::{event, sink::AuditSink, usage::BypassedUse},
     clock::Clock,
-    connect::{Connector, pool::Slot},
+    connect::{Connector, OwnSockets, pool::Slot},
     http1::head::HeadLimits,
     message::authority::Authority,
     tls::failure::HandshakeFailure,
@@ -40,7 +40,7 @@ use self::{
     failure::Failure,
     ids::Ids,
     respond::LocalResponse,
-    settings::{Generation, Listener, ListenerSettings},
+    settings::{BoundAddress, Generation, Listener, ListenerSettings},
     slots::Slots,
 };
 
@@ -50,6 +50,8 @@ pub use self::{context::BoundUpstream, exchange::Outcome};
 #[derive(Debug)]
 pub struct Proxy {
     current: RefCell<Rc<Current>>,
+    /// Where the listeners are bound, in the order of the settings.
+    bound: Arc<[BoundAddress]>,
     connector: Connector,
     audit: Arc<AuditSink>,
     clock: Clock,
@@ -65,10 +67,10 @@ struct Current {
 }
 
 impl Current {
-    fn new(generation: Generation, bound: &[SocketAddr]) -> Self {
-        let listener = |(settings, address): (&ListenerSettings, &SocketAddr)| Listener {
+    fn new(generation: Generation, bound: &[BoundAddress]) -> Self {
+        let listener = |(settings, address): (&ListenerSettings, &BoundAddress)| Listener {
             name: settings.name.as_str().into(),
-            address: *address,
+            address: address.clone(),
             service: settings.service.clone(),
             policies: settings.policies.clone(),
             slot: OnceCell::new(),
@@ -83,6 +85,8 @@ impl Current {
 pub struct ListenerContext {
     /// Its position among the listeners, which a reload does not change.
     pub index: usize,
+    /// Where the client wanted to connect to, if it is known that this is not the listener.
+    pub original: Option<SocketAddr>,
     /// What CONNECT named, inside a tunnel.
     pub tunnel: Option<Authority>,
 }
@@ -92,15 +96,21 @@ pub const TLS_INSIDE_CONNECT: &str = "TLS inside CONNECT is not served, since it
 
 impl Proxy {
     /// The proxy of the calling thread.
-    pub fn new(generation: Generation, connector: Connector, audit: Arc<AuditSink>, clock: Clock) -> Self {
-        let current = RefCell::new(Rc::new(Current::new(generation, connector.own())));
-        Self { current, connector, audit, clock, slots: Slots::default(), ids: Ids::new() }
+    pub fn new(
+        generation: Generation,
+        bound: Arc<[BoundAddress]>,
+        connector: Connector,
+        audit: Arc<AuditSink>,
+        clock: Clock,
+    ) -> Self {
+        let current = RefCell::new(Rc::new(Current::new(generation, &bound)));
+        Self { current, bound, connector, audit, clock, slots: Slots::default(), ids: Ids::new() }
     }
 
     /// Uses newer settings from now on. Idle connections are verified again by them, and closed where they do not
     /// pass; busy ones are verified when they are done.
     pub fn adopt(&self, generation: Generation) {
-        let current = Rc::new(Current::new(generation, self.connector.own()));
+        let current = Rc::new(Current::new(generation, &self.bound));
         self.current.replace(current.clone());
         self.slots.replace_all(&current.generation);
     }
@@ -119,6 +129,11 @@ impl Proxy {
         self.connector.buffers()
     }
 
+    /// The proxy's own sockets whose handshake is under way.
+    pub fn own_sockets(&self) -> &OwnSockets {
+        self.connector.own_sockets()
+    }
+
     /// Closes idle connections whose time is over; called every few seconds.
     pub fn sweep(&self) {
         self.slots.sweep();
@@ -134,15 +149,34 @@ impl Proxy {
         let current = self.current();
         let listener = current.listeners.get(context.index)?;
         let id = self.ids.next();
-        tracing::warn!(
-            event = "request-failed",
-            request = id,
-            class = failure.words().class,
-            client = %client,
-            listener = %listener.name,
-            upstream = context.tunnel.as_ref().map(tracing::field::display),
-            "{failure}"
-        );
+        if failure.is_policy() {
+            let named = context.tunnel.as_ref().map(ToString::to_string);
+            let target = named.or_else(|| context.original.map(|original| original.to_string()));
+            self.audit.record_policy(&event::PolicyRefused {
+                id: &id,
+                time: self.clock.now(),
+                class: failure.words().class,
+                message: &failure.to_string(),
+                hint: failure.hint(),
+                target: &target.unwrap_or_default(),
+                upstream: None,
+                address: context.original,
+                client,
+                listener: &listener.name,
+                request: None,
+                generation: current.generation.number,
+            });
+        } else {
+            tracing::warn!(
+                event = "request-failed",
+                request = id,
+                class = failure.words().class,
+                client = %client,
+                listener = %listener.name,
+                upstream = context.tunnel.as_ref().map(tracing::field::display),
+                "{failure}"
+            );
+        }
         let policies = &listener.policies;
         LocalResponse::to(failure, None, &id, policies.answer, policies.detail)
     }

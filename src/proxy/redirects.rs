@@ -127,7 +127,7 @@ impl RequestContext<'_> {
     ) -> Result<Answered, Ended> {
         loop {
             let current = self.proxy.current();
-            let serve = |to: &Origin| self.proxy.served(&current, self.context.index, asked, to);
+            let serve = |to: &Origin| self.proxy.served(&current, self.context, asked, to);
             let Some(hop) = chain.next(&answered.head, serve) else { return Ok(answered) };
             self.record.recorded_as(answered.bypassed.take());
             let binds = binds || binds_connection(&answered.head.fields);

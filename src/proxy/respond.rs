@@ -142,7 +142,12 @@ fn sentence(failure: &Failure, words: &Words, upstream: Option<&str>, detail: De
     // A client may always hear what is wrong with its own request.
     let is_its_own = matches!(
         failure,
-        Failure::ConnectRefused(_) | Failure::TooManyConnections | Failure::Route(_) | Failure::Admission(_)
+        Failure::ConnectRefused(_)
+            | Failure::TooManyConnections
+            | Failure::Route(_)
+            | Failure::Admission(_)
+            | Failure::NotHttp(_)
+            | Failure::NotRedirected
     );
     if words.kind == FailureKind::Client || is_its_own {
         return format!("vouchsafe refused the request: {failure}");

@@ -1,6 +1,6 @@
 //! What the way of a request depends on: for all requests, and for those of one listener.
 
-use std::{cell::OnceCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::OnceCell, fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use crate::{
     connect::pool::{PoolLimits, Slot},
@@ -18,6 +18,38 @@ pub enum Service {
     Fixed(Box<Upstream>),
     /// Where each request says.
     Forward,
+    /// To the address that the client connected to, which did not lead here by itself.
+    Original(OriginalAddress),
+}
+
+impl Service {
+    /// The upstream of a fixed route.
+    pub fn fixed(&self) -> Option<&Upstream> {
+        match self {
+            Self::Fixed(upstream) => Some(upstream),
+            Self::Forward | Self::Original(_) => None,
+        }
+    }
+
+    /// Whether both are of the same kind, whatever the upstream is.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fixed(_), Self::Fixed(_)) | (Self::Forward, Self::Forward) => true,
+            (Self::Original(own), Self::Original(other)) => own == other,
+            _ => false,
+        }
+    }
+}
+
+/// How the address that a client connected to is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginalAddress {
+    /// Rules of the kernel redirected the connection, which remembers it (`SO_ORIGINAL_DST`). Only the ports that the
+    /// rules have lead here.
+    Redirected,
+    /// It is the local address of the accepted socket. The listener is in another network namespace, where every
+    /// address is local, and nothing leaves that namespace but by this proxy.
+    Accepted,
 }
 
 /// What Host an upstream sees.
@@ -86,13 +118,65 @@ pub struct ProxySettings {
     pub pseudonym: Pseudonym,
 }
 
+/// Where the socket of a listener comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// A TCP socket is bound to it; port 0 asks the system for a free one.
+    Tcp(SocketAddr),
+    /// A listening socket was handed to this process under this name.
+    Inherited(String),
+}
+
+impl ListenAddress {
+    /// The address of a TCP socket to bind.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Inherited(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Inherited(name) => write!(f, "fd:{name}"),
+        }
+    }
+}
+
+/// Where a listener is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundAddress {
+    /// To an address and a port.
+    Tcp(SocketAddr),
+}
+
+impl BoundAddress {
+    /// The address and port, where it has any.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+        }
+    }
+}
+
+impl fmt::Display for BoundAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+        }
+    }
+}
+
 /// A listener, as the operator configured it.
 #[derive(Clone, Debug)]
 pub struct ListenerSettings {
     /// Its name in logs: what the operator wrote.
     pub name: String,
-    /// Where to listen; port 0 asks the system for a free one.
-    pub address: SocketAddr,
+    /// Where to listen.
+    pub address: ListenAddress,
     /// Where its clients are taken.
     pub service: Service,
     pub policies: ListenerPolicies,
@@ -104,7 +188,7 @@ pub struct Listener {
     /// Its name in logs.
     pub name: Arc<str>,
     /// Where it is bound.
-    pub address: SocketAddr,
+    pub address: BoundAddress,
     /// Where its clients are taken.
     pub service: Service,
     pub policies: ListenerPolicies,
@@ -129,11 +213,9 @@ impl Generation {
     /// What an upstream of an older generation is in this one; `None` where it is not the same place any more, or may
     /// not be connected to.
     pub(super) fn find_again(&self, before: &Upstream) -> Option<Upstream> {
-        let fixed = self.listeners.iter().filter_map(|listener| match &listener.service {
-            Service::Fixed(upstream) => Some((**upstream).clone()),
-            Service::Forward => None,
-        });
+        let fixed = self.listeners.iter().filter_map(|listener| listener.service.fixed().cloned());
         let forwarded = self.routes.again(before);
-        fixed.chain(forwarded).find(|upstream| upstream.is_but_for_tls(before))
+        let original = self.routes.again_at(before);
+        fixed.chain(forwarded).chain(original).find(|upstream| upstream.is_but_for_tls(before))
     }
 }

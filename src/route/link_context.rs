@@ -22,6 +22,9 @@ pub struct LinkContext<'a> {
     /// The authority that the client reached us by: what it named, else where its listener is bound. None where that
     /// is on all addresses.
     pub client: Option<Authority>,
+    /// The only port at which a URL leads to this proxy, where the client does not connect to it knowingly: what is
+    /// sent to others could go out in plain text.
+    pub only_port: Option<u16>,
     /// Whether the upstream was shown the authority that the client named, and may take it for its own.
     pub shown: bool,
 }
@@ -72,7 +75,9 @@ impl LinkContext<'_> {
     fn plain(&self, host: &Host, tls: u16) -> Option<Authority> {
         let mapped = self.routes.ports.iter().filter(|(_, to)| **to == tls).map(|(plain, _)| *plain).min();
         let ports = [None, Some(tls), mapped];
-        let mut all = ports.into_iter().map(|port| Authority { host: host.clone(), port });
+        let leads_here = |port: &Option<u16>| self.only_port.is_none_or(|only| port.unwrap_or(80) == only);
+        let ports = ports.into_iter().filter(leads_here);
+        let mut all = ports.map(|port| Authority { host: host.clone(), port });
         all.find(|authority| self.routes.port(authority, false) == tls)
     }
 
@@ -148,7 +153,8 @@ mod tests {
         let bound = |address: &str| address.parse::<SocketAddr>().unwrap();
         let all = vec![(&a, bound("127.0.0.1:1")), (&b, bound("127.0.0.1:2")), (&c, bound("0.0.0.0:3"))];
         let client = Some("Local:7001".parse().unwrap());
-        let mut context = LinkContext { routes: &routes, own: Some(&a), fixed: all, client, shown: false };
+        let mut context =
+            LinkContext { routes: &routes, own: Some(&a), fixed: all, client, only_port: None, shown: false };
         let rows = [
             ("https://a.example:9443/x", "local:7001"),
             ("HTTPS://A.example.:9443", "local:7001"),
@@ -192,7 +198,8 @@ mod tests {
     fn at_a_forward_listener_a_plain_url_leads_to_the_same_port() {
         let routes = routes(&["*.example", "192.0.2.1"]);
         let client = Some("h.example:8080".parse().unwrap());
-        let mut context = LinkContext { routes: &routes, own: None, fixed: Vec::new(), client, shown: false };
+        let mut context =
+            LinkContext { routes: &routes, own: None, fixed: Vec::new(), client, only_port: None, shown: false };
         let rows = [
             ("https://h.example", "h.example"),
             ("https://h.example:443", "h.example"),

@@ -134,6 +134,21 @@ impl DestinationPolicy {
         }
     }
 
+    /// Which addresses may be dialled for a host that a client named on a connection to `dialled`: a pattern of names
+    /// allows the host, and an address that is not special; a special one needs a pattern of its own. `None` where that
+    /// is refused, the address or the name.
+    pub fn judge_at(&self, host: &Host, port: u16, dialled: IpAddr) -> Option<AddressRule> {
+        let named = self.judge(host, port)?;
+        let addresses = self.allows.iter().filter(|allow| allow.port.is_none_or(|allowed| allowed == port));
+        let exact = addresses.filter_map(|allow| match &allow.hosts {
+            Hosts::Exact(Host::Ip(ip)) => Some(IpNet::from(ip.to_canonical())),
+            _ => None,
+        });
+        let networks = self.networks.iter().copied().chain(exact).collect();
+        let rule = AddressRule { any: false, public: named.any || named.public, networks };
+        rule.permits(dialled.to_canonical()).then_some(rule)
+    }
+
     /// Whether some destination with this host may be allowed: with this port, or with any if there is none.
     pub fn could_allow(&self, host: &Host, port: Option<u16>) -> bool {
         let ports = match port {
@@ -257,6 +272,35 @@ mod tests {
             (&["127.0.0.0/8"], "127.0.0.9", 1, "127.0.0.9", true),
         ] {
             assert_eq!(permits(allows, host, port, ip), expected, "{allows:?} {host}:{port} {ip}");
+        }
+    }
+
+    #[test]
+    fn a_name_opens_no_special_address_that_a_client_connected_to() {
+        for (allows, host, port, dialled, expected) in [
+            (&["a.example:9292"][..], "a.example", 9292, "192.0.2.1", true),
+            (&["a.example:9292"], "a.example", 9293, "192.0.2.1", false),
+            (&["a.example:9292"], "b.example", 9292, "192.0.2.1", false),
+            (&["a.example:9292"], "a.example", 9292, "127.0.0.1", false),
+            (&["a.example:9292"], "a.example", 9292, "::ffff:127.0.0.1", false),
+            (&["a.example:9292"], "a.example", 9292, "169.254.169.254", false),
+            (&["a.example", "127.0.0.1:9292"], "a.example", 9292, "127.0.0.1", true),
+            (&["a.example", "127.0.0.1:9292"], "a.example", 9292, "::ffff:127.0.0.1", true),
+            (&["a.example", "127.0.0.1:9292"], "a.example", 9292, "127.0.0.2", false),
+            (&["a.example", "127.0.0.1:9292"], "a.example", 9293, "127.0.0.1", false),
+            (&["a.example", "::1"], "a.example", 9292, "::1", true),
+            (&["127.0.0.0/8"], "a.example", 9292, "127.0.0.9", true),
+            (&["127.0.0.0/8"], "a.example", 9292, "192.0.2.1", false),
+            // An address that was named is not one that was connected to.
+            (&["192.0.2.1"], "192.0.2.1", 9292, "192.0.2.1", true),
+            (&["192.0.2.1"], "192.0.2.1", 9292, "127.0.0.1", false),
+            (&["*"], "127.0.0.1", 9292, "192.0.2.1", false),
+            (&["*"], "a.example", 9292, "192.0.2.1", true),
+            (&["*"], "a.example", 9292, "127.0.0.1", false),
+        ] {
+            let policy = DestinationPolicy::new(allows.iter().map(|text| text.parse().unwrap()).collect());
+            let judged = policy.judge_at(&host.parse().unwrap(), port, dialled.parse().unwrap());
+            assert_eq!(judged.is_some(), expected, "{allows:?} {host}:{port} at {dialled}");
         }
     }
 

@@ -1,6 +1,9 @@
 //! From a destination to its [`Upstream`]: the port rules, the policy, and what was set for it.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use crate::{
     message::authority::{Authority, Host},
@@ -53,6 +56,31 @@ impl Routes {
         self.upstream(&authority.host, port, addresses)
     }
 
+    /// The upstream of a request to `authority` on a connection that the client wanted to have to `original`: it is
+    /// dialled there, and has to prove the name. Nothing is resolved, unless the operator set another host to dial.
+    ///
+    /// # Errors
+    /// [`RouteError`]: the name or the address is not allowed, or the ports differ.
+    pub fn select_at(&self, authority: &Authority, https: bool, original: SocketAddr) -> Result<Upstream, RouteError> {
+        let port = self.port(&Authority { host: authority.host.clone(), port: Some(original.port()) }, false);
+        if authority.port.is_some() && self.port(authority, https) != port {
+            return Err(RouteError::OtherPort { named: authority.clone(), original });
+        }
+        self.upstream_at(&authority.host, port, original.ip().to_canonical())
+    }
+
+    fn upstream_at(&self, host: &Host, port: u16, dialled: IpAddr) -> Result<Upstream, RouteError> {
+        let named = self.policy.judge(host, port);
+        let named = named.ok_or_else(|| RouteError::Denied { host: host.clone(), port })?;
+        let set = self.upstream(host, port, named)?;
+        if self.dial_elsewhere(host, port).is_some() {
+            return Ok(set);
+        }
+        let address = SocketAddr::new(dialled, port);
+        let addresses = self.policy.judge_at(host, port, dialled).ok_or(RouteError::AddressDenied(address))?;
+        Ok(Upstream { dial_host: Host::Ip(dialled), dial_port: port, addresses, ..set })
+    }
+
     /// The TLS port that a client means. `https` is whether it wrote so.
     pub fn port(&self, authority: &Authority, https: bool) -> u16 {
         match (authority.port, https) {
@@ -80,13 +108,28 @@ impl Routes {
         self.upstream(&before.host, before.port, addresses).ok()
     }
 
-    fn upstream(&self, host: &Host, port: u16, mut addresses: AddressRule) -> Result<Upstream, RouteError> {
-        let own = || {
-            let fits = move |settings: &&UpstreamSettings| {
-                settings.of.host == *host && settings.of.port.is_none_or(|of| of == port)
-            };
-            self.upstreams.iter().filter(fits)
+    /// The upstream that a destination means to which an earlier one was the upstream of a connection to an original
+    /// address.
+    pub fn again_at(&self, before: &Upstream) -> Option<Upstream> {
+        let Host::Ip(dialled) = before.dial_host else { return None };
+        self.upstream_at(&before.host, before.port, dialled).ok()
+    }
+
+    /// What was set for an upstream.
+    fn settings_of(&self, host: &Host, port: u16) -> impl Iterator<Item = &UpstreamSettings> {
+        let fits = move |settings: &&UpstreamSettings| {
+            settings.of.host == *host && settings.of.port.is_none_or(|of| of == port)
         };
+        self.upstreams.iter().filter(fits)
+    }
+
+    /// Where to connect instead of the host.
+    fn dial_elsewhere(&self, host: &Host, port: u16) -> Option<Authority> {
+        self.settings_of(host, port).find_map(|settings| settings.connect_to.clone())
+    }
+
+    fn upstream(&self, host: &Host, port: u16, mut addresses: AddressRule) -> Result<Upstream, RouteError> {
+        let own = || self.settings_of(host, port);
         let reference = match own().find_map(|settings| settings.verify_name.clone()) {
             Some(reference) => reference,
             None => ReferenceId::of(host).map_err(RouteError::Name)?,
@@ -95,8 +138,7 @@ impl Routes {
             ReferenceId::Dns(name) => Some(name.as_ref().to_owned()),
             ReferenceId::Ip(_) => None,
         });
-        let connect_to = own().find_map(|settings| settings.connect_to.clone());
-        let (dial_host, dial_port) = match connect_to {
+        let (dial_host, dial_port) = match self.dial_elsewhere(host, port) {
             Some(to) => {
                 // The operator named the address to dial: that is as exact as it gets.
                 addresses = AddressRule::any();
@@ -120,6 +162,8 @@ impl Routes {
 /// Why a destination has no upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteError {
+    /// The address that the client connected to is not allowed, though the name is.
+    AddressDenied(SocketAddr),
     /// The destination policy does not allow it.
     Denied {
         /// The host asked for.
@@ -129,4 +173,11 @@ pub enum RouteError {
     },
     /// A name that no certificate can carry.
     Name(String),
+    /// The client named another port than that which it connected to.
+    OtherPort {
+        /// What it named.
+        named: Authority,
+        /// Where it connected to.
+        original: SocketAddr,
+    },
 }

@@ -2,45 +2,23 @@
 
 use std::{io, rc::Rc, time::Duration};
 
-use socket2::SockRef;
 use tokio::{
-    net::TcpListener,
     task::{JoinError, JoinSet},
     time::sleep,
 };
-
-use crate::transport::Transport;
 
 use super::{
     Stop,
     limiter::ConnectionLimiter,
     session::{SessionContext, refuse, serve},
+    socket::{Accepted, Acceptor},
 };
 
 /// Out of descriptors or memory, accepting waits this long before it tries again.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Bytes that wait in the system for a client to read on, besides those that are on their way.
-const UNSENT: u32 = 128 << 10;
-
-/// What every connection of a socket is to have from the beginning: on Linux an accepted one has what the listening one
-/// has (`sk_clone` in the kernel's net/core/sock.c), which saves three calls for each.
-///
-/// # Errors
-/// The system's.
-pub fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
-    let socket = SockRef::from(listener);
-    // Small responses must not wait for the acknowledgement of the last one.
-    socket.set_tcp_nodelay(true)?;
-    // A client that reads slowly takes long to make room in all that the system would buffer for it, and would
-    // seem not to read at all.
-    socket.set_tcp_notsent_lowat(UNSENT)?;
-    // A connection ends by RST, also where the process is killed, unless it ends in order.
-    socket.set_linger(Some(Duration::ZERO))
-}
-
 /// Accepts and serves until the process is about to end; then waits for what is under way, or cuts it.
-pub async fn accept(listener: TcpListener, context: Rc<SessionContext>, limiter: ConnectionLimiter) {
+pub async fn accept(listener: Acceptor, context: Rc<SessionContext>, limiter: ConnectionLimiter) {
     let mut stop = context.stop.clone();
     let mut connections = JoinSet::new();
     let mut fails = false;
@@ -54,11 +32,11 @@ pub async fn accept(listener: TcpListener, context: Rc<SessionContext>, limiter:
             }
         };
         match accepted {
-            Ok((tcp, address)) => {
+            Ok(connection) => {
                 if std::mem::take(&mut fails) {
                     tracing::info!(listener = %context.name, "connections are accepted again");
                 }
-                begin(Transport::new(tcp, address), &context, &limiter, &mut connections);
+                begin(connection, &context, &limiter, &mut connections);
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -87,7 +65,7 @@ pub async fn accept(listener: TcpListener, context: Rc<SessionContext>, limiter:
 
 /// Serves a connection, now or as soon as there is a permit for it.
 fn begin(
-    transport: Transport,
+    connection: Accepted,
     context: &Rc<SessionContext>,
     limiter: &ConnectionLimiter,
     connections: &mut JoinSet<()>,
@@ -95,7 +73,7 @@ fn begin(
     let context = context.clone();
     if let Some(permit) = limiter.try_acquire() {
         connections.spawn_local(async move {
-            serve(transport, &context).await;
+            serve(connection, &context).await;
             drop(permit);
         });
     } else if let Some(queued) = limiter.queue() {
@@ -105,12 +83,12 @@ fn begin(
             let permit = tokio::select! {
                 permit = limiter.acquire() => permit,
                 // It has gone away.
-                () = transport.reset() => return,
+                () = connection.transport.reset() => return,
                 _ = stop.wait_for(|stop| *stop >= Stop::Drain) => None,
             };
-            let Some(permit) = permit else { return refuse(transport, &context).await };
+            let Some(permit) = permit else { return refuse(connection, &context).await };
             drop(queued);
-            serve(transport, &context).await;
+            serve(connection, &context).await;
             drop(permit);
         });
     }

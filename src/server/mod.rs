@@ -1,8 +1,11 @@
 //! Listeners, and the connections of clients.
 
+mod first_bytes;
 pub mod limiter;
 pub mod listener;
+mod original;
 pub mod session;
+pub mod socket;
 
 /// How far the end of the process has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,11 +12,14 @@ use crate::{
         conn::{Connection, NoHead},
         head::{HeadError, RequestHead},
     },
-    proxy::{BoundUpstream, ListenerContext, Outcome, Proxy, TLS_INSIDE_CONNECT, failure::Failure},
+    proxy::{
+        BoundUpstream, ListenerContext, Outcome, Proxy, TLS_INSIDE_CONNECT,
+        failure::{Failure, NotHttp},
+    },
     transport::Transport,
 };
 
-use super::Stop;
+use super::{Stop, first_bytes::identify, socket::Accepted};
 
 /// Limits on clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +52,15 @@ impl SessionContext {
 /// A client that is silent for so long is parked: it keeps nothing but its socket.
 const PARK_AFTER: Duration = Duration::from_millis(10);
 
-/// A fatal alert `access_denied` (RFC 8446 section 6.2), which ends a client's TLS handshake at once.
-const ACCESS_DENIED: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 49];
+/// A fatal alert, which ends a client's TLS handshake at once (RFC 8446 section 6).
+const fn fatal_alert(description: u8) -> [u8; 7] {
+    [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, description]
+}
+
+/// Alerts (RFC 8446 section 6.2).
+const HANDSHAKE_FAILURE: u8 = 40;
+const ACCESS_DENIED: u8 = 49;
+const PROTOCOL_VERSION: u8 = 70;
 
 /// A connection on which nothing is under way.
 struct Parked {
@@ -59,25 +69,41 @@ struct Parked {
 }
 
 /// Tells a client that too many are connected.
-pub async fn refuse(transport: Transport, context: &SessionContext) {
-    let session = Session::new(Parked { transport, listener: context.listener.clone() }, context);
+pub async fn refuse(connection: Accepted, context: &SessionContext) {
+    let session = Session::new(Parked::new(connection, context), context);
     session.refuse(&Failure::TooManyConnections).await;
 }
 
 /// Serves a connection to its end.
-pub async fn serve(transport: Transport, context: &SessionContext) {
-    let mut parked = Parked { transport, listener: context.listener.clone() };
+pub async fn serve(connection: Accepted, context: &SessionContext) {
+    let mut parked = Parked::new(connection, context);
     let mut until = Instant::now() + context.limits.head;
+    let mut has_spoken = false;
     while speaks(&parked.transport, context, until).await {
         // In a box of its own, which is gone while the client is parked.
-        let Some((next, served)) = Box::pin(Session::new(parked, context).run()).await else { return };
+        let Some((next, served)) = Box::pin(Session::new(parked, context).run(!has_spoken)).await else { return };
         parked = next;
         if served {
+            has_spoken = true;
             until = Instant::now() + context.limits.keep_alive;
         }
     }
+    // A client that was led here and says nothing may be waiting for the server to speak first.
+    if !has_spoken && parked.listener.original.is_some() && !context.is_stopping() {
+        let failure = Failure::NoRequest(context.limits.head);
+        // Whatever the answer would be, the client does not speak HTTP: the connection ends by RST.
+        let _ = context.proxy.refuse_connection(&failure, &parked.listener, parked.transport.peer());
+        return;
+    }
     // Nothing is owed.
     parked.transport.end_in_order();
+}
+
+impl Parked {
+    fn new(connection: Accepted, context: &SessionContext) -> Self {
+        let Accepted { transport, original } = connection;
+        Self { transport, listener: ListenerContext { original, ..context.listener.clone() } }
+    }
 }
 
 /// Waits for a parked client to speak; false once its time is over, or the process is about to end.
@@ -118,10 +144,10 @@ impl<'a> Session<'a> {
     }
 
     /// Serves requests until the connection ends, or is to be parked; then with whether there were any.
-    async fn run(mut self) -> Option<(Parked, bool)> {
+    async fn run(mut self, is_first: bool) -> Option<(Parked, bool)> {
         let mut served = false;
         loop {
-            let head = match self.next().await {
+            let head = match self.next(is_first && !served).await {
                 Next::Head(head) => head,
                 Next::Park => {
                     let parked = Parked { transport: self.client.into_transport(), listener: self.listener };
@@ -152,7 +178,7 @@ impl<'a> Session<'a> {
     }
 
     /// The next head, or what comes instead.
-    async fn next(&mut self) -> Next {
+    async fn next(&mut self, is_first: bool) -> Next {
         let limits = self.context.limits;
         let head_limits = self.context.proxy.head_limits();
         let since = Instant::now();
@@ -174,7 +200,7 @@ impl<'a> Session<'a> {
         });
         match read.await {
             Ok(Ok(head)) => Next::Head(head),
-            Ok(Err(NoHead::Bad(error))) => Next::Refuse(Failure::Head(error)),
+            Ok(Err(NoHead::Bad(error))) => Next::Refuse(self.bad_head(error, is_first)),
             Ok(Err(NoHead::Closed | NoHead::Broken(_))) => Next::End,
             Err(true) if self.client.is_in_head() => Next::Refuse(Failure::HeadTimeout),
             Err(true) if self.bound.is_none() => Next::Park,
@@ -182,22 +208,46 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Why a head cannot be read: perhaps since the client does not speak HTTP/1. `is_first`: nothing came before it.
+    fn bad_head(&self, error: HeadError, is_first: bool) -> Failure {
+        if error == HeadError::TlsHandshake && self.listener.tunnel.is_some() {
+            return Failure::ConnectRefused(TLS_INSIDE_CONNECT);
+        }
+        if !is_first || matches!(error, HeadError::Framing(_) | HeadError::TooLarge | HeadError::TooManyFields) {
+            return Failure::Head(error);
+        }
+        let client = self.client.peer();
+        match identify(self.client.input()) {
+            NotHttp::Tls(_) if self.context.proxy.own_sockets().is_own(client) => {
+                Failure::OwnConnection { from: client }
+            }
+            NotHttp::Other(_) if self.listener.original.is_none() => Failure::Head(error),
+            not_http => Failure::NotHttp(not_http),
+        }
+    }
+
     /// Answers what is not served by a request's exchange, and ends the connection.
     async fn refuse(mut self, failure: &Failure) {
-        let tls_inside = matches!(failure, Failure::Head(HeadError::TlsHandshake)) && self.listener.tunnel.is_some();
-        let refused = Failure::ConnectRefused(TLS_INSIDE_CONNECT);
-        let failure = if tls_inside { &refused } else { failure };
         let response = self.context.proxy.refuse_connection(failure, &self.listener, self.client.peer());
         match response {
-            // In the middle of a TLS handshake an alert is what the client understands.
-            Some(_) if tls_inside => self.client.outbox().extend_from_slice(&ACCESS_DENIED),
-            Some(response) => {
-                response.write_to(self.client.outbox(), crate::http1::Version::Http11, false, true);
-            }
+            Some(response) => match alert(failure) {
+                Some(description) => self.client.outbox().extend_from_slice(&fatal_alert(description)),
+                None => response.write_to(self.client.outbox(), crate::http1::Version::Http11, false, true),
+            },
             None => return,
         }
         if self.client.flush(self.context.limits.head).await.is_ok() {
             self.client.close(false).await;
         }
+    }
+}
+
+/// The alert for a client that began a TLS handshake, which is what it understands.
+fn alert(failure: &Failure) -> Option<u8> {
+    match failure {
+        Failure::ConnectRefused(TLS_INSIDE_CONNECT) => Some(ACCESS_DENIED),
+        Failure::NotHttp(NotHttp::Tls(_)) | Failure::OwnConnection { .. } => Some(HANDSHAKE_FAILURE),
+        Failure::NotHttp(NotHttp::SslV2Hello) => Some(PROTOCOL_VERSION),
+        _ => None,
     }
 }

@@ -154,8 +154,7 @@ fn a_refusal_that_is_not_about_a_certificate_is_an_event_with_its_target() {
         address: None,
         client: "127.0.0.1:4711".parse().unwrap(),
         listener: "forward 127.0.0.1:3128",
-        method: "CONNECT",
-        path: "",
+        request: Some(("CONNECT", "")),
         generation: 1,
     };
     sink.record_policy(&refused);

@@ -45,6 +45,7 @@ mod suites;
 mod taxonomy;
 mod thrift;
 mod tls_attacks;
+mod transparent;
 mod upgrade;
 mod upstream_settings;
 mod verification;

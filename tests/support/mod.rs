@@ -7,6 +7,7 @@ pub mod gallery;
 pub mod glance15;
 pub mod hostile;
 pub mod image_server;
+pub mod netns;
 pub mod openssl;
 pub mod origin;
 pub mod proxy;

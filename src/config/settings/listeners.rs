@@ -1,10 +1,10 @@
-//! Listeners: fixed routes and forward listeners.
+//! Listeners: fixed routes, forward listeners, and those for redirected connections.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
     message::authority::{Authority, Host, parse_port},
-    proxy::settings::{ListenerPolicies, ListenerSettings, Service},
+    proxy::settings::{ListenAddress, ListenerPolicies, ListenerSettings, OriginalAddress, Service},
     route::table::{RouteError, Routes},
     text::show_value,
 };
@@ -29,7 +29,7 @@ impl Build<'_> {
         for text in &self.options.forward {
             let listener = self.listen(text).map(|address| ListenerSettings {
                 name: format!("forward {text}"),
-                address,
+                address: ListenAddress::Tcp(address),
                 service: Service::Forward,
                 policies: self.policies_of(text, &policies),
             });
@@ -37,12 +37,25 @@ impl Build<'_> {
                 listener.map_err(|why| format!("{} `{}`: {why}", self.merged.name("forward"), show_value(text)));
             listeners.extend(self.take(listener));
         }
-        if self.options.route.is_empty() && self.options.forward.is_empty() {
+        for text in &self.options.transparent {
+            let addresses = self.transparent(text);
+            let addresses =
+                addresses.map_err(|why| format!("{} `{}`: {why}", self.merged.name("transparent"), show_value(text)));
+            let listener = |address: SocketAddr| ListenerSettings {
+                name: format!("transparent {address}"),
+                address: ListenAddress::Tcp(address),
+                service: Service::Original(OriginalAddress::Redirected),
+                policies: policies.clone(),
+            };
+            listeners.extend(self.take(addresses).unwrap_or_default().into_iter().map(listener));
+        }
+        if listeners.is_empty() && !self.has_listeners() {
             self.problems.push("no listener is configured\nhint: set --route LISTEN=URL or --forward LISTEN".into());
         }
         for (place, listener) in listeners.iter().enumerate() {
             let twin = listeners[..place].iter().find(|other| other.address == listener.address);
-            if let Some(twin) = twin.filter(|_| listener.address.port() != 0) {
+            let is_any_port = listener.address.tcp().is_some_and(|address| address.port() == 0);
+            if let Some(twin) = twin.filter(|_| !is_any_port) {
                 self.problems.push(format!(
                     "{} is configured for two listeners: `{}` and `{}`",
                     listener.address, twin.name, listener.name
@@ -125,11 +138,27 @@ impl Build<'_> {
         let Some(routes) = routes else { return Ok(None) };
         let upstream = routes.fixed(&authority.host, authority.port.unwrap_or(443)).map_err(|error| match error {
             RouteError::Name(name) => format!("`{name}` is not a name that a certificate can have"),
-            RouteError::Denied { host, port } => format!("{host}:{port} is not allowed"),
+            // A fixed route needs no allowance.
+            _ => format!("{authority} is not allowed"),
         })?;
         let name = format!("route {listen}");
         let (service, policies) = (Service::Fixed(Box::new(upstream)), self.policies_of(listen, policies));
-        Ok(Some(ListenerSettings { name, address, service, policies }))
+        Ok(Some(ListenerSettings { name, address: ListenAddress::Tcp(address), service, policies }))
+    }
+
+    /// Whether any listener is configured, valid or not.
+    pub(super) fn has_listeners(&self) -> bool {
+        [&self.options.route, &self.options.forward, &self.options.transparent].iter().any(|texts| !texts.is_empty())
+    }
+
+    /// The addresses of a transparent listener. On one host the kernel redirects to loopback, to that of the
+    /// connection's family.
+    fn transparent(&self, text: &str) -> Result<Vec<SocketAddr>, String> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let port = listen_port(text)?;
+            return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+        }
+        self.listen(text).map(|address| vec![address])
     }
 
     fn listen(&self, text: &str) -> Result<SocketAddr, String> {

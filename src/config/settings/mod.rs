@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     connect::ConnectLimits,
     logging::{LogFormat, LogLevel},
-    proxy::settings::{Generation, ListenerSettings, ProxySettings, Service},
+    proxy::settings::{Generation, ListenerSettings, ProxySettings},
     route::table::Routes,
     server::{limiter::ConnectionLimits, session::ClientLimits},
     text::show_value,
@@ -153,10 +153,12 @@ impl Settings {
 
     /// Whether both have the same listeners, in the same order, of the same kind.
     pub fn same_listeners(&self, other: &Self) -> bool {
-        let kinds = |settings: &Self| -> Vec<_> {
-            settings.listeners.iter().map(|l| (l.address, matches!(l.service, Service::Forward))).collect()
-        };
-        kinds(self) == kinds(other)
+        self.listeners.len() == other.listeners.len()
+            && self
+                .listeners
+                .iter()
+                .zip(&other.listeners)
+                .all(|(own, other)| own.address == other.address && own.service.is_like(&other.service))
     }
 
     /// The flags of settings that differ from `other` and need a restart.

@@ -1,12 +1,17 @@
 //! Settings that can never apply. Those that would leave a server less strictly verified than they say are errors, the
 //! others warnings; none is silent.
 
+use std::net::SocketAddr;
+
 use clap::{Args as _, Command};
 
 use crate::{
     logging::LogLevel,
     message::authority::{Authority, parse_port},
-    proxy::{respond::AnswerPolicy, settings::ListenerSettings},
+    proxy::{
+        respond::AnswerPolicy,
+        settings::{ListenerSettings, Service},
+    },
     route::policy::DestinationPolicy,
     text::show_value,
 };
@@ -77,7 +82,7 @@ impl Build<'_> {
         let exact = self.options.allow.iter().filter_map(|text| text.parse::<Authority>().ok());
         let servers: Vec<_> = routed.iter().cloned().chain(exact.filter(|_| self.uses_policy())).collect();
         let mut unused = Vec::new();
-        let has_listeners = !self.options.route.is_empty() || !self.options.forward.is_empty();
+        let has_listeners = self.has_listeners();
         let mut note = |of: Authority, what: String, is_about_trust: bool, is_meant: bool| {
             if !leads_to(&of) {
                 let problem = format!("{what} matches no route and no allowed destination");
@@ -104,7 +109,12 @@ impl Build<'_> {
     /// Whether clients or redirects may choose destinations.
     fn uses_policy(&self) -> bool {
         let follow = self.options.listener.iter().any(|section| section.follow_redirects == Some(true));
-        !self.options.forward.is_empty() || self.options.follow_redirects == Some(true) || follow
+        self.clients_choose() || self.options.follow_redirects == Some(true) || follow
+    }
+
+    /// Whether there are listeners whose clients choose destinations.
+    fn clients_choose(&self) -> bool {
+        !self.options.forward.is_empty() || !self.options.transparent.is_empty()
     }
 
     /// Of two settings for the same upstream the first applies.
@@ -140,8 +150,13 @@ impl Build<'_> {
     }
 
     fn unused_forward_settings(&mut self) {
-        if !self.options.forward.is_empty() {
-            if self.options.allow.is_empty() {
+        if self.clients_choose() {
+            if self.options.allow.is_empty() && !self.options.transparent.is_empty() {
+                self.problems.push(
+                    "no destination is allowed: a transparent listener would refuse every request\nhint: set --allow HOST[:PORT]"
+                        .into(),
+                );
+            } else if self.options.allow.is_empty() {
                 self.warnings.push(
                     "no destination is allowed: forward listeners refuse every request\nhint: set --allow HOST[:PORT]"
                         .into(),
@@ -165,7 +180,7 @@ impl Build<'_> {
 
     /// Ports of `http://` destinations that are mapped to another port, where a setting has the former.
     fn mapped_ports(&mut self) {
-        if self.options.forward.is_empty() {
+        if !self.clients_choose() {
             return;
         }
         let pairs: Vec<_> = self.options.port_map.iter().filter_map(|text| parse_port_pair(text).ok()).collect();
@@ -204,10 +219,16 @@ impl Build<'_> {
             let name = self.merged.name("accept_host");
             self.warnings.push(format!("{name} is for fixed routes, and there is none\nhint: set --route LISTEN=URL"));
         }
-        let is_local = listeners.iter().all(|listener| listener.address.ip().is_loopback());
+        let is_local = |address: SocketAddr| address.ip().is_loopback();
+        let is_local = listeners.iter().all(|listener| listener.address.tcp().is_none_or(is_local));
         if self.options.allow_nonlocal_listen == Some(true) && is_local && !listeners.is_empty() {
             let name = self.merged.name("allow_nonlocal_listen");
             self.warnings.push(format!("{name} has no effect: all listeners are on loopback addresses"));
+        }
+        let originals = listeners.iter().filter(|listener| matches!(listener.service, Service::Original(_))).count();
+        if self.options.follow_redirects == Some(true) && originals > 0 && originals == listeners.len() {
+            let name = self.merged.name("follow_redirects");
+            self.warnings.push(format!("{name} has no effect: transparent listeners leave redirects to their clients"));
         }
         if self.merged.is_set("detail") && self.options.answer == Some(AnswerPolicy::Reset) {
             let name = self.merged.name("detail");
