@@ -3,6 +3,8 @@
 //! Each worker is one thread with a runtime of its own, its own connections and its own pool; workers
 //! share the listening sockets, the settings, and nothing that a request would wait for.
 
+mod running;
+
 use std::{
     fmt, fs, io,
     net::SocketAddr,
@@ -39,6 +41,8 @@ use crate::{
         socket::{Acceptor, InheritedSockets, ListeningSocket},
     },
 };
+
+pub use self::running::Running;
 
 /// A proxy whose listeners are bound.
 #[derive(Debug)]
@@ -145,7 +149,7 @@ impl App {
     }
 
     /// Where the listeners are, in the order of the settings.
-    pub fn addresses(&self) -> Vec<BoundAddress> {
+    fn addresses(&self) -> Vec<BoundAddress> {
         self.listeners.iter().map(|bound| bound.address.clone()).collect()
     }
 
@@ -156,8 +160,7 @@ impl App {
         self.listeners.iter().filter(|bound| !is_elsewhere(bound)).filter_map(|bound| bound.address.tcp()).collect()
     }
 
-    /// The audit sink, to have its file opened anew.
-    pub fn audit(&self) -> Arc<AuditSink> {
+    fn audit(&self) -> Arc<AuditSink> {
         self.audit.clone()
     }
 
@@ -166,7 +169,7 @@ impl App {
     ///
     /// # Errors
     /// [`AppError`]: before the first request is served, where a worker dies, or where requests were cut.
-    pub async fn run(
+    async fn run(
         mut self,
         mut stop: watch::Receiver<Stop>,
         newer: watch::Receiver<Option<Arc<Generation>>>,

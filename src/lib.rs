@@ -46,7 +46,7 @@
 //! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `route`, `tls` |
 //! | [`server`] | listeners and client connections | `http1`, `proxy`, `transport` |
 //! | [`config`] | settings, read and validated | `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `proxy`, `route`, `server`, `tls` |
-//! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `server` |
+//! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `reload`, `server` |
 //! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |

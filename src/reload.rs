@@ -1,11 +1,8 @@
 //! Reloading: settings are rebuilt when files change or on SIGHUP, whole or not at all.
 
-use std::{
-    sync::{
-        Arc,
-        mpsc::{self, RecvTimeoutError},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    mpsc::{self, RecvTimeoutError},
 };
 
 use tokio::sync::watch;
@@ -56,9 +53,9 @@ impl Reloader {
 
     /// Polls the files, and reloads on request, until no request can come any more. Needs a thread of its own: a file
     /// may be on a disk that does not answer.
-    pub fn watch(mut self, poll_interval: Duration, requests: &mpsc::Receiver<()>) {
+    pub fn watch(mut self, requests: &mpsc::Receiver<()>) {
         loop {
-            match requests.recv_timeout(poll_interval) {
+            match requests.recv_timeout(self.started.poll_interval) {
                 Ok(()) => self.reload("SIGHUP"),
                 Err(RecvTimeoutError::Timeout) => self.poll(),
                 Err(RecvTimeoutError::Disconnected) => return,

@@ -5,19 +5,18 @@ mod output;
 mod signals;
 mod usage;
 
-use std::{collections::BTreeSet, env, fmt, io, process, sync::mpsc, thread};
+use std::{collections::BTreeSet, env, fmt, io, process};
 
 use clap::{ArgMatches, Args as _, CommandFactory, FromArgMatches, builder::Resettable, parser::ValueSource};
 use serde_json::Value;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
-    sync::watch,
     time::Instant,
 };
 
 use crate::{
-    app::{App, AppError},
+    app::{App, AppError, Running},
     audit::{read::AuditLogFile, report::unread, sink::AuditError},
     bundle::bundle,
     check::{check, report::Report},
@@ -35,7 +34,7 @@ use crate::{
     explain, logging,
     pin::{Pins, pin},
     reload::{self, Reloader},
-    server::{Stop, socket::InheritedSockets},
+    server::socket::InheritedSockets,
     verify::verify,
 };
 
@@ -297,38 +296,30 @@ async fn serve(args: RunArgs) -> Result<(), CliError> {
     let reloader = Reloader::start(args).map_err(CliError::Config)?;
     let settings = reloader.started();
     logging::start(settings.log.format, settings.log.level, settings.log.access).map_err(CliError::System)?;
-    let poll_interval = settings.poll_interval;
     let app = App::bind(settings.clone(), InheritedSockets::default()).map_err(CliError::App)?;
-    let (stop, told) = watch::channel(Stop::No);
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::System)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(CliError::System)?;
     let mut rotate = signal(SignalKind::user_defined1()).map_err(CliError::System)?;
-    let audit = app.audit();
-    let running = app.run(told, reloader.newer());
-    let (reload, requests) = mpsc::channel();
-    let watch = move || reloader.watch(poll_interval, &requests);
-    thread::Builder::new().name("reload".into()).spawn(watch).map_err(CliError::System)?;
-    tokio::pin!(running);
+    let mut running = Running::start(app, Some(reloader)).map_err(CliError::App)?;
     let mut signals = StopSignals::default();
     loop {
         tokio::select! {
-            end = &mut running => return end.map_err(CliError::App),
+            end = running.join() => return end.map_err(CliError::App),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = rotate.recv() => {
-                audit.reopen();
+                running.audit().reopen();
                 continue;
             }
             _ = hangup.recv() => {
-                audit.reopen();
-                // The other end lives as long as the process.
-                let _ = reload.send(());
+                running.audit().reopen();
+                running.reload();
                 continue;
             }
         }
         if let Some(next) = signals.next(Instant::now()) {
-            stop.send_replace(next);
+            running.stop(next);
         }
     }
 }

@@ -16,12 +16,11 @@ use certs_dev::{Bundle, Case, Counters, Expected, Gallery, Server};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::watch,
     time::{Instant, timeout},
 };
 
 use crate::{
-    app::{App, AppError},
+    app::{App, AppError, Running},
     clock::Clock,
     config::{
         args::{Options, RunArgs},
@@ -125,10 +124,8 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
         tokio::spawn(server.run());
     }
     let app = App::bind(settings(&exhibits, &bundle, &audit)?, InheritedSockets::default()).map_err(DemoError::App)?;
-    let listeners: Vec<_> = app.addresses().iter().filter_map(BoundAddress::tcp).collect();
-    let (stop, told) = watch::channel(Stop::No);
-    let (_reloads, newer) = watch::channel(None);
-    let running = tokio::spawn(app.run(told, newer));
+    let mut running = Running::start(app, None).map_err(DemoError::App)?;
+    let listeners: Vec<_> = running.addresses().iter().filter_map(BoundAddress::tcp).collect();
 
     writeln!(to, "A two-tier CA, {} TLS servers and one proxy, all on 127.0.0.1.", exhibits.len())?;
     writeln!(to, "The bundle has the CA's root and some self-signed certificates: {}\n", bundle.display())?;
@@ -158,11 +155,8 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
         writeln!(to, "Run `vouchsafe demo --keep` to leave it running and try it with curl.")?;
         writeln!(to, "`vouchsafe explain CODE` says what a code means and what to do.")?;
     }
-    stop.send_replace(Stop::Drain);
-    match running.await {
-        Ok(end) => end.map_err(DemoError::App)?,
-        Err(error) => return Err(DemoError::Http(error.to_string())),
-    }
+    running.stop(Stop::Drain);
+    running.join().await.map_err(DemoError::App)?;
     if wrong > 0 || bytes > 0 {
         return Err(DemoError::WrongVerdict(wrong));
     }
