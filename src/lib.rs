@@ -54,7 +54,8 @@
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
 //! | [`reload`] | newer settings in a running process | `bundle`, `config`, `proxy::settings` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `proxy::settings`, `server` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `explain`, `logging`, `pin`, `reload`, `server`, `verify` |
+//! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `logging`, `proxy::settings`, `reload`, `server` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `exec`, `explain`, `logging`, `pin`, `reload`, `server`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.
@@ -70,6 +71,7 @@ pub mod config;
 pub mod connect;
 pub mod deadline;
 pub mod demo;
+pub mod exec;
 pub mod explain;
 pub mod http1;
 pub mod logging;

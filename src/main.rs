@@ -1,5 +1,5 @@
 //! The program: parses the arguments, runs the command, and maps its end to an exit code: 0 done, 1 failed, 2 usage or
-//! configuration.
+//! configuration. `exec` ends as its tool does.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use vouchsafe::{cli, logging::writer};
 
 fn main() -> ExitCode {
     let code = match cli::read().and_then(cli::run) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             error.report();
             ExitCode::from(error.exit_code())

@@ -10,5 +10,6 @@ pub mod read;
 pub mod report;
 pub mod sink;
 pub mod summary;
+pub mod tally;
 pub mod text;
 pub mod usage;

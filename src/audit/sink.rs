@@ -22,6 +22,7 @@ use super::{
     event::{AuditEvent, PolicyRefused, Refused},
     file::AuditFile,
     log::AuditLog,
+    tally::Tally,
     text::Form,
 };
 use crate::logging::writer::{self, Log};
@@ -74,6 +75,7 @@ impl std::error::Error for AuditError {}
 pub struct AuditSink {
     log: Arc<AuditLog>,
     keeps_chains: bool,
+    tally: Tally,
 }
 
 /// For how long the end waits for what is still to be written.
@@ -98,7 +100,12 @@ impl AuditSink {
         let log = Arc::new(AuditLog::new(copy, settings.fold, file, chains));
         let run: Weak<dyn Log> = Arc::downgrade(&(log.clone() as Arc<dyn Log>));
         writer::add(run);
-        Ok(Self { log, keeps_chains })
+        Ok(Self { log, keeps_chains, tally: Tally::default() })
+    }
+
+    /// The requests that did not get a whole response, counted.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Records a refused or bypassed handshake, or counts it where it repeats another. Never waits.

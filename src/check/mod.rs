@@ -18,7 +18,7 @@ use crate::{
         error::ConfigError,
         settings::UpstreamConfig,
     },
-    connect::{Connector, OwnSockets, error::ConnectError},
+    connect::{ConnectLimits, Connector, OwnSockets, error::ConnectError},
     message::authority::Authority,
     route::{table::RouteError, table::Routes, upstream::Upstream},
     text::show_value,
@@ -41,7 +41,7 @@ pub async fn check(args: CheckArgs, warn: impl Fn(&str), tell: impl FnMut(&Repor
         ));
     }
     let targets = targets(&config, urls, &warn)?;
-    meet_all(&config, targets, tell).await;
+    meet_all(config.connect, targets, tell).await;
     Ok(())
 }
 
@@ -99,9 +99,9 @@ fn target(routes: &Routes, url: &str) -> Result<Upstream, String> {
 }
 
 /// Connects to all, many at a time, and reports them in their order.
-pub async fn meet_all(config: &UpstreamConfig, targets: Vec<Target>, mut tell: impl FnMut(&Report)) {
+pub async fn meet_all(limits: ConnectLimits, targets: Vec<Target>, mut tell: impl FnMut(&Report)) {
     let none: Arc<[SocketAddr]> = Arc::new([]);
-    let connector = Rc::new(Connector::new(config.connect, none, OwnSockets::default()));
+    let connector = Rc::new(Connector::new(limits, none, OwnSockets::default()));
     let turns = Rc::new(Semaphore::new(AT_ONCE));
     let local = LocalSet::new();
     let meeting = targets.into_iter().map(|(asked, upstream)| {

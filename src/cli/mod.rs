@@ -5,10 +5,16 @@ mod output;
 mod signals;
 mod usage;
 
-use std::{collections::BTreeSet, env, fmt, io, process};
+use std::{
+    collections::BTreeSet,
+    env, fmt, io,
+    process::{self, ExitCode},
+};
 
 use clap::{ArgMatches, Args as _, CommandFactory, FromArgMatches, builder::Resettable, parser::ValueSource};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
+use signal_hook::low_level::emulate_default_handler;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -31,7 +37,9 @@ use crate::{
         watch::Files,
     },
     demo::{self, DemoError},
-    explain, logging,
+    exec::{ExecError, ToolEnd, exec, is_init},
+    explain,
+    logging::{self, writer},
     pin::{Pins, pin},
     reload::{self, Reloader},
     server::socket::InheritedSockets,
@@ -54,6 +62,8 @@ pub enum CliError {
     Config(ConfigError),
     /// The demonstration failed.
     Demo(DemoError),
+    /// The tool has no exit status.
+    Exec(ExecError),
     /// The answer, which was printed, is no.
     No,
     /// The output cannot be written.
@@ -71,6 +81,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::App(AppError::Audit(AuditError::Path(..))) | Self::Config(_) | Self::Usage(_) => 2,
+            Self::Exec(error) => error.exit_code(),
             Self::App(_)
             | Self::Audit(_)
             | Self::Demo(_)
@@ -96,6 +107,7 @@ impl fmt::Display for CliError {
             Self::Audit(text) | Self::Usage(text) => f.write_str(text),
             Self::Config(error) => error.fmt(f),
             Self::Demo(error) => error.fmt(f),
+            Self::Exec(error) => error.fmt(f),
             Self::No => Ok(()),
             Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
             Self::System(error) => error.fmt(f),
@@ -112,18 +124,28 @@ impl std::error::Error for CliError {}
 /// # Errors
 /// [`CliError::Config`], if a value is the contents of a file instead of its name: no message may repeat it.
 pub fn read() -> Result<Cli, CliError> {
-    contents::check_arguments().map_err(CliError::Config)?;
+    let refused = |error| match is_exec() {
+        true => CliError::Exec(ExecError::Config(error)),
+        false => CliError::Config(error),
+    };
+    contents::check_arguments().map_err(refused)?;
     let command = Cli::command().mut_subcommands(for_variables);
     let command = command.mut_subcommand("check", for_upstreams).mut_subcommand("pin", for_upstreams);
     let mut parser = command.clone();
-    let usage = |error, parser: &clap::Command| -> ! { process::exit(usage::report(error, parser).into()) };
+    // 2 could be the tool's own.
+    let status = if is_exec() { 125 } else { 2 };
+    let usage = |error, parser: &clap::Command| -> ! { process::exit(usage::report(error, parser, status).into()) };
     let matches = parser.try_get_matches_from_mut(env::args_os()).unwrap_or_else(|error| usage(error, &parser));
-    contents::check_variables(&matches, &parser).map_err(CliError::Config)?;
+    contents::check_variables(&matches, &parser).map_err(refused)?;
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| usage(error.format(&mut parser), &parser));
     if let Some(run) = run_args(&mut cli.command) {
         run.from_variables = from_variables(&matches);
     }
     Ok(cli)
+}
+
+fn is_exec() -> bool {
+    env::args_os().nth(1).is_some_and(|command| command == "exec")
 }
 
 /// Empty variables are ignored, and the help does not show what is in the others.
@@ -164,6 +186,7 @@ fn run_args(command: &mut Command) -> Option<&mut RunArgs> {
         Command::Check(args) => Some(&mut args.run),
         Command::Config(ConfigCommand::Check(args)) | Command::Run(args) => Some(args),
         Command::Config(ConfigCommand::Show(args)) => Some(&mut args.run),
+        Command::Exec(args) => Some(&mut args.run),
         Command::Pin(args) => Some(&mut args.run),
         Command::Audit(_) | Command::Bundle(_) | Command::Demo(_) | Command::Explain(_) | Command::Verify(_) => None,
     }
@@ -173,8 +196,16 @@ fn run_args(command: &mut Command) -> Option<&mut RunArgs> {
 ///
 /// # Errors
 /// [`CliError`].
-pub fn run(cli: Cli) -> Result<(), CliError> {
-    match cli.command {
+pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    if let Command::Exec(args) = cli.command {
+        return block_on(async { exec(*args).await.map_err(CliError::Exec) }).map(end_as);
+    }
+    run_by_itself(cli.command).map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs a command that has no status but its own.
+fn run_by_itself(command: Command) -> Result<(), CliError> {
+    match command {
         Command::Audit(args) => audit::audit(args),
         Command::Bundle(args) => {
             let lint = bundle(&args, Clock::System).map_err(CliError::Config)?;
@@ -184,6 +215,8 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Config(ConfigCommand::Check(args)) => check_config(*args),
         Command::Config(ConfigCommand::Show(args)) => show_config(*args),
         Command::Demo(args) => block_on(demonstrate(args.keep)),
+        // It has a status of its own.
+        Command::Exec(_) => Ok(()),
         Command::Explain(args) => {
             let text = explain::explain(args.code.as_deref()).map_err(CliError::Config)?;
             print(&text).map_err(CliError::Output)
@@ -193,6 +226,23 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Verify(args) => {
             let verification = verify(&args, Clock::System).map_err(CliError::Config)?;
             answer(&verification, args.json.then(|| verification.json()), verification.is_accepted())
+        }
+    }
+}
+
+/// Ends this process as the tool ended: by the same signal, so that a shell sees it. PID 1 is immune to its own signals.
+fn end_as(end: ToolEnd) -> ExitCode {
+    match end {
+        ToolEnd::Exited(code) => ExitCode::from(code),
+        ToolEnd::Killed(signal) => {
+            writer::finish();
+            if !is_init() {
+                // The tool has dumped its core; this process has nothing to add.
+                let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+                // Unknown for real-time signals.
+                let _ = emulate_default_handler(signal);
+            }
+            ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
         }
     }
 }
@@ -207,7 +257,7 @@ fn answer(text: &impl fmt::Display, json: Option<Value>, is_good: bool) -> Resul
     if is_good { Ok(()) } else { Err(CliError::No) }
 }
 
-fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+fn block_on<T>(command: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
     let end = runtime.block_on(command);
     // A lookup or a file operation that is still running must not delay the end.
@@ -295,7 +345,7 @@ fn show_config(args: ShowArgs) -> Result<(), CliError> {
 async fn serve(args: RunArgs) -> Result<(), CliError> {
     let reloader = Reloader::start(args).map_err(CliError::Config)?;
     let settings = reloader.started();
-    logging::start(settings.log.format, settings.log.level, settings.log.access).map_err(CliError::System)?;
+    logging::start(settings.log.format, settings.log.level, settings.log.access, None).map_err(CliError::System)?;
     let app = App::bind(settings.clone(), InheritedSockets::default()).map_err(CliError::App)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::System)?;

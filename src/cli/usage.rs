@@ -17,8 +17,9 @@ use crate::{
     text::show_value,
 };
 
-/// Shows why the arguments cannot be used, or the help that they ask for, and returns the exit code.
-pub(super) fn report(error: clap::Error, command: &Command) -> u8 {
+/// Shows why the arguments cannot be used, or the help that they ask for, and returns the exit code; `status` for an
+/// error.
+pub(super) fn report(error: clap::Error, command: &Command, status: u8) -> u8 {
     if !error.use_stderr() {
         return match error.print().and_then(|()| io::stdout().flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -35,7 +36,7 @@ pub(super) fn report(error: clap::Error, command: &Command) -> u8 {
             let _ = contents::masked(error).print();
         }
     }
-    2
+    status
 }
 
 /// Our words; `None` where clap's are good.

@@ -1,6 +1,6 @@
 //! The command line. The doc comments are the `--help` text. Nothing is decided here, and there is no IO.
 
-use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use serde::{
@@ -53,6 +53,17 @@ pub enum Command {
     Config(ConfigCommand),
     /// Shows what passes and what is refused, with a temporary CA and a set of good and bad servers.
     Demo(DemoArgs),
+    /// Runs a tool behind a proxy of its own, and ends with the tool's exit status.
+    ///
+    /// The proxy takes the flags, variables and configuration file of `run`. The tool keeps its terminal, its place in
+    /// the process group and its standard streams, and finds `http_proxy` set to the proxy. A route may have a name in
+    /// place of an address, as in `--route glance-a=https://glance-a.example:9292`: its port is free to choose, and
+    /// `{glance-a}`, `{glance-a.port}`, `{glance-a.url}` and `{glance-a.localhost}` stand for its address in the tool's
+    /// arguments and variables. docs/exec.md has the details.
+    ///
+    /// Exit status: that of the tool; 120 by --fail-on-refusal; 125 if the proxy could not start or failed; 126 if the
+    /// tool cannot be executed; 127 if it is not found.
+    Exec(Box<ExecArgs>),
     /// Explains a code: what it means, how it comes about, and what to do. Without a code, lists all of them.
     Explain(ExplainArgs),
     /// Prints the fingerprints of certificates and of their keys, ready for `pins` and `identity`.
@@ -97,6 +108,34 @@ pub struct ShowArgs {
     /// Print one JSON array with an object for each setting.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `vouchsafe exec`
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// The configuration of the proxy.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Verify the servers of all routes before the tool is started; if one is not trusted, report why and exit with 125.
+    #[arg(long, help_heading = "Tool")]
+    pub preflight: bool,
+
+    /// Exit with 120 if the tool ended with 0 although requests were refused, failed, or were cut.
+    #[arg(long, help_heading = "Tool")]
+    pub fail_on_refusal: bool,
+
+    /// Hosts that the tool reaches without a proxy, for `no_proxy`. An inherited `no_proxy` is removed.
+    #[arg(long, value_name = "HOST", value_delimiter = ',', help_heading = "Tool")]
+    pub no_proxy: Vec<String>,
+
+    /// Append the proxy's log to this file, at level `info`, instead of writing warnings to stderr.
+    #[arg(long, value_name = "FILE", help_heading = "Logs and files")]
+    pub log_file: Option<PathBuf>,
+
+    /// The tool, and its arguments.
+    #[arg(value_name = "TOOL", last = true, required = true, num_args = 1..)]
+    pub command: Vec<OsString>,
 }
 
 /// `vouchsafe explain`
@@ -210,6 +249,20 @@ pub struct RunArgs {
     /// The keys whose value came from a `VOUCHSAFE_` variable and not from a flag.
     #[arg(skip)]
     pub from_variables: BTreeSet<String>,
+
+    /// The command that they are for.
+    #[arg(skip)]
+    pub purpose: Purpose,
+}
+
+/// The command that the configuration of a proxy is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// `run`, and commands that show what it would do.
+    #[default]
+    Run,
+    /// `exec`, with its log in a file or on the tool's stderr.
+    Exec { log_file: bool },
 }
 
 /// `vouchsafe verify`
@@ -329,7 +382,7 @@ impl Options {
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// A fixed route: all requests to LISTEN go to the upstream, for example
-    /// `127.0.0.1:19292=https://glance.example:9292`.
+    /// `127.0.0.1:19292=https://glance.example:9292`. For `exec`, LISTEN may be a name.
     #[arg(long, value_name = "LISTEN=URL", env = "VOUCHSAFE_ROUTE", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub route: Vec<String>,

@@ -30,7 +30,8 @@ pub fn problem(what: &str, value: impl AsRef<OsStr>) -> Option<String> {
 /// # Errors
 /// [`ConfigError`] that names the flags.
 pub fn check_arguments() -> Result<(), ConfigError> {
-    let arguments: Vec<OsString> = env::args_os().collect();
+    // What is behind `--` is the tool's, and its own business.
+    let arguments: Vec<OsString> = env::args_os().take_while(|argument| argument != "--").collect();
     let problems = arguments.windows(2).filter_map(|pair| {
         let [before, argument] = pair else { return None };
         let (before, text) = (before.to_string_lossy(), argument.to_string_lossy());

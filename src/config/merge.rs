@@ -1,6 +1,6 @@
 //! Precedence of settings: a flag, its variable, the file, the preset, the default; and which of them set a value.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    args::{ListenerOptions, Options, Preset, RunArgs, Span, UpstreamOptions},
+    args::{ListenerOptions, Options, Preset, Purpose, RunArgs, Span, UpstreamOptions},
     error::ConfigError,
     file, paths,
     watch::Files,
@@ -45,6 +45,8 @@ pub struct MergedOptions {
     origins: BTreeMap<&'static str, Origin>,
     /// The path of the configuration file, for messages.
     file: Option<String>,
+    /// The command that they are for.
+    pub purpose: Purpose,
 }
 
 impl MergedOptions {
@@ -53,7 +55,7 @@ impl MergedOptions {
     /// # Errors
     /// [`ConfigError`], if the file cannot be read.
     pub fn of(args: RunArgs, files: &mut Files) -> Result<Self, ConfigError> {
-        let RunArgs { config, options, from_variables } = args;
+        let RunArgs { config, options, from_variables, purpose } = args;
         let config = config.map(paths::trimmed);
         let given = with_file_names(options);
         let mut from_file = config.as_deref().map(|path| file::read(files, path)).transpose()?.unwrap_or_default();
@@ -74,8 +76,8 @@ impl MergedOptions {
             };
             origins.insert(*key, origin);
         }
-        let options = given.over(from_file).over(preset);
-        Ok(Self { options, origins, file: config.map(|path| show_value(&path)) })
+        let options = given.over(from_file).over(preset).over(purpose.defaults());
+        Ok(Self { options, origins, file: config.map(|path| show_value(&path)), purpose })
     }
 
     /// What set a key.
@@ -138,8 +140,30 @@ pub fn variable_of(key: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase())
 }
 
+/// What the names of the variables begin with that `exec` sets for its routes.
+pub const ROUTE_PREFIX: &str = "VOUCHSAFE_ROUTE_";
+
 /// What the names of all own variables begin with.
 pub const VARIABLE_PREFIX: &str = "VOUCHSAFE_";
+
+impl Purpose {
+    /// The defaults that differ from those of `run`.
+    fn defaults(&self) -> Options {
+        match self {
+            Self::Run => Options::default(),
+            Self::Exec { log_file } => Options {
+                // Whatever the tool sends by `http_proxy` is verified or refused, also where only routes are configured.
+                forward: vec!["127.0.0.1:0".into()],
+                drain_timeout: Some(Span(Duration::from_secs(5))),
+                // On stderr it is between the lines of the tool, for whoever reads those.
+                log_format: Some(if *log_file { LogFormat::Json } else { LogFormat::Text }),
+                log_level: (!log_file).then_some(LogLevel::Warn),
+                access_log: (!log_file).then_some(false),
+                ..Options::default()
+            },
+        }
+    }
+}
 
 impl Preset {
     /// The settings that it stands for.

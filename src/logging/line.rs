@@ -7,7 +7,7 @@ use std::{
     cell::RefCell,
     env,
     fmt::Write as _,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     time::Duration,
 };
 
@@ -30,8 +30,8 @@ pub(super) enum Layout {
 }
 
 impl Layout {
-    pub(super) fn of(format: LogFormat) -> Self {
-        match (format, io::stderr().is_terminal()) {
+    pub(super) fn of(format: LogFormat, is_terminal: bool) -> Self {
+        match (format, is_terminal) {
             (LogFormat::Json, _) => Self::Json,
             (LogFormat::Text, false) => Self::Text,
             // https://no-color.org

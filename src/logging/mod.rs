@@ -11,7 +11,9 @@ pub mod writer;
 
 use std::{
     cell::RefCell,
+    fs::{File, OpenOptions},
     io::{self, IsTerminal},
+    path::Path,
     sync::OnceLock,
 };
 
@@ -57,19 +59,23 @@ impl LogFormat {
     }
 }
 
-/// Starts the log. This crate logs at `level`, others only errors; none of them ever sees a field of a request.
+/// Starts the log, on stderr or in a file that is appended to. This crate logs at `level`, others only errors; none of
+/// them ever sees a field of a request.
 ///
 /// # Errors
 /// The system's, where there is no thread for the writer.
-pub fn start(format: LogFormat, level: LogLevel, access: bool) -> io::Result<()> {
+pub fn start(format: LogFormat, level: LogLevel, access: bool, file: Option<File>) -> io::Result<()> {
     let level = match level {
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Error => Level::ERROR,
         LogLevel::Info => Level::INFO,
         LogLevel::Warn => Level::WARN,
     };
-    writer::start()?;
-    let layout = Layout::of(format);
+    let layout = Layout::of(format, file.is_none() && io::stderr().is_terminal());
+    match file {
+        Some(file) => writer::start_in(file)?,
+        None => writer::start()?,
+    }
     // A second start in one process keeps the first log.
     if tracing::subscriber::set_global_default(Subscriber::new(level)).is_ok() {
         let _ = LAYOUT.set(layout);
@@ -79,6 +85,14 @@ pub fn start(format: LogFormat, level: LogLevel, access: bool) -> io::Result<()>
         }
     }
     Ok(())
+}
+
+/// Opens a file for the log, to be appended to.
+///
+/// # Errors
+/// The system's.
+pub fn open(path: &Path) -> io::Result<File> {
+    open_nonblocking(OpenOptions::new().append(true).create(true), path)
 }
 
 /// How lines are written; text until the log is started.

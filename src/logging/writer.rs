@@ -5,6 +5,7 @@
 //! reads costs some memory, and never a wait.
 
 use std::{
+    fs::File,
     io::{self, Write as _},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread,
@@ -74,6 +75,8 @@ struct State {
     lost: Lost,
     logs: Vec<Weak<dyn Log>>,
     running: bool,
+    /// Whether it writes to stderr, not to a file in its place.
+    to_stderr: bool,
     sleeping: bool,
     poked: bool,
     finishing: bool,
@@ -131,6 +134,7 @@ impl Queue {
                 lost: Lost::NOTHING,
                 logs: Vec::new(),
                 running: false,
+                to_stderr: false,
                 sleeping: false,
                 poked: false,
                 finishing: false,
@@ -229,11 +233,24 @@ impl Queue {
 /// # Errors
 /// The system's.
 pub fn start() -> io::Result<()> {
+    start_with(true, || Outlet::shared(io::stderr()))
+}
+
+/// Starts the thread, unless it runs, to write to a file in place of stderr. The file was opened to never block.
+///
+/// # Errors
+/// The system's.
+pub fn start_in(file: File) -> io::Result<()> {
+    start_with(false, || Ok(Outlet::owned(file)))
+}
+
+fn start_with(to_stderr: bool, outlet: impl FnOnce() -> io::Result<Outlet>) -> io::Result<()> {
     let mut state = QUEUE.lock();
     if !state.running {
-        let stderr = Outlet::shared(io::stderr())?;
-        thread::Builder::new().name("log".into()).spawn(move || write(stderr))?;
+        let outlet = outlet()?;
+        thread::Builder::new().name("log".into()).spawn(move || write(outlet))?;
         state.running = true;
+        state.to_stderr = to_stderr;
     }
     Ok(())
 }
@@ -255,9 +272,12 @@ pub fn poke() {
     QUEUE.wake(state);
 }
 
-/// Writes a last message to stderr: by the thread where it runs, else at once.
+/// Writes a message to stderr: by the thread where that writes there, else at once.
 pub fn print(text: &str) {
-    if QUEUE.lock().running {
+    let state = QUEUE.lock();
+    let by_thread = state.running && state.to_stderr;
+    drop(state);
+    if by_thread {
         push(LineKind::Other, text.as_bytes(), text.lines().count() as u64);
     } else {
         // There is nowhere to report that it failed.

@@ -4,7 +4,7 @@
 use std::{borrow::Cow, rc::Rc};
 
 use crate::{
-    audit::event,
+    audit::{event, tally::BadEnd},
     connect::{error::ConnectError, pool::Slot, upstream::UpstreamConnection},
     http1::{
         Version,
@@ -330,6 +330,7 @@ impl RequestContext<'_> {
             Cut::Body(_) | Cut::Stalled(_) => "response_incomplete",
         };
         self.record.class(class);
+        self.proxy.audit.tally().count(BadEnd::Cut, class, &slot.upstream.authority());
         tracing::warn!(
             event = "response-incomplete",
             request = self.record.id(),
@@ -381,6 +382,8 @@ impl RequestContext<'_> {
         let slot = self.upstream.clone();
         let upstream = slot.as_ref().map(|slot| slot.authority.clone());
         self.record_failure(failure, slot.as_deref(), &id);
+        let destination = upstream.clone().unwrap_or_else(|| self.asked_for().into());
+        self.proxy.audit.tally().count(words.kind.bad_end(), words.class, &destination);
         let policies = &self.listener().policies;
         let response = LocalResponse::to(failure, upstream.as_deref(), &id, policies.answer, policies.detail);
         let status = response.as_ref().map_or(0, |response| response.status.as_u16());
@@ -425,15 +428,19 @@ impl RequestContext<'_> {
 }
 
 impl RequestContext<'_> {
+    /// The authority that the client named, or else the address that it connected to; empty where neither is known.
+    fn asked_for(&self) -> String {
+        let asked = self.target().ok().and_then(|target| target.authority);
+        let original = || self.context.original.map(|original| original.to_string());
+        let asked = asked.as_ref().or(self.context.tunnel.as_ref()).map(Authority::to_string);
+        asked.or_else(original).unwrap_or_default()
+    }
+
     /// A refusal that is not about a certificate belongs into the audit log, too.
     fn record_policy(&self, failure: &Failure, slot: Option<&Slot>, summary: &RequestSummary<'_>, id: &str) {
         let upstream = slot.map(|slot| &*slot.authority);
-        let asked = self.target().ok().and_then(|target| target.authority);
-        let original = || self.context.original.map(|original| original.to_string());
-        let target = match asked.as_ref().or(self.context.tunnel.as_ref()) {
-            Some(authority) => authority.to_string(),
-            None => upstream.map(str::to_owned).or_else(original).unwrap_or_default(),
-        };
+        let asked = self.asked_for();
+        let target = if asked.is_empty() { upstream.unwrap_or_default().to_owned() } else { asked };
         let path = if summary.method == "CONNECT" { String::new() } else { summary.path() };
         self.proxy.audit.record_policy(&event::PolicyRefused {
             id,

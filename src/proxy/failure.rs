@@ -6,6 +6,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use http::StatusCode;
 
 use crate::{
+    audit::tally::BadEnd,
     connect::error::ConnectError,
     http1::{body::FramingError, head::HeadError},
     message::target::TargetError,
@@ -144,6 +145,16 @@ pub enum FailureKind {
     Failure,
     /// A decision; trying again does not help.
     Refusal,
+}
+
+impl FailureKind {
+    /// How a request counts that ends so.
+    pub(super) fn bad_end(self) -> BadEnd {
+        match self {
+            Self::Refusal => BadEnd::Refused,
+            Self::Client | Self::Failure => BadEnd::Failed,
+        }
+    }
 }
 
 /// The outside words of a failure.

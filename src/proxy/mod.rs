@@ -149,16 +149,18 @@ impl Proxy {
         let current = self.current();
         let listener = current.listeners.get(context.index)?;
         let id = self.ids.next();
+        let named = context.tunnel.as_ref().map(ToString::to_string);
+        let target = named.or_else(|| context.original.map(|original| original.to_string())).unwrap_or_default();
+        let words = failure.words();
+        self.audit.tally().count(words.kind.bad_end(), words.class, &target);
         if failure.is_policy() {
-            let named = context.tunnel.as_ref().map(ToString::to_string);
-            let target = named.or_else(|| context.original.map(|original| original.to_string()));
             self.audit.record_policy(&event::PolicyRefused {
                 id: &id,
                 time: self.clock.now(),
                 class: failure.words().class,
                 message: &failure.to_string(),
                 hint: failure.hint(),
-                target: &target.unwrap_or_default(),
+                target: &target,
                 upstream: None,
                 address: context.original,
                 client,

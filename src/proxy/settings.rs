@@ -175,6 +175,8 @@ impl fmt::Display for BoundAddress {
 pub struct ListenerSettings {
     /// Its name in logs: what the operator wrote.
     pub name: String,
+    /// The name of a route of `exec`, by which the tool's arguments refer to it.
+    pub label: Option<String>,
     /// Where to listen.
     pub address: ListenAddress,
     /// Where its clients are taken.

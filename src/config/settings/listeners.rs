@@ -10,6 +10,7 @@ use crate::{
 };
 
 use super::{
+    super::args::Purpose,
     Build,
     values::{bare_host, without_scheme},
 };
@@ -29,6 +30,7 @@ impl Build<'_> {
         for text in &self.options.forward {
             let listener = self.listen(text).map(|address| ListenerSettings {
                 name: format!("forward {text}"),
+                label: None,
                 address: ListenAddress::Tcp(address),
                 service: Service::Forward,
                 policies: self.policies_of(text, &policies),
@@ -43,6 +45,7 @@ impl Build<'_> {
                 addresses.map_err(|why| format!("{} `{}`: {why}", self.merged.name("transparent"), show_value(text)));
             let listener = |address: SocketAddr| ListenerSettings {
                 name: format!("transparent {address}"),
+                label: None,
                 address: ListenAddress::Tcp(address),
                 service: Service::Original(OriginalAddress::Redirected),
                 policies: policies.clone(),
@@ -53,6 +56,11 @@ impl Build<'_> {
             self.problems.push("no listener is configured\nhint: set --route LISTEN=URL or --forward LISTEN".into());
         }
         for (place, listener) in listeners.iter().enumerate() {
+            let label = listener.label.as_ref();
+            if let Some(label) = label.filter(|_| listeners[..place].iter().any(|other| other.label.as_ref() == label))
+            {
+                self.problems.push(format!("`{label}` is the name of two routes"));
+            }
             let twin = listeners[..place].iter().find(|other| other.address == listener.address);
             let is_any_port = listener.address.tcp().is_some_and(|address| address.port() == 0);
             if let Some(twin) = twin.filter(|_| !is_any_port) {
@@ -134,7 +142,10 @@ impl Build<'_> {
         policies: &ListenerPolicies,
     ) -> Result<Option<ListenerSettings>, String> {
         let (listen, authority) = parse_route(text)?;
-        let address = self.listen(listen)?;
+        let (label, address) = match self.merged.purpose {
+            Purpose::Exec { .. } if is_label(listen) => (Some(listen.to_owned()), FREE_PORT),
+            _ => (None, self.listen(listen)?),
+        };
         let Some(routes) = routes else { return Ok(None) };
         let upstream = routes.fixed(&authority.host, authority.port.unwrap_or(443)).map_err(|error| match error {
             RouteError::Name(name) => format!("`{name}` is not a name that a certificate can have"),
@@ -143,7 +154,7 @@ impl Build<'_> {
         })?;
         let name = format!("route {listen}");
         let (service, policies) = (Service::Fixed(Box::new(upstream)), self.policies_of(listen, policies));
-        Ok(Some(ListenerSettings { name, address: ListenAddress::Tcp(address), service, policies }))
+        Ok(Some(ListenerSettings { name, label, address: ListenAddress::Tcp(address), service, policies }))
     }
 
     /// Whether any listener is configured, valid or not.
@@ -182,6 +193,15 @@ impl Build<'_> {
         }
         Ok(SocketAddr::new(ip, port))
     }
+}
+
+/// Where a route with a name listens.
+const FREE_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Whether the text names a route of `exec`: a letter, then letters, digits, `-` and `_`.
+fn is_label(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// Reads a name that clients may use for a fixed route.

@@ -19,7 +19,7 @@ use crate::{
 use super::{
     super::{
         args::{RunArgs, UpstreamOptions},
-        merge::VARIABLE_PREFIX,
+        merge::{ROUTE_PREFIX, VARIABLE_PREFIX},
         suggest::nearest,
     },
     Build,
@@ -156,7 +156,7 @@ impl Build<'_> {
                     "no destination is allowed: a transparent listener would refuse every request\nhint: set --allow HOST[:PORT]"
                         .into(),
                 );
-            } else if self.options.allow.is_empty() {
+            } else if self.options.allow.is_empty() && self.merged.is_set("forward") {
                 self.warnings.push(
                     "no destination is allowed: forward listeners refuse every request\nhint: set --allow HOST[:PORT]"
                         .into(),
@@ -308,7 +308,8 @@ impl Build<'_> {
         let flags = RunArgs::augment_args(Command::new(""));
         let known: Vec<_> = flags.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
         for (name, value) in self.environment.with_prefix(VARIABLE_PREFIX) {
-            if known.contains(&name) || is_of_kubernetes(name, &value.to_string_lossy()) {
+            let is_of_exec = name.starts_with(ROUTE_PREFIX);
+            if known.contains(&name) || is_of_exec || is_of_kubernetes(name, &value.to_string_lossy()) {
                 continue;
             }
             let key = name.trim_start_matches(VARIABLE_PREFIX).to_ascii_lowercase();
