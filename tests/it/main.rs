@@ -15,6 +15,7 @@ mod corpora;
 mod differential;
 mod docs;
 mod duties;
+mod exec;
 mod faults;
 mod forward_listener;
 mod forwarding;

@@ -3,6 +3,7 @@
 pub mod command;
 pub mod der;
 pub mod dns;
+pub mod exec;
 pub mod gallery;
 pub mod glance15;
 pub mod hostile;
@@ -11,6 +12,7 @@ pub mod netns;
 pub mod openssl;
 pub mod origin;
 pub mod proxy;
+pub mod pty;
 pub mod relay;
 pub mod replicator;
 pub mod schema;
