@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 
 use vouchsafe::http1::{
-    fields::{Field, FieldName, Fields},
+    fields::{Field, FieldName, FieldNames, Fields},
     head::{HeadLimits, HeadScan, RequestHead, ResponseHead},
 };
 
@@ -107,7 +107,7 @@ fn alter(change: u8, fields: &mut Fields, lines: &mut Vec<Line>) {
     let arm = usize::from(change >> 3);
     match change & 7 {
         0 => {
-            fields.remove(&[FieldName::Connection, FieldName::Te, FieldName::Via]);
+            fields.remove(FieldNames::of(&[FieldName::Connection, FieldName::Te, FieldName::Via]));
             lines.retain(|line| !["connection", "te", "via"].iter().any(|name| line.is(name)));
         }
         1 => {
@@ -124,15 +124,16 @@ fn alter(change: u8, fields: &mut Fields, lines: &mut Vec<Line>) {
         }
         4 => {
             let longer = |name: &[u8], value: &[u8]| (name.len() % 32 == arm).then(|| [value, b"/b"].concat());
-            fields.map_values(|field| longer(field.raw_name, field.value));
-            for line in lines {
+            let names = FieldNames::of(&[FieldName::Other, FieldName::Via, FieldName::Te, FieldName::Link]);
+            fields.map_values(names, |field| longer(field.raw_name, field.value));
+            for line in lines.iter_mut().filter(|line| names.contains(known(&line.name))) {
                 if let Some(value) = longer(&line.name, &line.value) {
                     *line = Line::new(&line.name, &value);
                 }
             }
         }
         // A value that would end its line is not written.
-        5 => fields.map_values(|field| Some([field.value, b"\r\nX: y"].concat())),
+        5 => fields.map_values(FieldNames::of(&[FieldName::Other]), |field| Some([field.value, b"\r\nX: y"].concat())),
         6 => {
             fields.map_names(<[u8]>::make_ascii_uppercase);
             for line in lines {
