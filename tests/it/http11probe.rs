@@ -83,12 +83,26 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// And to close after it: longer than theirs, since this machine may have other things to do.
 const CLOSE: Duration = Duration::from_secs(1);
 
+/// A payload for a server at this port. The data was exported for one at 8080, which an absolute-form target names, too.
+fn with_port(payload: &[u8], port: u16) -> Vec<u8> {
+    const EXPORTED: &[u8] = b"localhost:8080";
+    let mut rest = payload;
+    let mut made = Vec::new();
+    while let Some(at) = rest.windows(EXPORTED.len()).position(|window| window == EXPORTED) {
+        made.extend_from_slice(&rest[..at]);
+        made.extend_from_slice(format!("localhost:{port}").as_bytes());
+        rest = &rest[at + EXPORTED.len()..];
+    }
+    made.extend_from_slice(rest);
+    made
+}
+
 impl Case {
     /// Sends it, and says what came, as the authors look at it: the first status, and whether the connection is closed.
     async fn send(&self, address: SocketAddr) -> (Option<u16>, bool) {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let (mut from, mut to) = stream.split();
-        let payload = BASE64.decode(self.payload.as_bytes()).unwrap();
+        let payload = with_port(&BASE64.decode(self.payload.as_bytes()).unwrap(), address.port());
         let mut seen = Vec::new();
         let read = async {
             let head = async {
