@@ -167,6 +167,19 @@ async fn an_odd_byte_does_not_void_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_does_not_fit_into_a_datagram_is_asked_for_by_tcp() {
+    let many = || Answer::OverTcp(vec![Ipv4Addr::LOCALHOST; 40]);
+    let server = NameServer::start(many()).await;
+    passes(&server, NAME).await;
+    assert!(!server.was_asked_by_tcp_alone());
+
+    let server = NameServer::start(many()).await;
+    server.resolv_conf(format!("nameserver {}\noptions use-vc\n", server.ip()).as_bytes());
+    passes(&server, NAME).await;
+    assert!(server.was_asked_by_tcp_alone());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lookup_gives_up_when_glibc_would() {
     let front = Front::start(Case::Good).await;
     let server = NameServer::start(Answer::Silence).await;

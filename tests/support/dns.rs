@@ -8,7 +8,10 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::net::UdpSocket;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UdpSocket},
+};
 
 /// What the server says to a question. All that can be kept may be kept for a day.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub enum Answer {
     Failure,
     /// The server does not answer this client (REFUSED).
     Refusal,
+    /// There are these A records, too many for a datagram: by UDP the answer is truncated and empty.
+    OverTcp(Vec<Ipv4Addr>),
     /// Bytes that are no DNS message.
     Garbage,
     /// Nothing.
@@ -36,12 +41,19 @@ pub enum Kind {
     Aaaa,
 }
 
+/// How it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Udp,
+    Tcp,
+}
+
 type Rule = Box<dyn Fn(&str, Kind) -> Answer + Send>;
 
 /// A running name server.
 pub struct NameServer {
     rule: Arc<Mutex<Rule>>,
-    asked: Arc<Mutex<Vec<(String, Kind)>>>,
+    asked: Arc<Mutex<Vec<(String, Kind, Transport)>>>,
     ip: IpAddr,
     files: TempDir,
 }
@@ -55,22 +67,44 @@ impl NameServer {
     /// A server on the name port, which is all that `/etc/resolv.conf` can name, of a loopback address that
     /// nobody else uses. The rule is told the name, without a dot at its end.
     pub async fn start_with(rule: impl Fn(&str, Kind) -> Answer + Send + 'static) -> Self {
-        let socket = bound().await;
+        let (socket, listener) = bound().await;
         let ip = socket.local_addr().unwrap().ip();
         let rule: Arc<Mutex<Rule>> = Arc::new(Mutex::new(Box::new(rule)));
         let server = Self { rule, asked: Arc::default(), ip, files: super::dir() };
         server.hosts(b"127.0.0.1 localhost\n");
         server.resolv_conf(format!("nameserver {ip}\n").as_bytes());
         let (rule, asked) = (server.rule.clone(), server.asked.clone());
+        let answer = move |query: &[u8], transport| {
+            let (name, kind) = question(query)?;
+            let answer = rule.lock().unwrap()(&name, kind);
+            asked.lock().unwrap().push((name, kind, transport));
+            reply(query, kind, &answer, transport)
+        };
+        let by_tcp = answer.clone();
         tokio::spawn(async move {
             let mut space = [0; 1500];
             while let Ok((count, from)) = socket.recv_from(&mut space).await {
-                let Some((name, kind)) = question(&space[..count]) else { continue };
-                let answer = rule.lock().unwrap()(&name, kind);
-                asked.lock().unwrap().push((name, kind));
-                if let Some(reply) = reply(&space[..count], kind, &answer) {
+                if let Some(reply) = answer(&space[..count], Transport::Udp) {
                     let _ = socket.send_to(&reply, from).await;
                 }
+            }
+        });
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answer = by_tcp.clone();
+                tokio::spawn(async move {
+                    // RFC 1035 section 4.2.2: the length goes before each message.
+                    while let Ok(length) = stream.read_u16().await {
+                        let mut query = vec![0; length.into()];
+                        if stream.read_exact(&mut query).await.is_err() {
+                            return;
+                        }
+                        if let Some(reply) = answer(&query, Transport::Tcp) {
+                            let message = [&(reply.len() as u16).to_be_bytes(), reply.as_slice()].concat();
+                            let _ = stream.write_all(&message).await;
+                        }
+                    }
+                });
             }
         });
         server
@@ -88,7 +122,13 @@ impl NameServer {
 
     /// The names that it was asked for.
     pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
+        self.asked.lock().unwrap().iter().map(|(name, _, _)| name.clone()).collect()
+    }
+
+    /// Whether each question came by TCP.
+    pub fn was_asked_by_tcp_alone(&self) -> bool {
+        let asked = self.asked.lock().unwrap();
+        !asked.is_empty() && asked.iter().all(|(_, _, transport)| *transport == Transport::Tcp)
     }
 
     /// What is in `/etc/hosts` from now on.
@@ -117,13 +157,16 @@ impl NameServer {
     }
 }
 
-async fn bound() -> UdpSocket {
+async fn bound() -> (UdpSocket, TcpListener) {
     let seed = std::process::id();
     for n in 0..100_u32 {
         let number = seed.wrapping_mul(31).wrapping_add(n.wrapping_mul(7919));
         let ip = Ipv4Addr::new(127, 53, (number >> 8) as u8, number as u8 | 1);
         match UdpSocket::bind(SocketAddr::from((ip, 53))).await {
-            Ok(socket) => return socket,
+            Ok(socket) => match TcpListener::bind(SocketAddr::from((ip, 53))).await {
+                Ok(listener) => return (socket, listener),
+                Err(_) => continue,
+            },
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 panic!("{error}\n  hint: a name server on port 53, and files over those in /etc, take root")
             }
@@ -150,14 +193,17 @@ fn question(query: &[u8]) -> Option<(String, Kind)> {
 
 /// RFC 1035 section 4: the head, the question as it came, and an address record for each address. Where there is none,
 /// the start of authority that says how long that may be remembered (RFC 2308 section 3).
-fn reply(query: &[u8], kind: Kind, answer: &Answer) -> Option<Vec<u8>> {
+fn reply(query: &[u8], kind: Kind, answer: &Answer, transport: Transport) -> Option<Vec<u8>> {
     const DAY: [u8; 4] = 86_400_u32.to_be_bytes();
     let name = query.get(12..)?;
     let question = name.get(..name.iter().position(|byte| *byte == 0)? + 5)?;
     let (code, records): (u8, Vec<Vec<u8>>) = match (answer, kind) {
         (Answer::Addresses(all), Kind::A) => (0, all.iter().map(|ip| ip.octets().to_vec()).collect()),
         (Answer::Ipv6(all), Kind::Aaaa) => (0, all.iter().map(|ip| ip.octets().to_vec()).collect()),
-        (Answer::Addresses(_) | Answer::Ipv6(_), _) => (0, Vec::new()),
+        (Answer::OverTcp(all), Kind::A) if transport == Transport::Tcp => {
+            (0, all.iter().map(|ip| ip.octets().to_vec()).collect())
+        }
+        (Answer::Addresses(_) | Answer::Ipv6(_) | Answer::OverTcp(_), _) => (0, Vec::new()),
         (Answer::Failure, _) => (2, Vec::new()),
         (Answer::NoSuchName, _) => (3, Vec::new()),
         (Answer::Refusal, _) => (5, Vec::new()),
@@ -166,7 +212,19 @@ fn reply(query: &[u8], kind: Kind, answer: &Answer) -> Option<Vec<u8>> {
     };
     let authorities = u8::from(records.is_empty() && matches!(code, 0 | 3));
     let mut reply = query[..2].to_vec();
-    reply.extend([0x81, 0x80 | code, 0, 1, 0, records.len() as u8, 0, authorities, 0, 0]);
+    let truncated = matches!(answer, Answer::OverTcp(_)) && transport == Transport::Udp;
+    reply.extend([
+        0x81 | if truncated { 2 } else { 0 },
+        0x80 | code,
+        0,
+        1,
+        0,
+        records.len() as u8,
+        0,
+        authorities,
+        0,
+        0,
+    ]);
     reply.extend(question);
     for record in records {
         // The name of the question; its type; the internet.

@@ -85,7 +85,8 @@ impl NameServer {
                 return Ok(response);
             }
         }
-        let tcp = TcpClientStream::exchange(server, None, limit, None, sockets).await?;
+        // A clone: with the last one the task that reads and writes is dropped.
+        let tcp = TcpClientStream::exchange(server, None, limit, None, sockets.clone()).await?;
         tcp.send(request).first_answer().await
     }
 }
