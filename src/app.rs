@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::{
     runtime::{self, LocalOptions},
     sync::{mpsc, oneshot, watch},
@@ -245,6 +245,13 @@ impl App {
         info!(source = anchors.source, anchors = anchors.anchors().len(), sha256 = anchors.sha256, "bundle");
         for warning in &self.settings.warnings {
             warn!("{}", warning.replace('\n', "; "));
+        }
+        let is_redirected =
+            |bound: &Bound| matches!(bound.settings.service, Service::Original(OriginalAddress::Redirected));
+        if geteuid().is_root() && self.listeners.iter().any(is_redirected) {
+            warn!(
+                "a transparent listener runs as root: redirect rules for root would catch vouchsafe's own connections; run it as a user of its own"
+            );
         }
         for bound in &self.listeners {
             info!(address = %bound.address, listener = bound.settings.name, to = target(&bound.settings.service), "listening");

@@ -52,10 +52,11 @@
 //! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
+//! | [`redirect`] | `vouchsafe redirect-rules`: rules of the kernel, and whether they do what they say | `config`, `message::authority` |
 //! | [`reload`] | newer settings in a running process | `bundle`, `config`, `proxy::settings` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `proxy::settings`, `server` |
 //! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `logging`, `proxy::settings`, `reload`, `server` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `exec`, `explain`, `logging`, `pin`, `reload`, `server`, `verify` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `exec`, `explain`, `logging`, `pin`, `redirect`, `reload`, `server`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.
@@ -78,6 +79,7 @@ pub mod logging;
 pub mod message;
 pub mod pin;
 pub mod proxy;
+pub mod redirect;
 pub mod reload;
 pub mod route;
 pub mod server;

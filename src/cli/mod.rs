@@ -28,7 +28,7 @@ use crate::{
     check::{check, report::Report},
     clock::Clock,
     config::{
-        args::{CheckArgs, Cli, Command, ConfigCommand, Options, PinArgs, RunArgs, ShowArgs},
+        args::{CheckArgs, Cli, Command, ConfigCommand, Options, PinArgs, RedirectRulesArgs, RunArgs, ShowArgs},
         contents,
         environment::Environment,
         error::ConfigError,
@@ -41,6 +41,7 @@ use crate::{
     explain,
     logging::{self, writer},
     pin::{Pins, pin},
+    redirect::{self, RedirectRules},
     reload::{self, Reloader},
     server::socket::InheritedSockets,
     verify::verify,
@@ -188,7 +189,13 @@ fn run_args(command: &mut Command) -> Option<&mut RunArgs> {
         Command::Config(ConfigCommand::Show(args)) => Some(&mut args.run),
         Command::Exec(args) => Some(&mut args.run),
         Command::Pin(args) => Some(&mut args.run),
-        Command::Audit(_) | Command::Bundle(_) | Command::Demo(_) | Command::Explain(_) | Command::Verify(_) => None,
+        Command::Audit(_)
+        | Command::Bundle(_)
+        | Command::Demo(_)
+        | Command::Explain(_)
+        | Command::RedirectProbe(_)
+        | Command::RedirectRules(_)
+        | Command::Verify(_) => None,
     }
 }
 
@@ -222,6 +229,8 @@ fn run_by_itself(command: Command) -> Result<(), CliError> {
             print(&text).map_err(CliError::Output)
         }
         Command::Pin(args) => block_on(pin_all(*args)),
+        Command::RedirectProbe(args) => redirect::probe(&args.addresses).map_err(CliError::Output),
+        Command::RedirectRules(args) => redirect_rules(&args),
         Command::Run(args) => block_on(serve(*args)),
         Command::Verify(args) => {
             let verification = verify(&args, Clock::System).map_err(CliError::Config)?;
@@ -335,6 +344,15 @@ fn summary(settings: &Settings) -> String {
         plural(anchors, "trusted CA"),
         plural(settings.warnings.len(), "warning")
     )
+}
+
+fn redirect_rules(args: &RedirectRulesArgs) -> Result<(), CliError> {
+    let rules = RedirectRules::of(args).map_err(CliError::Config)?;
+    if !args.check {
+        return print(&rules.text()).map_err(CliError::Output);
+    }
+    let report = rules.check().map_err(CliError::Usage)?;
+    answer(&report, None, report.is_good())
 }
 
 fn show_config(args: ShowArgs) -> Result<(), CliError> {

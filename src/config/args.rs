@@ -1,6 +1,6 @@
 //! The command line. The doc comments are the `--help` text. Nothing is decided here, and there is no IO.
 
-use std::{collections::BTreeSet, ffi::OsString, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use serde::{
@@ -71,6 +71,13 @@ pub enum Command {
     /// For servers it takes the flags, variables and configuration file of `run`. Exit status: 0 if all servers are
     /// trusted; 1 if one is not; 2 for a usage or configuration error.
     Pin(Box<PinArgs>),
+    /// Connects as `redirect-rules --check` asks for, which runs it as another user.
+    #[command(hide = true)]
+    RedirectProbe(RedirectProbeArgs),
+    /// Prints rules of the kernel that lead the connections of a tool's user to a transparent listener, or checks them.
+    ///
+    /// Exit status: 0; with --check 1 if the loaded rules do not do what they say; 2 for a usage error.
+    RedirectRules(RedirectRulesArgs),
     /// Runs the proxy until SIGTERM or SIGINT.
     ///
     /// Bundles, revocation lists, client certificates and the configuration file are read again when they change, and
@@ -144,6 +151,49 @@ pub struct ExplainArgs {
     /// A code, as in `name_mismatch`; as a response, the audit log, `check` or `bundle` shows it.
     #[arg(value_name = "CODE")]
     pub code: Option<String>,
+}
+
+/// `vouchsafe redirect-rules`
+#[derive(Debug, Args)]
+pub struct RedirectRulesArgs {
+    /// The user that runs the tool, by name or number. Rules for the user that runs vouchsafe, and for root, are
+    /// refused.
+    #[arg(long, value_name = "USER", required = true, value_delimiter = ',')]
+    pub user: Vec<String>,
+
+    /// The ports that the tool connects to. Only ports of plain HTTP: what is not HTTP is refused there.
+    #[arg(long, value_name = "PORT", required = true, value_delimiter = ',')]
+    pub ports: Vec<String>,
+
+    /// The port of the transparent listener.
+    #[arg(long, value_name = "PORT", default_value = "15001")]
+    pub to: String,
+
+    /// The program that the rules are for.
+    #[arg(long, value_name = "FORMAT", default_value = "nft")]
+    pub format: RulesFormat,
+
+    /// Print no rules, but check those that are loaded: connect as the user, and as the user that listens on --to, and
+    /// see where the connections arrive. Needs root.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// What loads redirect rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RulesFormat {
+    /// `nft -f`
+    Nft,
+    /// `iptables-restore --noflush`, and `ip6tables-restore --noflush` with the same
+    Iptables,
+}
+
+/// `vouchsafe redirect-probe`
+#[derive(Debug, Args)]
+pub struct RedirectProbeArgs {
+    /// Where to connect.
+    #[arg(value_name = "ADDRESS:PORT", required = true)]
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// `vouchsafe audit`

@@ -2,7 +2,8 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Command, Stdio},
     sync::Arc,
 };
 
@@ -11,15 +12,40 @@ use tokio::runtime::Runtime;
 
 use crate::support::{
     gallery::{self, GALLERY},
+    image_server::{Image, ImageServer},
     netns::{TOOL, feed, in_namespace, run, tool},
     proxy::{PATIENCE, Proxy},
+    replicator::Release,
 };
 
 /// Addresses of servers on this host, neither of them special.
 const HOST: &[&str] = &["203.0.113.9/32", "2001:db8:1::9/128"];
 
-/// Leads connections of a user to the proxy.
-fn redirect(user: &str, to: SocketAddr) {
+/// What loads redirect rules, and the format of rules for it.
+const LOADERS: [(&str, &str); 3] = [
+    ("nft -f -", "nft"),
+    ("tee >(ip6tables-nft-restore --noflush) | iptables-nft-restore --noflush", "iptables"),
+    ("tee >(ip6tables-legacy-restore --noflush) | iptables-legacy-restore --noflush", "iptables"),
+];
+
+/// The rules for the tool that the program prints.
+fn rules(format: &str) -> String {
+    let arguments = ["redirect-rules", "--user", TOOL, "--ports", "80,5000,9292", "--format", format];
+    run(&[&[env!("CARGO_BIN_EXE_vouchsafe")], &arguments[..]].concat())
+}
+
+/// Loads rules; with bash, which has to wait for the one in the brackets.
+fn load(loader: &str, rules: &str) {
+    feed(&["bash", "-c", &format!("{loader} >/dev/null; status=$?; wait; exit $status")], rules);
+}
+
+/// Leads connections of the tool to the proxy.
+fn redirect() {
+    load("nft -f -", &rules("nft"));
+}
+
+/// Leads connections of any user to the proxy, also those for which no rules are printed.
+fn redirect_user(user: &str, to: SocketAddr) {
     let rule = format!(
         "table inet test {{ chain output {{ type nat hook output priority -100; policy accept;
          meta skuid {user} tcp dport {{ 80, 5000, 9292 }} redirect to :{}; }}\n}}\n",
@@ -83,7 +109,7 @@ fn the_original_address_is_dialled_and_the_name_of_host_is_verified() {
         let expired = servers.start(Case::Expired, "203.0.113.9:5000");
         let tls = servers.start(Case::Good, "203.0.113.9:443");
         let proxy = proxy(&["--allow", "good.gallery.test", "--allow", "expired.gallery.test"]);
-        redirect(TOOL, proxy.addr(0));
+        redirect();
         // No name server could tell: these names are resolved by nobody but curl.
         for (name, port, address, status, words) in [
             ("good.gallery.test", 9292, "203.0.113.9", "200", "the answer"),
@@ -116,7 +142,7 @@ fn a_name_opens_no_special_address_and_a_forged_host_is_refused() {
         let loopback = servers.start(Case::Good, "127.0.0.1:9292");
         let good = servers.start(Case::Good, "203.0.113.9:9292");
         let proxy = proxy(&["--allow", "good.gallery.test:9292"]);
-        redirect(TOOL, proxy.addr(0));
+        redirect();
         let at_loopback = curl(&["--resolve", "good.gallery.test:9292:127.0.0.1", "http://good.gallery.test:9292/"]);
         assert!(at_loopback.contains("127.0.0.1, the address that the client connected to, is not allowed"));
         assert_eq!(loopback.connections(), 0);
@@ -152,8 +178,8 @@ fn without_host_or_with_several_the_address_is_the_name() {
     in_namespace(&[], || {
         let servers = Servers::new();
         let by_address = servers.start(Case::GoodIp, "127.0.0.1:9292");
-        let proxy = proxy(&["--allow", "127.0.0.1:9292"]);
-        redirect(TOOL, proxy.addr(0));
+        let _proxy = proxy(&["--allow", "127.0.0.1:9292"]);
+        redirect();
         let url = "http://127.0.0.1:9292/";
         for arguments in [&["-H", "Host:", "-0"][..], &["-H", "Host:"], &[]] {
             let seen = curl(&[arguments, &[url]].concat());
@@ -175,8 +201,8 @@ fn connect_to_is_dialled_instead_and_names_stay_verified() {
         let servers = Servers::new();
         let elsewhere = servers.start(Case::Good, "127.0.0.1:9393");
         let name = "good.gallery.test:9292";
-        let proxy = proxy(&["--allow", name, "--connect-to", "good.gallery.test:9292=127.0.0.1:9393"]);
-        redirect(TOOL, proxy.addr(0));
+        let _proxy = proxy(&["--allow", name, "--connect-to", "good.gallery.test:9292=127.0.0.1:9393"]);
+        redirect();
         let seen = curl(&["--resolve", "good.gallery.test:9292:203.0.113.9", "http://good.gallery.test:9292/"]);
         assert!(seen.contains("the answer"), "{seen}");
         assert_eq!(elsewhere.requests(), 1);
@@ -193,7 +219,7 @@ fn a_connection_that_came_by_itself_is_refused() {
             let (answer, _) = send(&to, b"GET / HTTP/1.1\r\nHost: good.gallery.test:9292\r\n\r\n");
             let answer = String::from_utf8(answer).unwrap();
             assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("not_redirected"), "{answer}");
-            redirect(TOOL, proxy.addr(0));
+            redirect();
         }
         assert!(proxy.audit().iter().all(|event| event["error.code"] == "not_redirected"));
     });
@@ -206,7 +232,7 @@ fn rules_that_catch_the_proxy_itself_are_found_as_a_loop() {
         let never = servers.start(Case::Good, "203.0.113.9:9292");
         let proxy = proxy(&["--allow", "good.gallery.test"]);
         // The user of the proxy, and of the client.
-        redirect("0", proxy.addr(0));
+        redirect_user("0", proxy.addr(0));
         for to in ["203.0.113.9:9292", "[2001:db8:1::9]:9292"] {
             let request = b"GET / HTTP/1.1\r\nHost: good.gallery.test:9292\r\nConnection: close\r\n\r\n";
             let answer = String::from_utf8(send(to, request).0).unwrap();
@@ -227,7 +253,7 @@ fn first_bytes_that_are_not_http_are_refused_in_the_clients_own_terms() {
     in_namespace(HOST, || {
         let proxy = proxy(&["--allow", "*", "--head-timeout", "500ms"]);
         // Of the test's own user: nothing is dialled.
-        redirect("0", proxy.addr(0));
+        redirect_user("0", proxy.addr(0));
         let to = "203.0.113.9:9292";
         for (bytes, answer, code, message) in [
             (&b"\x16\x03\x01\x00\x05hello"[..], &b"\x15\x03\x03\0\x02\x02\x28"[..], "tls_on_plain_listener", "a TLS"),
@@ -256,5 +282,224 @@ fn first_bytes_that_are_not_http_are_refused_in_the_clients_own_terms() {
         assert!(curl.contains("handshake failure"), "{curl}");
         let event = proxy.audit().pop().unwrap();
         assert!(event["error.message"].as_str().unwrap().contains("a TLS handshake for `a.example`"), "{event}");
+    });
+}
+
+/// The real replicator, with its own names and ports, as a user that knows nothing of the proxy.
+#[test]
+fn the_replicator_of_glance_33_is_secured_by_rules_of_each_kind() {
+    in_namespace(&["203.0.113.9/24"], || {
+        let images: Vec<_> = (0..5).map(|n| Image::new(n, "copied", vec![n as u8; 40_000]).owned()).collect();
+        let identity = |case| GALLERY.identity(case).unwrap();
+        let start = |at: &str, case, images| ImageServer::start_at(at.parse().unwrap(), &identity(case), images);
+        let source = start("203.0.113.9:9292", Case::Good, images.clone());
+        let expired = start("203.0.113.11:9292", Case::Expired, images.clone());
+        let proxy = proxy(&["--preset", "glance-replicator", "--allow", "*.gallery.test:9292"]);
+        let [source_name, expired_name] = [Case::Good, Case::Expired].map(|case| format!("{}:9292", case.name()));
+        let names = [(9, Case::Good.name()), (11, Case::Expired.name())];
+        let targets = [(20, "target-0.gallery.test"), (21, "target-1.gallery.test"), (22, "target-2.gallery.test")];
+        let all = names.iter().chain(&targets);
+        let hosts: String = all.map(|(last, name)| format!("203.0.113.{last} {name}\n")).collect();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("hosts"), hosts).unwrap();
+        let script = format!(
+            "mount --bind {}/hosts /etc/hosts && exec setpriv --reuid {TOOL} --regid {TOOL} --clear-groups \"$@\"",
+            directory.path().display()
+        );
+        let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+        let replicate = |arguments: &[&str]| Release::Glance33.run_under(&wrapper, PATIENCE * 3, arguments);
+        for ((loader, format), (last, target_name)) in LOADERS.into_iter().zip(targets) {
+            let target = start(&format!("203.0.113.{last}:9292"), Case::GoodWildcard, Vec::new());
+            let target_name = format!("{target_name}:9292");
+            let rules = rules(format);
+            // It is as good as once.
+            load(loader, &rules);
+            load(loader, &rules);
+
+            replicate(&["livecopy", &source_name, &target_name]).succeeded();
+
+            let copied = target.images();
+            assert_eq!(copied.len(), images.len(), "{loader}");
+            assert!(images.iter().all(|image| copied[image.id()].data == image.data), "{loader}");
+            let compare = replicate(&["compare", &source_name, &target_name]).succeeded();
+            assert!(compare.missing().is_empty(), "{loader}: {compare}");
+            replicate(&["size", &expired_name]).failed();
+            run(&["nft", "flush", "ruleset"]);
+            run(&["sh", "-c", "for t in nat filter; do iptables-legacy -t $t -F; ip6tables-legacy -t $t -F; done"]);
+        }
+        assert!(source.request_bytes() > 0);
+        assert_eq!(expired.request_bytes(), 0);
+        let audit = proxy.audit();
+        assert!(!audit.is_empty() && audit.iter().all(|event| event["error.code"] == "expired"), "{audit:?}");
+    });
+}
+
+/// A server that speaks plain text, and must not hear of any secret.
+struct PlainServer(TcpListener);
+
+impl PlainServer {
+    fn start(at: &str) -> Self {
+        let listener = TcpListener::bind(at).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    /// The next connection, if there is any.
+    fn accept(&self) -> Option<TcpStream> {
+        self.0.accept().ok().map(|(tcp, _)| tcp)
+    }
+}
+
+/// All that came on a connection, to its end.
+fn heard(mut tcp: TcpStream) -> String {
+    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut all = Vec::new();
+    tcp.read_to_end(&mut all).unwrap();
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// A connection of the tool to port 5000, which sends a secret when it is told to.
+struct OldConnection(std::process::Child);
+
+impl OldConnection {
+    fn open() -> Self {
+        let script = "exec 3<>/dev/tcp/203.0.113.9/5000 && echo open && read && echo secret >&3 && exec 3>&-";
+        let mut command = tool("bash");
+        let child = command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = child.spawn().unwrap();
+        let mut open = [0; 5];
+        child.stdout.as_mut().unwrap().read_exact(&mut open).unwrap();
+        assert_eq!(&open, b"open\n");
+        Self(child)
+    }
+
+    fn send(mut self) {
+        self.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_guard_resets_connections_that_are_older_than_the_rules() {
+    in_namespace(HOST, || {
+        // Connections are tracked already, as on any host with a firewall; else it would be cut by accident.
+        feed(
+            &["nft", "-f", "-"],
+            "table inet other { chain c { type filter hook output priority 0; ct state established counter; }\n}\n",
+        );
+        let server = PlainServer::start("203.0.113.9:5000");
+        let rules = rules("nft");
+        let connection = OldConnection::open();
+        load("nft -f -", &rules);
+        run(&["nft", "delete", "table", "inet", "vouchsafe_guard"]);
+        connection.send();
+        assert_eq!(heard(server.accept().unwrap()), "secret\n", "without the guard it goes on");
+
+        run(&["nft", "delete", "table", "inet", "vouchsafe"]);
+        let connection = OldConnection::open();
+        load("nft -f -", &rules);
+        connection.send();
+        // What the guard counts has not left, neither now nor later.
+        let guard = run(&["nft", "list", "table", "inet", "vouchsafe_guard"]);
+        assert!(guard.contains("counter packets") && !guard.contains("counter packets 0 "), "{guard}");
+        let mut tcp = server.accept().unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let nothing = tcp.read(&mut [0; 100]).map_err(|error| error.kind());
+        assert_eq!(nothing, Err(std::io::ErrorKind::WouldBlock));
+    });
+}
+
+#[test]
+fn without_proxy_or_redirection_nothing_goes_out_in_clear() {
+    in_namespace(HOST, || {
+        let server = PlainServer::start("203.0.113.9:5000");
+        let url = "http://203.0.113.9:5000/secret";
+        let counts = |what: &str| {
+            let seen = curl(&[url]);
+            assert!(seen.contains("Failed to connect") || seen.contains("Couldn't connect"), "{what}: {seen}");
+        };
+        redirect();
+        counts("no proxy");
+        let proxy = proxy(&["--allow", "*"]);
+        assert!(curl(&[url]).contains("HTTP/1.1 500"), "TLS to a plain server");
+        drop(proxy);
+        // Somebody deletes the redirection while it is in use.
+        run(&["nft", "delete", "table", "inet", "vouchsafe"]);
+        counts("no redirection");
+        // The server has seen the proxy's handshake, and no request.
+        assert!(!heard(server.accept().unwrap()).contains("secret"));
+        assert!(server.accept().is_none());
+        run(&["nft", "delete", "table", "inet", "vouchsafe_guard"]);
+        let _ = curl(&["--max-time", "1", url]);
+        assert!(heard(server.accept().unwrap()).contains("secret"), "without any rules it is in the clear");
+    });
+}
+
+/// The program's answer about loaded rules.
+fn check() -> (bool, String) {
+    let arguments = ["redirect-rules", "--user", TOOL, "--ports", "80,9292", "--check"];
+    let output = Command::new(env!("CARGO_BIN_EXE_vouchsafe")).args(arguments).output().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(text.contains("FAIL"))), "{text}");
+    (output.status.success(), text)
+}
+
+#[test]
+fn redirect_rules_check_tells_whether_the_rules_do_what_they_say() {
+    in_namespace(HOST, || {
+        // A route to everywhere, which ends here.
+        run(&["ip", "route", "add", "default", "dev", "lo"]);
+        run(&["ip", "-6", "route", "add", "default", "dev", "lo"]);
+        for with_proxy in [false, true] {
+            let proxy = with_proxy.then(|| proxy(&["--allow", "*"]));
+            for (loader, format) in LOADERS {
+                let (good, text) = check();
+                assert!(
+                    !good && text.contains("FAIL  nobody (65534) to 127.0.0.1:9292: it is not redirected"),
+                    "{text}"
+                );
+                load(loader, &rules(format));
+                let (good, text) = check();
+                assert!(good, "{loader}: {text}");
+                let redirected = text.matches(": redirected").count();
+                assert_eq!((redirected, text.matches("root (0) to ").count()), (8, 4), "{loader}: {text}");
+                run(&["nft", "flush", "ruleset"]);
+                run(&["sh", "-c", "for t in nat filter; do iptables-legacy -t $t -F; ip6tables-legacy -t $t -F; done"]);
+            }
+            redirect();
+            redirect_user("0", "127.0.0.1:15001".parse().unwrap());
+            let (good, text) = check();
+            let own = "FAIL  root (0) to 127.0.0.1:9292: it is redirected: vouchsafe would connect to itself";
+            assert!(!good && text.contains(own), "{text}");
+            run(&["nft", "flush", "ruleset"]);
+            if let Some(proxy) = proxy {
+                assert!(proxy.audit().is_empty(), "a check is no request");
+            }
+        }
+    });
+}
+
+#[test]
+fn rules_that_would_catch_the_proxy_are_refused() {
+    in_namespace(HOST, || {
+        let program = env!("CARGO_BIN_EXE_vouchsafe");
+        let refused = |wrapper: &[&str], user: &str| {
+            let command = [wrapper, &[program, "redirect-rules", "--ports", "9292", "--user", user]].concat();
+            let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{command:?}");
+            assert!(output.stdout.is_empty());
+            String::from_utf8(output.stderr).unwrap()
+        };
+        assert!(refused(&[], "root").contains("rules for root"));
+        let own = refused(&["setpriv", "--reuid", "2", "--clear-groups"], "2");
+        assert!(own.contains("that is the user of this process"), "{own}");
+        assert!(refused(&[], "no-such-user").contains("no such user"));
+
+        let listening = TcpListener::bind("127.0.0.1:15001").unwrap();
+        rustix::fs::fchown(&listening, Some(rustix::fs::Uid::from_raw(TOOL.parse().unwrap())), None).unwrap();
+        let proxys = refused(&[], TOOL);
+        assert!(proxys.contains("that user listens on port 15001"), "{proxys}");
+        drop(listening);
+        assert!(rules("nft").contains("skuid { 65534 }"));
     });
 }

@@ -96,10 +96,15 @@ pub struct ImageServer {
 impl ImageServer {
     /// Serves these images on a free port of 127.0.0.1.
     pub fn start(identity: &Identity, images: impl IntoIterator<Item = Image>) -> Self {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), identity, images)
+    }
+
+    /// The same at an address.
+    pub fn start_at(at: SocketAddr, identity: &Identity, images: impl IntoIterator<Item = Image>) -> Self {
         let images = images.into_iter().map(|image| (image.id().to_owned(), image));
         let state = Arc::new(State { images: Mutex::new(images.collect()), ..State::default() });
         let acceptor = TlsAcceptor::from(Arc::new(tls_config(identity)));
-        let (address, listener) = listen();
+        let (address, listener) = listen(at);
         let serving = serve(listener, acceptor, Arc::clone(&state));
         Self { address, state, task: runtime().spawn(serving).abort_handle() }
     }
@@ -451,8 +456,8 @@ fn tls_config(identity: &Identity) -> ServerConfig {
     config
 }
 
-fn listen() -> (SocketAddr, TcpListener) {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+fn listen(at: SocketAddr) -> (SocketAddr, TcpListener) {
+    let listener = std::net::TcpListener::bind(at).expect("a free port");
     listener.set_nonblocking(true).expect("a listener for tokio");
     let address = listener.local_addr().expect("it is bound");
     let _inside = runtime().enter();

@@ -33,9 +33,14 @@ impl Release {
 
     /// The same with another limit.
     pub fn run_within(self, limit: Duration, arguments: &[&str]) -> Outcome {
+        self.run_under(&[], limit, arguments)
+    }
+
+    /// The same by a command that becomes the one that its last arguments are.
+    pub fn run_under(self, wrapper: &[&str], limit: Duration, arguments: &[&str]) -> Outcome {
         // A child of coreutils' `timeout`, since std waits for a child without any limit.
         let mut command = Command::new("timeout");
-        command.arg("--kill-after=5").arg(limit.as_secs().to_string());
+        command.arg("--kill-after=5").arg(limit.as_secs().to_string()).args(wrapper);
         match self {
             Self::Glance15 => command.arg(launcher()).arg("replicator"),
             Self::Glance33 => command.arg(glance33()),
