@@ -41,11 +41,12 @@
 //! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock` |
 //! | [`tls`] | who can be trusted: the decision, the evidence, the explanation; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
+//! | [`rewrite`] | URLs in JSON documents of OpenStack services: found by shape, replaced in place; pure | |
 //! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `logging`, `route::upstream`, `tls` |
 //! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `route::upstream`, `tls` |
-//! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `route`, `tls` |
+//! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `rewrite`, `route`, `tls` |
 //! | [`server`] | listeners and client connections | `http1`, `proxy`, `transport` |
-//! | [`config`] | settings, read and validated | `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `proxy`, `route`, `server`, `tls` |
+//! | [`config`] | settings, read and validated | `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `proxy`, `rewrite`, `route`, `server`, `tls` |
 //! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `reload`, `server` |
 //! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
@@ -81,6 +82,7 @@ pub mod pin;
 pub mod proxy;
 pub mod redirect;
 pub mod reload;
+pub mod rewrite;
 pub mod route;
 pub mod server;
 pub mod text;

@@ -410,8 +410,9 @@ pub struct PinArgs {
 
 impl Options {
     /// The settings that matter for connections to upstreams. The others are for listeners and for the process.
-    pub const FOR_UPSTREAMS: [&'static str; 12] = [
+    pub const FOR_UPSTREAMS: [&'static str; 13] = [
         "route",
+        "mirror",
         "port_map",
         "ca_bundle",
         "system_roots",
@@ -436,6 +437,18 @@ pub struct Options {
     #[arg(long, value_name = "LISTEN=URL", env = "VOUCHSAFE_ROUTE", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub route: Vec<String>,
+
+    /// Fixed routes to several ports of one server, from the same ports of another address, for example
+    /// `127.0.0.2=devstack.example:5000,9292`; 443 is served at 80. Without ports, those of `--preset openstack`.
+    #[arg(
+        long,
+        value_name = "ADDRESS=HOST[:PORT,…]",
+        env = "VOUCHSAFE_MIRROR",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
+    #[serde(deserialize_with = "one_or_more")]
+    pub mirror: Vec<String>,
 
     /// A forward listener: for tools that support `http_proxy`, and for names mapped to loopback.
     #[arg(long, value_name = "LISTEN", env = "VOUCHSAFE_FORWARD", value_delimiter = ',', help_heading = "Listeners")]
@@ -532,7 +545,7 @@ pub struct Options {
     #[serde(deserialize_with = "one_or_more")]
     pub connect_to: Vec<String>,
 
-    /// A set of settings for a tool: `glance-replicator`.
+    /// A set of settings for tools: `glance-replicator` or `openstack`.
     #[arg(long, value_name = "NAME", env = "VOUCHSAFE_PRESET", help_heading = "Responses")]
     pub preset: Option<Preset>,
 
@@ -555,6 +568,12 @@ pub struct Options {
     /// Rewrite links to served upstreams in response headers, so that clients stay on this proxy [default: true]
     #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_REWRITE_REDIRECTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Responses")]
     pub rewrite_redirects: Option<bool>,
+
+    /// Rewrite URLs to served upstreams in JSON answers of OpenStack services too: in service catalogs (`catalog`), lists
+    /// of API versions (`versions`), links to pages and resources (`pages`) [default: none]
+    #[arg(long, value_name = "WHAT", env = "VOUCHSAFE_REWRITE", value_delimiter = ',', help_heading = "Responses")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub rewrite: Vec<RewriteScope>,
 
     /// Follow redirects of GET and HEAD for the client; every hop is verified [default: false]
     #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_FOLLOW_REDIRECTS", num_args = 0..=1, default_missing_value = "true", help_heading = "Responses")]
@@ -677,7 +696,7 @@ pub struct Options {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerOptions {
-    /// The listener, as `route` or `forward` names it: `ADDRESS:PORT`.
+    /// The listener, as `route`, `mirror`, `forward` or `transparent` has it: `ADDRESS:PORT`.
     pub of: String,
     /// How failures are answered.
     pub answer: Option<AnswerPolicy>,
@@ -689,6 +708,9 @@ pub struct ListenerOptions {
     pub field_case: Option<FieldCase>,
     /// Rewrite links to served upstreams in response headers.
     pub rewrite_redirects: Option<bool>,
+    /// Documents in which links are rewritten.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub rewrite: Vec<RewriteScope>,
     /// Follow redirects of GET and HEAD for the client.
     pub follow_redirects: Option<bool>,
     /// Hosts that clients may use for this fixed route.
@@ -698,8 +720,17 @@ pub struct ListenerOptions {
 
 impl ListenerOptions {
     /// The keys of the section.
-    pub const KEYS: [&'static str; 8] =
-        ["of", "answer", "detail", "host", "field_case", "rewrite_redirects", "follow_redirects", "accept_host"];
+    pub const KEYS: [&'static str; 9] = [
+        "of",
+        "answer",
+        "detail",
+        "host",
+        "field_case",
+        "rewrite_redirects",
+        "rewrite",
+        "follow_redirects",
+        "accept_host",
+    ];
 }
 
 /// `[[upstream]]` in the file.
@@ -819,6 +850,21 @@ fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::
 pub enum Preset {
     /// For glance-replicator of any release: it needs response header names in lower case.
     GlanceReplicator,
+    /// For clients of OpenStack: URLs in JSON answers are rewritten, and `mirror` knows the ports of the services.
+    #[value(name = "openstack")]
+    #[serde(rename = "openstack")]
+    OpenStack,
+}
+
+/// A kind of JSON documents whose URLs are rewritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RewriteScope {
+    Catalog,
+    /// No documents, whatever the preset has.
+    None,
+    Pages,
+    Versions,
 }
 
 /// A duration with a unit: `500ms`, `5s`, `2m`; more than 0, at most 30 days.

@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    args::{ListenerOptions, Options, Preset, Purpose, RunArgs, Span, UpstreamOptions},
+    args::{ListenerOptions, Options, Preset, Purpose, RewriteScope, RunArgs, Span, UpstreamOptions},
     error::ConfigError,
     file, paths,
     watch::Files,
@@ -170,6 +170,10 @@ impl Preset {
     fn options(self) -> Options {
         match self {
             Self::GlanceReplicator => Options { field_case: Some(FieldCase::Lower), ..Options::default() },
+            Self::OpenStack => Options {
+                rewrite: vec![RewriteScope::Catalog, RewriteScope::Versions, RewriteScope::Pages],
+                ..Options::default()
+            },
         }
     }
 }
@@ -184,6 +188,7 @@ impl ListenerOptions {
             ("host", self.host.shown()),
             ("field_case", self.field_case.shown()),
             ("rewrite_redirects", self.rewrite_redirects.shown()),
+            ("rewrite", self.rewrite.shown()),
             ("follow_redirects", self.follow_redirects.shown()),
             ("accept_host", self.accept_host.shown()),
         ];
@@ -290,7 +295,7 @@ macro_rules! shown_by_name {
     )*};
 }
 
-shown_by_name!(AnswerPolicy, Detail, FieldCase, HostPolicy, LogFormat, LogLevel, Preset, TlsVersion);
+shown_by_name!(AnswerPolicy, Detail, FieldCase, HostPolicy, LogFormat, LogLevel, Preset, RewriteScope, TlsVersion);
 
 /// Implements what is the same for every setting. A setting that is missing here does not compile.
 macro_rules! for_each_setting {
@@ -315,10 +320,10 @@ macro_rules! for_each_setting {
 }
 
 for_each_setting! {
-    route forward transparent accept_host allow port_map allow_nonlocal_listen
+    route mirror forward transparent accept_host allow port_map allow_nonlocal_listen
     ca_bundle system_roots crl crl_policy min_tls client_cert client_key reload_interval
     connect_to
-    preset answer detail host field_case rewrite_redirects follow_redirects
+    preset answer detail host field_case rewrite_redirects rewrite follow_redirects
     audit_log fold_repeats save_failed_chains access_log log_format log_level
     connect_timeout tls_timeout response_timeout response_body_timeout request_body_timeout head_timeout
     keep_alive_timeout tunnel_timeout pool_idle_timeout pool_size drain_timeout

@@ -8,6 +8,7 @@ pub mod file;
 pub mod foreign;
 pub mod load;
 pub mod merge;
+pub mod mirror;
 pub mod paths;
 pub mod settings;
 pub mod show;

@@ -19,6 +19,8 @@ pub enum FieldName {
     KeepAlive,
     Link,
     Location,
+    /// `X-Server-Management-Url` or `X-CDN-Management-Url`.
+    ManagementUrl,
     MaxForwards,
     Origin,
     ProxyAuthenticate,
@@ -81,6 +83,8 @@ impl FieldName {
             },
             (18, b'p') => (Self::ProxyAuthenticate, b"proxy-authenticate"),
             (19, b'p') => (Self::ProxyAuthorization, b"proxy-authorization"),
+            (20, b'x') => (Self::ManagementUrl, b"x-cdn-management-url"),
+            (23, b'x') => (Self::ManagementUrl, b"x-server-management-url"),
             (22, b'x') => (Self::RequestId, b"x-openstack-request-id"),
             _ => return Self::Other,
         };

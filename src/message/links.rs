@@ -2,10 +2,10 @@
 //!
 //! | field | references |
 //! |---|---|
-//! | `Location`, `Content-Location` (RFC 9110 sections 10.2.2, 8.7), `X-Storage-Url` (Swift) | the whole value |
+//! | `Location`, `Content-Location` (RFC 9110 sections 10.2.2, 8.7), `X-Storage-Url` (Swift), `X-CDN-Management-Url`, `X-Server-Management-Url` (authentication v1) | the whole value |
 //! | `Link` (RFC 8288 section 3) | the target `<…>` of each link; its parameters are left alone |
 //! | `Refresh` (a browser's own, of HTML's `http-equiv`) | behind `url=`, in quotes or not |
-//! | `WWW-Authenticate` | `uri=` of each `Keystone` challenge: in single quotes, as Keystone long wrote it, in double quotes, or in none |
+//! | `WWW-Authenticate` | `uri=` of each `Keystone` challenge: in single quotes, as Keystone long wrote it, in double quotes, or in none; `realm=` of each `Bearer` challenge, where registries of containers have the URL of their tokens |
 //!
 //! A value is replaced as a whole or not at all; all but the replaced references stays byte for byte.
 
@@ -29,7 +29,9 @@ pub enum LinkShape {
 impl LinkShape {
     fn of(name: FieldName) -> Option<Self> {
         match name {
-            FieldName::Location | FieldName::ContentLocation | FieldName::StorageUrl => Some(Self::Whole),
+            FieldName::Location | FieldName::ContentLocation | FieldName::ManagementUrl | FieldName::StorageUrl => {
+                Some(Self::Whole)
+            }
             FieldName::Link => Some(Self::Links),
             FieldName::Refresh => Some(Self::Refresh),
             FieldName::WwwAuthenticate => Some(Self::Challenges),
@@ -83,6 +85,15 @@ fn references(shape: LinkShape, value: &str) -> Vec<Range<usize>> {
     }
 }
 
+/// The parameter of a challenge of this scheme that is a URL.
+fn url_parameter(scheme: &str) -> Option<&'static str> {
+    match scheme {
+        _ if scheme.eq_ignore_ascii_case("keystone") => Some("uri"),
+        _ if scheme.eq_ignore_ascii_case("bearer") => Some("realm"),
+        _ => None,
+    }
+}
+
 /// `5; url=https://…`, as browsers read it: the delay, then `url=` in any case, and quotes that may be there.
 fn refresh(value: &str) -> Option<Range<usize>> {
     let behind = value.find([';', ','])? + 1;
@@ -127,16 +138,17 @@ impl<'a> Items<'a> {
     /// with a word and a space begins a challenge.
     fn challenges(mut self) -> Vec<Range<usize>> {
         let mut found = Vec::new();
-        let mut keystone = false;
+        let mut parameter = None;
         while self.next_item() {
             let mut word = self.word();
             self.skip(" \t");
             if !self.rest().starts_with('=') {
-                keystone = word.eq_ignore_ascii_case("keystone");
+                parameter = url_parameter(word);
                 word = self.word();
                 self.skip(" \t");
             }
-            if keystone && word.eq_ignore_ascii_case("uri") && self.rest().starts_with('=') {
+            let is_url = parameter.is_some_and(|name| word.eq_ignore_ascii_case(name));
+            if is_url && self.rest().starts_with('=') {
                 self.at += 1;
                 self.skip(" \t");
                 found.extend(self.quoted());
@@ -242,6 +254,8 @@ mod tests {
             ("keystone URI = https://k:5000", &["https://k:5000"]),
             ("Basic realm=\"a, Keystone uri='x'\", Keystone realm=\"b\", uri='https://k', Basic x=y", &["https://k"]),
             ("Keystone uri='a', Keystone uri='b'", &["a", "b"]),
+            ("Bearer realm=\"https://r/token\",service=\"r\", uri=x", &["https://r/token"]),
+            ("Basic realm=\"https://r/\"", &[]),
             ("Keystone uri='a,b', uri=\"c\"", &["a,b", "c"]),
             ("Basic uri='https://k'", &[]),
             ("Keystone realm=x, Negotiate, uri='x'", &[]),
@@ -302,6 +316,8 @@ mod tests {
             ("link", "<a>"),
             ("date", "x"),
             ("X-Storage-Url", "b"),
+            ("X-Server-Management-Url", "s"),
+            ("x-cdn-management-url", "u"),
             ("Link", "<c>"),
             ("location", "d"),
             ("content-location", "e"),
@@ -312,7 +328,8 @@ mod tests {
         rewrite(&mut fields, |text| Some(text.to_uppercase()));
         let mut out = Vec::new();
         fields.write_to(&mut out);
-        let expected = "link: <A>\r\ndate: x\r\nX-Storage-Url: B\r\nLink: <C>\r\nlocation: D\r\n\
+        let expected = "link: <A>\r\ndate: x\r\nX-Storage-Url: B\r\nX-Server-Management-Url: S\r\n\
+                        x-cdn-management-url: U\r\nLink: <C>\r\nlocation: D\r\n\
                         content-location: E\r\nwww-authenticate: Keystone uri=F\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

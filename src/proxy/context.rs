@@ -16,6 +16,7 @@ use crate::{
 use super::{
     Current, ListenerContext, Proxy, RequestSummary,
     failure::Failure,
+    links::Arrival,
     record::ExchangeRecord,
     settings::{Listener, Service},
 };
@@ -113,7 +114,8 @@ impl RequestContext<'_> {
         let listener = current.listeners.get(self.context.index).ok_or(Failure::NoDestination)?;
         let upstream = match (&self.destination, &listener.service) {
             (Destination::Redirect { origin, asked }, _) => {
-                let served = self.proxy.served(current, self.context, asked.as_ref(), origin);
+                let arrival = Arrival { context: self.context, asked: asked.as_ref(), by_host: false };
+                let served = self.proxy.served(current, arrival, origin);
                 return served.map(|(slot, _)| slot).ok_or_else(|| denied(origin, current));
             }
             (_, Service::Fixed(upstream)) => {

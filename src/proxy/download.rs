@@ -8,12 +8,16 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
+    buffer::Buffer,
     connect::upstream::UpstreamConnection,
     http1::{
         body::{BadChunk, BodyDecoder, BodyLength},
         conn::Connection,
     },
 };
+
+/// The end of a chunked body without trailer fields.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// A response's body, and how far it is.
 #[derive(Debug)]
@@ -25,6 +29,10 @@ pub(super) struct Download {
     passing: usize,
     /// When something moved last.
     moved: Instant,
+    /// Content that was not written as it came.
+    collected: Vec<u8>,
+    /// How many bytes of content the client gets in place of what came.
+    instead: Option<u64>,
 }
 
 /// How a body is written.
@@ -34,6 +42,8 @@ pub(super) enum BodyCoding {
     AsCame,
     /// In chunks, since the client stays connected and the upstream's end is the body's.
     MadeChunked,
+    /// In other chunks, since a part of it was collected.
+    Rechunked,
     /// Without chunks, for a client that does not know them.
     Unchunked,
 }
@@ -68,7 +78,73 @@ impl fmt::Display for DownloadError {
 impl Download {
     /// A body that comes behind its head.
     pub(super) fn new(length: BodyLength, coding: BodyCoding) -> Self {
-        Self { decoder: BodyDecoder::new(length), length, coding, passing: 0, moved: Instant::now() }
+        Self {
+            decoder: BodyDecoder::new(length),
+            length,
+            coding,
+            passing: 0,
+            moved: Instant::now(),
+            collected: Vec::new(),
+            instead: None,
+        }
+    }
+
+    /// Collects content until its end, or until there are more than `limit` bytes: false then.
+    pub(super) fn poll_collect(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut UpstreamConnection,
+        limit: usize,
+    ) -> Poll<Result<bool, DownloadError>> {
+        loop {
+            let inbox = upstream.inbox();
+            if !self.decoder.is_done() && !inbox.is_empty() {
+                let count = self.decoder.decode_content(inbox.as_slice(), &mut self.collected);
+                inbox.consume(count.map_err(DownloadError::Chunk)?);
+            }
+            if self.collected.len() > limit {
+                return Poll::Ready(Ok(false));
+            }
+            if self.decoder.is_done() {
+                return Poll::Ready(Ok(true));
+            }
+            if upstream.inbox().is_empty() {
+                match ready!(upstream.poll_receive(cx)).map_err(DownloadError::Upstream)? {
+                    0 if !self.decoder.ends_with_connection() => return Poll::Ready(Err(DownloadError::Short)),
+                    0 => self.decoder.close(),
+                    _ => self.moved = Instant::now(),
+                }
+            }
+        }
+    }
+
+    /// What was collected.
+    pub(super) fn collected(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.collected)
+    }
+
+    /// The client gets this content, behind the head that waits in `out`; the upstream's has come to its end.
+    pub(super) fn write_instead(&mut self, content: &[u8], out: &mut Buffer) {
+        self.instead = Some(content.len() as u64);
+        self.moved = Instant::now();
+        out.extend_from_slice(content);
+    }
+
+    /// The client gets what was collected and the rest of it, by a coding that fits its head.
+    pub(super) fn write_collected(&mut self, coding: BodyCoding, out: &mut Buffer) {
+        let collected = self.collected();
+        self.moved = Instant::now();
+        self.coding = match (self.length, coding) {
+            (BodyLength::Chunked, BodyCoding::AsCame) => BodyCoding::Rechunked,
+            (_, coding) => coding,
+        };
+        match self.coding {
+            BodyCoding::MadeChunked | BodyCoding::Rechunked => write_chunk(&collected, out),
+            BodyCoding::AsCame | BodyCoding::Unchunked => out.extend_from_slice(&collected),
+        }
+        if self.decoder.is_done() && matches!(self.coding, BodyCoding::MadeChunked | BodyCoding::Rechunked) {
+            out.extend_from_slice(LAST_CHUNK);
+        }
     }
 
     /// Its length in advance, where that is known.
@@ -96,7 +172,7 @@ impl Download {
 
     /// Bytes of content that the client's socket took, at least.
     pub(super) fn content_sent(&self, client: &Connection) -> u64 {
-        self.decoder.content().saturating_sub((self.passing + client.unsent()) as u64)
+        self.instead.unwrap_or(self.decoder.content()).saturating_sub((self.passing + client.unsent()) as u64)
     }
 
     /// Bytes of content that came.
@@ -149,7 +225,7 @@ impl Download {
         }
         self.decoder.close();
         if self.coding == BodyCoding::MadeChunked {
-            client.outbox().extend_from_slice(b"0\r\n\r\n");
+            client.outbox().extend_from_slice(LAST_CHUNK);
         }
         Ok(())
     }
@@ -170,11 +246,17 @@ impl Download {
             }
             BodyCoding::MadeChunked => {
                 let count = self.decoder.decode(inbox.as_slice())?.pass;
-                let outbox = client.outbox();
-                outbox.extend_from_slice(format!("{count:x}\r\n").as_bytes());
-                outbox.extend_from_slice(&inbox.as_slice()[..count]);
-                outbox.extend_from_slice(b"\r\n");
+                write_chunk(&inbox.as_slice()[..count], client.outbox());
                 inbox.consume(count);
+            }
+            BodyCoding::Rechunked => {
+                let mut content = Vec::new();
+                let count = self.decoder.decode_content(inbox.as_slice(), &mut content)?;
+                inbox.consume(count);
+                write_chunk(&content, client.outbox());
+                if self.decoder.is_done() {
+                    client.outbox().extend_from_slice(LAST_CHUNK);
+                }
             }
             BodyCoding::Unchunked => {
                 let count = self.decoder.decode_content(inbox.as_slice(), client.outbox().space())?;
@@ -184,4 +266,14 @@ impl Download {
         }
         Ok(())
     }
+}
+
+/// Writes content as one chunk; nothing where there is none, since an empty chunk is the last one.
+fn write_chunk(content: &[u8], out: &mut Buffer) {
+    if content.is_empty() {
+        return;
+    }
+    out.extend_from_slice(format!("{:x}\r\n", content.len()).as_bytes());
+    out.extend_from_slice(content);
+    out.extend_from_slice(b"\r\n");
 }

@@ -25,10 +25,11 @@ use super::{
     attempt::{Answered, Request},
     context::{BoundUpstream, Destination, Ended, RequestContext},
     cookies,
+    documents::{self, PassedBody},
     download::Download,
     failure::Failure,
     heads::{self, ResponseFit},
-    links,
+    links::{self, Arrival},
     record::ExchangeRecord,
     redirects::RedirectChain,
     relay::{Cut, Patience, Relay},
@@ -215,17 +216,22 @@ impl RequestContext<'_> {
         let settings = &current.generation.settings;
         let policies = &self.listener().policies;
         // Another authority would have to be resolved here.
+        let rewrites = policies.rewrite;
         let follows = policies.follow_redirects && !matches!(self.listener().service, Service::Original(_));
         let mut facts = RequestFacts::of(&self.head);
         facts.binds |= self.bound.is_some();
         let held =
             self.request_version == Version::Http11 && self.head.fields.has_token(FieldName::Expect, "100-continue");
-        let asked = target.authority.as_ref();
+        let arrival = Arrival::of(self.context, &target);
+        let asked = arrival.asked;
         let host = match (policies.host, asked) {
             (HostPolicy::Client, Some(authority)) => Cow::Owned(authority.to_string()),
             _ => Cow::Borrowed(slot.host_field.as_str()),
         };
         links::globalize(&mut self.head.fields, asked, &slot.upstream);
+        if !rewrites.is_empty() {
+            documents::narrow_encodings(&mut self.head.fields);
+        }
         let idempotent = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].contains(&self.head.method());
         let head = heads::prepare_request(&mut self.head, &target, &host, facts.websocket, &settings.pseudonym);
         let mut chain = follows.then(|| RedirectChain::begin(&self.head, &target, &slot.upstream)).flatten();
@@ -233,15 +239,19 @@ impl RequestContext<'_> {
         let mut upload = Upload::new(self.head.length, held);
         let mut answered = self.send(&mut slot, &request, &mut upload).await?;
         if let Some(chain) = &mut chain {
-            answered = Box::pin(self.follow(chain, answered, &mut slot, &mut upload, asked, facts.binds)).await?;
+            answered = Box::pin(self.follow(chain, answered, &mut slot, &mut upload, arrival, facts.binds)).await?;
         }
         self.upstream = Some(slot.clone());
         let followed = chain.as_deref().and_then(RedirectChain::followed);
-        let response = self.localized(answered, facts, followed, asked, &upload, draining)?;
+        let mut body = PassedBody::AsItCame;
+        if !rewrites.is_empty() && documents::may_have_urls(&answered.head) {
+            body = Box::pin(self.rewrite(&mut answered, facts.to_head, arrival, &mut upload)).await?;
+        }
+        let response = self.localized(answered, facts, followed, arrival, &upload, draining)?;
         if response.switches {
             return self.tunnel(response).await;
         }
-        self.relay(response, facts, &slot, &mut upload).await
+        self.relay(response, body, facts, &slot, &mut upload).await
     }
 
     /// Makes the response's head one for the client, and puts it where it waits to be written.
@@ -250,7 +260,7 @@ impl RequestContext<'_> {
         answered: Answered,
         facts: RequestFacts,
         followed: Option<&crate::message::url::Url>,
-        asked: Option<&Authority>,
+        arrival: Arrival<'_>,
         upload: &Upload,
         draining: impl Fn() -> bool,
     ) -> Result<PassedResponse, Failure> {
@@ -264,7 +274,7 @@ impl RequestContext<'_> {
         self.record.responded(&head, upstream.peer(), reused);
         self.record.recorded_as(bypassed);
         let is_fixed = matches!(self.listener().service, Service::Fixed(_));
-        links::localize(&mut head.fields, followed, &self.current, self.context, asked);
+        links::localize(&mut head.fields, followed, &self.current, arrival);
         cookies::localize(&mut head.fields, is_fixed);
         // A response that is early ends the connection, since the rest of the request is read by nobody; a client that
         // would send its next one all the same must know (RFC 9112 section 9.6).
@@ -285,12 +295,13 @@ impl RequestContext<'_> {
     async fn relay(
         &mut self,
         response: PassedResponse,
+        body: PassedBody,
         facts: RequestFacts,
         slot: &Rc<Slot>,
         upload: &mut Upload,
     ) -> Result<(Outcome, bool), Ended> {
         let PassedResponse { head, mut upstream, fit, upstream_keeps_alive, binds, .. } = response;
-        let mut download = Download::new(head.length, fit.coding);
+        let mut download = body.into_download(&head, fit.coding, self.client.outbox());
         let patience = Patience::of(&self.current.generation.settings);
         let mut relay = Relay { client: self.client, upstream: &mut upstream, upload, patience };
         let end = relay.bodies(&mut download, &mut self.record).await;

@@ -9,6 +9,7 @@ use crate::{
     message::{
         authority::{Authority, Host},
         links,
+        target::{Form, Target},
         url::{self, Origin, Url},
     },
     route::{link_context::LinkContext, upstream::Upstream},
@@ -19,34 +20,39 @@ use super::{
     settings::{HostPolicy, Listener, OriginalAddress, Service},
 };
 
+/// How a request came: by which listener, and what its client names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival<'a> {
+    pub(super) context: &'a ListenerContext,
+    /// The authority that the client named.
+    pub(super) asked: Option<&'a Authority>,
+    /// Whether nothing but Host named it.
+    pub(super) by_host: bool,
+}
+
+impl<'a> Arrival<'a> {
+    pub(super) fn of(context: &'a ListenerContext, target: &'a Target) -> Self {
+        let by_host = target.form == Form::Origin && context.tunnel.is_none();
+        Self { context, asked: target.authority.as_ref(), by_host }
+    }
+}
+
 impl Proxy {
     /// The upstream that a redirect may lead to, and the Host to ask it for.
-    pub(super) fn served(
-        &self,
-        current: &Current,
-        listener: &ListenerContext,
-        asked: Option<&Authority>,
-        to: &Origin,
-    ) -> Option<(Rc<Slot>, String)> {
-        let (upstream, host) = link_context(current, listener, asked)?.hop(to)?;
+    pub(super) fn served(&self, current: &Current, arrival: Arrival<'_>, to: &Origin) -> Option<(Rc<Slot>, String)> {
+        let (upstream, host) = link_context(current, arrival)?.hop(to)?;
         Some((self.slots.of(Cow::Owned(upstream), &current.generation), host))
     }
 }
 
 /// Writes the links of a response so that they lead the client here. Where redirects were followed, what is relative
 /// to the last one's URL is made absolute: the client knows the first one's alone.
-pub(super) fn localize(
-    fields: &mut Fields,
-    followed: Option<&Url>,
-    current: &Current,
-    listener: &ListenerContext,
-    asked: Option<&Authority>,
-) {
-    let rewrites = current.listeners[listener.index].policies.rewrite_redirects;
+pub(super) fn localize(fields: &mut Fields, followed: Option<&Url>, current: &Current, arrival: Arrival<'_>) {
+    let rewrites = current.listeners[arrival.context.index].policies.rewrite_redirects;
     if !rewrites && followed.is_none() {
         return;
     }
-    let context = LazyCell::new(|| link_context(current, listener, asked).filter(|_| rewrites));
+    let context = LazyCell::new(|| link_context(current, arrival).filter(|_| rewrites));
     let local = |origin: &Origin| context.as_ref().and_then(|context| context.local_form(origin));
     links::rewrite(fields, |reference| {
         if let Some((origin, behind)) = url::split(reference) {
@@ -74,25 +80,32 @@ pub(super) fn globalize(fields: &mut Fields, asked: Option<&Authority>, upstream
 }
 
 /// Where the client is.
-fn link_context<'a>(
-    current: &'a Current,
-    context: &ListenerContext,
-    asked: Option<&Authority>,
-) -> Option<LinkContext<'a>> {
+pub(super) fn link_context<'a>(current: &'a Current, arrival: Arrival<'_>) -> Option<LinkContext<'a>> {
     let fixed = |listener: &'a Listener| Some((listener.service.fixed()?, listener.address.tcp()?));
-    let listener = current.listeners.get(context.index)?;
-    let only_port = match listener.service {
-        Service::Original(OriginalAddress::Redirected) => context.original.map(|original| original.port()),
-        Service::Fixed(_) | Service::Forward | Service::Original(OriginalAddress::Accepted) => None,
+    let ports = |of: fn(&Service) -> bool| {
+        let alike = current.listeners.iter().filter(move |listener| of(&listener.service));
+        alike.filter_map(|listener| Some(listener.address.tcp()?.port())).collect()
+    };
+    let listener = current.listeners.get(arrival.context.index)?;
+    let (only_ports, by_host) = match listener.service {
+        // Which other ports are redirected is known to the rules alone.
+        Service::Original(OriginalAddress::Redirected) => (Some(vec![arrival.context.original?.port()]), None),
+        Service::Original(OriginalAddress::Accepted) => {
+            (Some(ports(|other| matches!(other, Service::Original(_)))), None)
+        }
+        Service::Forward if arrival.by_host => (None, Some(ports(|other| matches!(other, Service::Forward)))),
+        Service::Fixed(_) | Service::Forward => (None, None),
     };
     let bound = listener.address.tcp().filter(|bound| !bound.ip().is_unspecified());
     let bound = || bound.map(|bound| Authority { host: Host::Ip(bound.ip()), port: Some(bound.port()) });
     Some(LinkContext {
         routes: &current.generation.routes,
         own: listener.service.fixed(),
+        address: listener.address.tcp().map(|bound| bound.ip()),
         fixed: current.listeners.iter().filter_map(fixed).collect(),
-        client: asked.cloned().or_else(bound),
-        only_port,
-        shown: listener.policies.host == HostPolicy::Client && asked.is_some(),
+        by_host,
+        client: arrival.asked.cloned().or_else(bound),
+        only_ports,
+        shown: listener.policies.host == HostPolicy::Client && arrival.asked.is_some(),
     })
 }

@@ -15,7 +15,7 @@ use crate::{
         head::{RequestHead, ResponseHead},
     },
     message::{
-        authority::{Authority, Host},
+        authority::Host,
         target::Target,
         url::{Origin, Url},
     },
@@ -26,6 +26,7 @@ use super::{
     attempt::{Answered, Request},
     context::{Destination, Ended, RequestContext},
     heads::binds_connection,
+    links::Arrival,
     upload::Upload,
 };
 
@@ -122,12 +123,12 @@ impl RequestContext<'_> {
         mut answered: Answered,
         slot: &mut Rc<Slot>,
         upload: &mut Upload,
-        asked: Option<&Authority>,
+        arrival: Arrival<'_>,
         binds: bool,
     ) -> Result<Answered, Ended> {
         loop {
             let current = self.proxy.current();
-            let serve = |to: &Origin| self.proxy.served(&current, self.context, asked, to);
+            let serve = |to: &Origin| self.proxy.served(&current, arrival, to);
             let Some(hop) = chain.next(&answered.head, serve) else { return Ok(answered) };
             self.record.recorded_as(answered.bypassed.take());
             let binds = binds || binds_connection(&answered.head.fields);
@@ -139,7 +140,7 @@ impl RequestContext<'_> {
             *slot = hop.slot;
             self.upstream = Some(slot.clone());
             self.record.followed(&slot.authority);
-            self.destination = Destination::Redirect { origin: hop.origin, asked: asked.cloned() };
+            self.destination = Destination::Redirect { origin: hop.origin, asked: arrival.asked.cloned() };
             let request = Request { head: hop.head, to_head: chain.method == "HEAD", idempotent: true };
             answered = self.send(slot, &request, upload).await?;
         }

@@ -183,6 +183,42 @@ impl Relay<'_> {
         .await
     }
 
+    /// The body of the response, whole, while the request moves on; nothing of it is written. False where it has more
+    /// than `limit` bytes: what came until then is kept.
+    pub(super) async fn collect(
+        &mut self,
+        download: &mut Download,
+        limit: usize,
+        record: &mut ExchangeRecord,
+    ) -> Result<bool, Cut> {
+        poll_fn(|cx| {
+            let end = self.poll_collect(cx, download, limit);
+            record.count(self.upload.content_sent(), 0);
+            end
+        })
+        .await
+    }
+
+    fn poll_collect(&mut self, cx: &mut Context<'_>, download: &mut Download, limit: usize) -> Poll<Result<bool, Cut>> {
+        if let Poll::Ready(Err(error)) = self.upload.poll(cx, self.client, self.upstream) {
+            return Poll::Ready(Err(Cut::ClientBody(error)));
+        }
+        // An interim response that the client has not taken.
+        if self.client.unsent() > 0
+            && let Poll::Ready(Err(_)) = self.client.poll_send(cx, &[])
+        {
+            return Poll::Ready(Err(Cut::ClientGone));
+        }
+        if let Poll::Ready(end) = download.poll_collect(cx, self.upstream, limit) {
+            return Poll::Ready(end.map_err(Cut::Body));
+        }
+        if !self.upload.reads_client(self.upstream) && self.client.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Cut::ClientGone));
+        }
+        ready!(self.poll_silence(cx, download, false))?;
+        Poll::Pending
+    }
+
     fn poll_bodies(&mut self, cx: &mut Context<'_>, download: &mut Download) -> Poll<Result<(), Cut>> {
         let broken = match self.upload.poll(cx, self.client, self.upstream) {
             Poll::Ready(Err(error)) => Some(error),

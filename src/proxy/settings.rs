@@ -6,10 +6,14 @@ use crate::{
     connect::pool::{PoolLimits, Slot},
     http1::head::HeadLimits,
     message::{authority::Host, via::Pseudonym},
+    rewrite::Scopes,
     route::{table::Routes, upstream::Upstream},
 };
 
-use super::respond::{AnswerPolicy, Detail};
+use super::{
+    notices::DocumentNotices,
+    respond::{AnswerPolicy, Detail},
+};
 
 /// Where the clients of a listener are taken.
 #[derive(Clone, Debug)]
@@ -89,6 +93,8 @@ pub struct ListenerPolicies {
     pub field_case: FieldCase,
     /// Whether links to upstreams that are served here lead the client to them through this proxy.
     pub rewrite_redirects: bool,
+    /// The JSON documents whose URLs lead the client to what is served here, in the same way.
+    pub rewrite: Scopes,
     /// Whether redirects of GET and HEAD are followed here.
     pub follow_redirects: bool,
     /// Names that clients may use for a fixed route, besides loopback's, the listener's and the upstream's.
@@ -209,6 +215,8 @@ pub struct Generation {
     /// From destinations to upstreams.
     pub routes: Arc<Routes>,
     pub listeners: Vec<ListenerSettings>,
+    /// What was logged about JSON documents.
+    pub notices: Arc<DocumentNotices>,
 }
 
 impl Generation {

@@ -1,7 +1,7 @@
 //! Where a client stands, and what other places are from there: which URL leads it to them by way of this proxy, and
 //! where a redirect may lead on its behalf. Pure.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::message::{
     authority::{Authority, Host},
@@ -17,14 +17,19 @@ pub struct LinkContext<'a> {
     pub routes: &'a Routes,
     /// The upstream of its listener; None on a forward listener.
     pub own: Option<&'a Upstream>,
+    /// The address that its listener is bound to, if it has one.
+    pub address: Option<IpAddr>,
     /// The upstreams of all fixed routes, and where their listeners are bound.
     pub fixed: Vec<(&'a Upstream, SocketAddr)>,
+    /// The ports of all forward listeners, for a client that resolves names to this host and whose requests have no
+    /// more than their Host; `None` for every other.
+    pub by_host: Option<Vec<u16>>,
     /// The authority that the client reached us by: what it named, else where its listener is bound. None where that
     /// is on all addresses.
     pub client: Option<Authority>,
-    /// The only port at which a URL leads to this proxy, where the client does not connect to it knowingly: what is
+    /// The only ports at which a URL leads to this proxy, where the client does not connect to it knowingly: what is
     /// sent to others could go out in plain text.
-    pub only_port: Option<u16>,
+    pub only_ports: Option<Vec<u16>>,
     /// Whether the upstream was shown the authority that the client named, and may take it for its own.
     pub shown: bool,
 }
@@ -39,11 +44,43 @@ impl LinkContext<'_> {
         let host = &origin.authority.host;
         let port = self.routes.port(&origin.authority, origin.https);
         match self.own {
+            Some(_) if self.is_listener(origin) => None,
             Some(own) if own.is_at(host, port) => self.client.clone(),
             Some(_) => self.reached(self.fixed.iter().find(|(upstream, _)| upstream.is_at(host, port))?.1),
-            None if origin.https && self.routes.select(&origin.authority, true).is_ok() => self.plain(host, port),
+            None if origin.https && self.routes.select(&origin.authority, true).is_ok() => {
+                self.plain(host, port).filter(|plain| self.is_caught(plain))
+            }
             None => None,
         }
+    }
+
+    /// Whether a client that follows this URL, which has no local form, goes past the proxy.
+    pub fn leads_past(&self, origin: &Origin) -> bool {
+        match self.own {
+            _ if origin.https => true,
+            Some(_) => !self.is_listener(origin) && self.client.as_ref() != Some(&origin.authority),
+            None => !self.is_caught(&origin.authority),
+        }
+    }
+
+    /// Whether this is the plain URL of a fixed route's listener: it leads here as it is, even where a server at the
+    /// same address is the upstream of another route.
+    fn is_listener(&self, origin: &Origin) -> bool {
+        let at = |bound: &SocketAddr| {
+            Host::Ip(bound.ip()) == origin.authority.host && origin.authority.port.unwrap_or(80) == bound.port()
+        };
+        !origin.https && self.fixed.iter().any(|(_, bound)| at(bound))
+    }
+
+    /// Whether a plain request to there arrives at a forward listener. By its Host alone it does so only at the ports
+    /// of forward listeners; where the client's own port is none of them, something in between maps ports.
+    fn is_caught(&self, plain: &Authority) -> bool {
+        if let Some(ports) = &self.only_ports {
+            return ports.contains(&plain.port.unwrap_or(80));
+        }
+        let Some(ports) = &self.by_host else { return true };
+        let mapped = self.client.as_ref().is_some_and(|client| !ports.contains(&client.port.unwrap_or(80)));
+        mapped || ports.contains(&plain.port.unwrap_or(80))
     }
 
     /// The upstream that a redirect may lead to, and the Host to ask it for: the client's own or another fixed
@@ -75,16 +112,18 @@ impl LinkContext<'_> {
     fn plain(&self, host: &Host, tls: u16) -> Option<Authority> {
         let mapped = self.routes.ports.iter().filter(|(_, to)| **to == tls).map(|(plain, _)| *plain).min();
         let ports = [None, Some(tls), mapped];
-        let leads_here = |port: &Option<u16>| self.only_port.is_none_or(|only| port.unwrap_or(80) == only);
+        let leads_here =
+            |port: &Option<u16>| self.only_ports.as_ref().is_none_or(|only| only.contains(&port.unwrap_or(80)));
         let ports = ports.into_iter().filter(leads_here);
         let mut all = ports.map(|port| Authority { host: host.clone(), port });
         all.find(|authority| self.routes.port(authority, false) == tls)
     }
 
-    /// How the client reaches another listener. One on all addresses has the host that the client reached this one by.
+    /// How the client reaches another listener. One on the same address as this one, or on all addresses, has the host
+    /// that the client reached this one by.
     fn reached(&self, bound: SocketAddr) -> Option<Authority> {
         let host = match bound.ip() {
-            ip if ip.is_unspecified() => self.client.as_ref()?.host.clone(),
+            ip if ip.is_unspecified() || Some(ip) == self.address => self.client.as_ref()?.host.clone(),
             ip => Host::Ip(ip),
         };
         Some(Authority { host, port: Some(bound.port()) })
@@ -151,19 +190,28 @@ mod tests {
         let fixed = |name: &str, port| routes.fixed(&name.parse().unwrap(), port).unwrap();
         let (a, b, c) = (fixed("a.example", 9443), fixed("b.example", 443), fixed("c.example", 8443));
         let bound = |address: &str| address.parse::<SocketAddr>().unwrap();
-        let all = vec![(&a, bound("127.0.0.1:1")), (&b, bound("127.0.0.1:2")), (&c, bound("0.0.0.0:3"))];
+        let all = vec![(&a, bound("127.0.0.1:1")), (&b, bound("127.0.0.2:2")), (&c, bound("0.0.0.0:3"))];
         let client = Some("Local:7001".parse().unwrap());
-        let mut context =
-            LinkContext { routes: &routes, own: Some(&a), fixed: all, client, only_port: None, shown: false };
+        let (address, by_host) = (Some([127, 0, 0, 1].into()), None);
+        let mut context = LinkContext {
+            routes: &routes,
+            own: Some(&a),
+            address,
+            fixed: all,
+            by_host,
+            client,
+            only_ports: None,
+            shown: false,
+        };
         let rows = [
             ("https://a.example:9443/x", "local:7001"),
             ("HTTPS://A.example.:9443", "local:7001"),
             ("http://a.example:9443", "local:7001"),
             ("https://a.example", "-"),
-            ("https://b.example", "127.0.0.1:2"),
-            ("https://b.example:443", "127.0.0.1:2"),
-            ("http://b.example", "127.0.0.1:2"),
-            ("http://b.example:80", "127.0.0.1:2"),
+            ("https://b.example", "127.0.0.2:2"),
+            ("https://b.example:443", "127.0.0.2:2"),
+            ("http://b.example", "127.0.0.2:2"),
+            ("http://b.example:80", "127.0.0.2:2"),
             ("https://b.example:80", "-"),
             ("http://c.example:8080", "local:3"),
             ("https://c.example:8443", "local:3"),
@@ -190,16 +238,76 @@ mod tests {
         (context.shown, context.client) = (false, None);
         check(
             &context,
-            &[("https://a.example:9443", "-"), ("https://b.example", "127.0.0.1:2"), ("https://c.example:8443", "-")],
+            &[("https://a.example:9443", "-"), ("https://b.example", "127.0.0.2:2"), ("https://c.example:8443", "-")],
         );
+    }
+
+    #[test]
+    fn a_listener_on_the_same_address_is_reached_by_the_name_that_the_client_uses() {
+        let routes = routes(&[]);
+        let fixed = |name: &str, port| routes.fixed(&name.parse().unwrap(), port).unwrap();
+        let (keystone, glance) = (fixed("cloud.example", 5000), fixed("127.0.0.1", 9292));
+        let bound = |address: &str| address.parse::<SocketAddr>().unwrap();
+        let all = vec![(&keystone, bound("127.0.0.2:5000")), (&glance, bound("127.0.0.2:9292"))];
+        let context = LinkContext {
+            routes: &routes,
+            own: Some(&keystone),
+            address: Some([127, 0, 0, 2].into()),
+            only_ports: None,
+            fixed: all,
+            by_host: None,
+            client: Some("devstack:5000".parse().unwrap()),
+            shown: false,
+        };
+        let rows = [
+            ("https://cloud.example:5000/v3", "devstack:5000"),
+            ("https://127.0.0.1:9292", "devstack:9292"),
+            ("http://127.0.0.1:9292", "devstack:9292"),
+            ("http://127.0.0.2:9292", "-"),
+            ("http://devstack:5000", "-"),
+            ("https://cloud.example:8774", "-"),
+        ];
+        check(&context, &rows);
+        for (url, past) in [
+            ("https://cloud.example:8774", true),
+            ("http://cloud.example:8774", true),
+            ("http://127.0.0.2:9292", false),
+            ("http://devstack:5000", false),
+        ] {
+            assert_eq!(context.leads_past(&origin(url)), past, "{url}");
+        }
+    }
+
+    #[test]
+    fn by_host_alone_a_plain_url_arrives_at_the_ports_of_forward_listeners() {
+        let routes = routes(&["*.example"]);
+        let mut context = LinkContext {
+            routes: &routes,
+            own: None,
+            address: Some([127, 0, 0, 1].into()),
+            only_ports: None,
+            fixed: Vec::new(),
+            by_host: Some(vec![5000, 9292, 80]),
+            client: Some("keystone.example:5000".parse().unwrap()),
+            shown: false,
+        };
+        let served = [("https://glance.example:9292", "-"), ("https://g.example:5000", "g.example:5000")];
+        check(&context, &served);
+        check(&context, &[("https://g.example", "g.example"), ("https://nova.example:8774", "-")]);
+        assert!(context.leads_past(&origin("http://nova.example:8774")));
+        assert!(!context.leads_past(&origin("http://g.example:5000")));
+        // Where the ports of clients are not those of the listeners, nothing is known of other ports.
+        context.client = Some("keystone.example:15000".parse().unwrap());
+        check(&context, &[("https://nova.example:8774", "nova.example:8774")]);
     }
 
     #[test]
     fn at_a_forward_listener_a_plain_url_leads_to_the_same_port() {
         let routes = routes(&["*.example", "192.0.2.1"]);
         let client = Some("h.example:8080".parse().unwrap());
+        let (address, fixed, by_host) = (Some([127, 0, 0, 1].into()), Vec::new(), None);
         let mut context =
-            LinkContext { routes: &routes, own: None, fixed: Vec::new(), client, only_port: None, shown: false };
+            LinkContext { routes: &routes, own: None, address, fixed, by_host, client, only_ports: None, shown: false };
         let rows = [
             ("https://h.example", "h.example"),
             ("https://h.example:443", "h.example"),

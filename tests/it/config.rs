@@ -273,7 +273,7 @@ async fn a_listener_may_have_policies_of_its_own() {
     for (sections, expected) in [
         (
             "[[listener]]\nof = \"127.0.0.1:1\"\nanswer = \"reset\"\n",
-            "[[listener]] 1 (`127.0.0.1:1`): no `route` or `forward` has this address\n  hint: the listeners are `127.0.0.1:0`, `127.0.0.2:0`",
+            "[[listener]] 1 (`127.0.0.1:1`): no listener has this address\n  hint: the listeners are `127.0.0.1:0`, `127.0.0.2:0`",
         ),
         (&of_forward.repeat(2), "[[listener]] 2 (`127.0.0.2:0`): an earlier section is for the same listener"),
         (

@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
+    config::args::RewriteScope,
     message::authority::{Authority, Host, parse_port},
     proxy::settings::{ListenAddress, ListenerPolicies, ListenerSettings, OriginalAddress, Service},
+    rewrite::Scopes,
     route::table::{RouteError, Routes},
     text::show_value,
 };
@@ -27,6 +29,12 @@ impl Build<'_> {
                 listener.map_err(|why| format!("{} `{}`: {why}", self.merged.name("route"), show_value(text)));
             listeners.extend(self.take(listener).flatten());
         }
+        for (text, routes_of_mirror) in self.options.mirrors() {
+            let read = |of: &String| self.route(of, routes, &policies);
+            let all = routes_of_mirror.and_then(|all| all.iter().map(read).collect::<Result<Vec<_>, _>>());
+            let all = all.map_err(|why| format!("{} `{}`: {why}", self.merged.name("mirror"), show_value(&text)));
+            listeners.extend(self.take(all).into_iter().flatten().flatten());
+        }
         for text in &self.options.forward {
             let listener = self.listen(text).map(|address| ListenerSettings {
                 name: format!("forward {text}"),
@@ -43,12 +51,13 @@ impl Build<'_> {
             let addresses = self.transparent(text);
             let addresses =
                 addresses.map_err(|why| format!("{} `{}`: {why}", self.merged.name("transparent"), show_value(text)));
+            let own = self.policies_of(text, &policies);
             let listener = |address: SocketAddr| ListenerSettings {
                 name: format!("transparent {address}"),
                 label: None,
                 address: ListenAddress::Tcp(address),
                 service: Service::Original(OriginalAddress::Redirected),
-                policies: policies.clone(),
+                policies: own.clone(),
             };
             listeners.extend(self.take(addresses).unwrap_or_default().into_iter().map(listener));
         }
@@ -76,6 +85,11 @@ impl Build<'_> {
     /// The policies of every listener.
     fn policies(&mut self) -> ListenerPolicies {
         let accept_host = self.each(&self.merged.name("accept_host"), &self.options.accept_host, parse_accept_host);
+        let scopes = self.options.rewrite.as_slice();
+        if !is_consistent(scopes) {
+            let name = self.merged.name("rewrite");
+            self.problems.push(format!("{name}: `none` excludes the others\nhint: remove it, or the others"));
+        }
         let options = self.options;
         ListenerPolicies {
             answer: options.answer.unwrap_or_default(),
@@ -83,6 +97,7 @@ impl Build<'_> {
             host: options.host.unwrap_or_default(),
             field_case: options.field_case.unwrap_or_default(),
             rewrite_redirects: options.rewrite_redirects.unwrap_or(true),
+            rewrite: rewritten(scopes),
             follow_redirects: options.follow_redirects.unwrap_or(false),
             accept_host,
         }
@@ -99,6 +114,7 @@ impl Build<'_> {
             host: own.host.unwrap_or(all.host),
             field_case: own.field_case.unwrap_or(all.field_case),
             rewrite_redirects: own.rewrite_redirects.unwrap_or(all.rewrite_redirects),
+            rewrite: if own.rewrite.is_empty() { all.rewrite } else { rewritten(&own.rewrite) },
             follow_redirects: own.follow_redirects.unwrap_or(all.follow_redirects),
             accept_host: if accept_host.is_empty() { all.accept_host.clone() } else { accept_host },
         }
@@ -107,30 +123,34 @@ impl Build<'_> {
     /// What is wrong with the `[[listener]]` sections themselves.
     fn sections(&mut self) {
         let options = self.options;
-        let routes: Vec<_> = options.route.iter().filter_map(|text| Some(text.split_once('=')?.0)).collect();
-        let forward: Vec<_> = options.forward.iter().map(String::as_str).collect();
+        let mirrored = options.mirrors().into_iter().filter_map(|(_, routes)| routes.ok()).flatten();
+        let listen = |text: String| Some(text.split_once('=')?.0.to_owned());
+        let routes: Vec<_> = options.route.iter().cloned().chain(mirrored).filter_map(listen).collect();
+        let others: Vec<_> = options.forward.iter().chain(&options.transparent).cloned().collect();
         for (place, section) in options.listener.iter().enumerate() {
             let name = format!("[[listener]] {} (`{}`)", place + 1, show_value(&section.of));
             self.each(&format!("{name}: accept_host"), &section.accept_host, parse_accept_host);
-            if !routes.contains(&&*section.of) && !forward.contains(&&*section.of) {
+            if !routes.contains(&section.of) && !others.contains(&section.of) {
                 let known: Vec<_> =
-                    routes.iter().chain(&forward).map(|listen| format!("`{}`", show_value(listen))).collect();
+                    routes.iter().chain(&others).map(|listen| format!("`{}`", show_value(listen))).collect();
                 let known = if known.is_empty() {
                     "there is no listener".into()
                 } else {
                     format!("the listeners are {}", known.join(", "))
                 };
-                self.problems.push(format!("{name}: no `route` or `forward` has this address\nhint: {known}"));
+                self.problems.push(format!("{name}: no listener has this address\nhint: {known}"));
             } else if options.listener[..place].iter().any(|other| other.of == section.of) {
                 self.problems.push(format!("{name}: an earlier section is for the same listener\nhint: merge the two"));
             }
             if section.values().len() == 1 {
                 self.warnings.push(format!("{name}: the section sets nothing"));
             }
-            if !section.accept_host.is_empty() && forward.contains(&&*section.of) {
-                self.warnings.push(format!(
-                    "{name}: accept_host has no effect: it is for fixed routes, and this is a forward listener"
-                ));
+            if !section.accept_host.is_empty() && others.contains(&section.of) {
+                self.warnings.push(format!("{name}: accept_host has no effect: it is for fixed routes"));
+            }
+            if !is_consistent(&section.rewrite) {
+                self.problems
+                    .push(format!("{name}: rewrite: `none` excludes the others\nhint: remove it, or the others"));
             }
         }
     }
@@ -202,6 +222,21 @@ const FREE_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0
 fn is_label(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// The documents that are rewritten.
+fn rewritten(scopes: &[RewriteScope]) -> Scopes {
+    let has = |scope| scopes.contains(&scope);
+    Scopes {
+        catalog: has(RewriteScope::Catalog),
+        versions: has(RewriteScope::Versions),
+        pages: has(RewriteScope::Pages),
+    }
+}
+
+/// `none` goes with no other.
+fn is_consistent(scopes: &[RewriteScope]) -> bool {
+    scopes.len() == 1 || !scopes.contains(&RewriteScope::None)
 }
 
 /// Reads a name that clients may use for a fixed route.

@@ -148,7 +148,7 @@ impl Settings {
     /// The part of these settings that a reload may replace.
     pub fn generation(&self, number: u64, why: &'static str) -> Generation {
         let (settings, routes, listeners) = (self.proxy.clone(), self.routes.clone(), self.listeners.clone());
-        Generation { number, why, settings, routes, listeners }
+        Generation { number, why, settings, routes, listeners, notices: Arc::default() }
     }
 
     /// Whether both have the same listeners, in the same order, of the same kind.

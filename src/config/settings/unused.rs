@@ -71,7 +71,8 @@ impl Build<'_> {
 
     /// `--connect-to` and `[[upstream]]` for upstreams that nothing leads to.
     pub(super) fn unused_upstream_settings(&self) -> Vec<Unused> {
-        let routed: Result<Vec<_>, _> = self.options.route.iter().map(|text| parse_route(text)).collect();
+        let routes = self.options.routes();
+        let routed: Result<Vec<_>, _> = routes.iter().map(|text| parse_route(text)).collect();
         let allowed: Result<Vec<_>, _> = self.options.allow.iter().map(|text| parse_allow(text)).collect();
         // Otherwise this would be one more message about the same mistake.
         let (Ok(routed), Ok(allowed)) = (routed, allowed) else { return Vec::new() };
@@ -188,8 +189,9 @@ impl Build<'_> {
             let pair = pairs.iter().find(|(plain, _)| *plain == port);
             pair.map_or(if port == 80 { 443 } else { port }, |(_, tls)| *tls)
         };
+        let routes = self.options.routes();
         let routed: Vec<_> =
-            self.options.route.iter().filter_map(|text| parse_route(text).ok()).map(|(_, of)| with_port(of)).collect();
+            routes.iter().filter_map(|text| parse_route(text).ok()).map(|(_, of)| with_port(of)).collect();
         let mut found = Vec::new();
         let mut note = |name: String, text: &str, of: &str| {
             let Some(port) = port_of(of).filter(|port| mapped(*port) != *port) else { return };
@@ -215,7 +217,7 @@ impl Build<'_> {
     }
 
     fn unused_listener_settings(&mut self, listeners: &[ListenerSettings]) {
-        if !self.options.accept_host.is_empty() && self.options.route.is_empty() {
+        if !self.options.accept_host.is_empty() && self.options.routes().is_empty() {
             let name = self.merged.name("accept_host");
             self.warnings.push(format!("{name} is for fixed routes, and there is none\nhint: set --route LISTEN=URL"));
         }

@@ -9,6 +9,7 @@ use crate::{
         policy::{Allow, DestinationPolicy},
         table::{Routes, UpstreamSettings},
     },
+    text::show_value,
     tls::{client::TlsSettings, identity::ReferenceId},
 };
 
@@ -131,9 +132,20 @@ impl Build<'_> {
         let routed = self.each(&self.merged.name("route"), &self.options.route, |text| {
             parse_route(text).map(|(_, authority)| authority)
         });
+        let mut mirrored = Vec::new();
+        for (text, routes) in self.options.mirrors() {
+            let routes = routes.and_then(|routes| {
+                routes
+                    .iter()
+                    .map(|text| parse_route(text).map(|(_, authority)| authority))
+                    .collect::<Result<Vec<_>, _>>()
+            });
+            let routes = routes.map_err(|why| format!("{} `{}`: {why}", self.merged.name("mirror"), show_value(&text)));
+            mirrored.extend(self.take(routes).into_iter().flatten());
+        }
         let sections = self.options.upstream.iter().filter_map(|section| section.of.parse::<Authority>().ok());
         let mut servers: Vec<Authority> = Vec::new();
-        for authority in routed.into_iter().chain(sections.filter(|of| of.port.is_some())) {
+        for authority in routed.into_iter().chain(mirrored).chain(sections.filter(|of| of.port.is_some())) {
             let authority = Authority { port: authority.port.or(Some(443)), ..authority };
             if !servers.contains(&authority) {
                 servers.push(authority);
