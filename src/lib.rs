@@ -50,7 +50,7 @@
 //! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `reload`, `server` |
 //! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
-//! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `message::authority`, `proxy::failure`, `route`, `tls` |
+//! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `http1`, `message`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
 //! | [`redirect`] | `vouchsafe redirect-rules`: rules of the kernel, and whether they do what they say | `config`, `message::authority` |

@@ -2,6 +2,7 @@
 //!
 //! Configuration, connector and verifier are the proxy's own. No request is sent.
 
+pub mod catalog;
 pub mod certificate;
 pub mod checks;
 pub mod report;

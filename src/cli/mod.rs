@@ -25,7 +25,11 @@ use crate::{
     app::{App, AppError, Running},
     audit::{read::AuditLogFile, report::unread, sink::AuditError},
     bundle::bundle,
-    check::{check, report::Report},
+    check::{
+        catalog::{CatalogError, check_catalog},
+        check,
+        report::Report,
+    },
     clock::Clock,
     config::{
         args::{CheckArgs, Cli, Command, ConfigCommand, Options, PinArgs, RedirectRulesArgs, RunArgs, ShowArgs},
@@ -218,6 +222,7 @@ fn run_by_itself(command: Command) -> Result<(), CliError> {
             let lint = bundle(&args, Clock::System).map_err(CliError::Config)?;
             answer(&lint, args.json.then(|| lint.json()), lint.is_good())
         }
+        Command::Check(args) if args.catalog => block_on(check_endpoints(*args)),
         Command::Check(args) => block_on(check_servers(*args)),
         Command::Config(ConfigCommand::Check(args)) => check_config(*args),
         Command::Config(ConfigCommand::Show(args)) => show_config(*args),
@@ -297,6 +302,18 @@ async fn check_servers(args: CheckArgs) -> Result<(), CliError> {
     }
     written.map_err(CliError::Output)?;
     if good { Ok(()) } else { Err(CliError::No) }
+}
+
+async fn check_endpoints(args: CheckArgs) -> Result<(), CliError> {
+    let json = args.json;
+    match check_catalog(args, warn).await {
+        Ok(report) => answer(&report, json.then(|| report.json()), report.is_good()),
+        Err(CatalogError::Config(error)) => Err(CliError::Config(error)),
+        Err(error) => {
+            complain(&format!("error: {}", error.to_string().replace('\n', "\n  ")));
+            Err(CliError::No)
+        }
+    }
 }
 
 async fn pin_all(args: PinArgs) -> Result<(), CliError> {

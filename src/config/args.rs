@@ -45,8 +45,9 @@ pub enum Command {
     Bundle(BundleArgs),
     /// Connects to servers as the proxy would, sends no request, and shows what is wrong and how to fix it.
     ///
-    /// Takes the flags, variables and configuration file of `run`; settings for listeners are ignored. Exit status: 0
-    /// if all servers are trusted; 1 if one is not; 2 for a usage or configuration error.
+    /// Takes the flags, variables and configuration file of `run`; settings for listeners are ignored, except with
+    /// --catalog. Exit status: 0 if all servers are trusted, and with --catalog served; 1 if one is not; 2 for a usage
+    /// or configuration error.
     Check(Box<CheckArgs>),
     /// Validates or shows the configuration of `run`, without starting the proxy.
     #[command(subcommand)]
@@ -385,6 +386,12 @@ pub struct CheckArgs {
     /// Print one JSON array with an object for each server.
     #[arg(long)]
     pub json: bool,
+
+    /// Ask Keystone for its catalog, as a client would that is configured by OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and
+    /// OS_PROJECT_NAME, and show which endpoints these settings serve, and which flags are missing. The password is sent
+    /// to a verified Keystone only.
+    #[arg(long, conflicts_with = "urls")]
+    pub catalog: bool,
 
     /// `https://HOST[:PORT]`, `HOST[:PORT]`, or `http://…` as a client of a forward listener would write it
     /// [default: all routes, and all `[[upstream]]` sections with a port]

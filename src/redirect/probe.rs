@@ -16,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// The standard input and output.
 pub fn probe(addresses: &[SocketAddr]) -> io::Result<()> {
-    let attempts: Vec<_> =
-        addresses.iter().map(|address| *address).map(|to| thread::spawn(move || connect(to))).collect();
+    let attempts: Vec<_> = addresses.iter().copied().map(|to| thread::spawn(move || connect(to))).collect();
     let mut output = io::stdout().lock();
     let mut kept = Vec::new();
     for attempt in attempts {

@@ -183,13 +183,13 @@ impl Hitch {
 }
 
 /// A child in a process group of its own, which ends as a whole when this is dropped.
-struct Daemon {
+pub(super) struct Daemon {
     child: Child,
     log: PathBuf,
 }
 
 impl Daemon {
-    fn start(command: &Command, log: &Path) -> Self {
+    pub(super) fn start(command: &Command, log: &Path) -> Self {
         let output = File::create(log).expect("a log file");
         // If this process is killed, nothing is dropped; the kernel ends the child then.
         let child = Command::new("setpriv")
@@ -207,7 +207,7 @@ impl Daemon {
     }
 
     /// Waits until it listens. An error means that its port was taken meanwhile.
-    fn wait_for(&mut self, port: u16) -> Result<(), Collision> {
+    pub(super) fn wait_for(&mut self, port: u16) -> Result<(), Collision> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             let ended = self.child.try_wait().expect("a child");
@@ -238,9 +238,9 @@ impl Drop for Daemon {
     }
 }
 
-struct Collision;
+pub(super) struct Collision;
 
-fn with_free_ports<T>(count: usize, start: impl Fn(&[u16]) -> Result<T, Collision>) -> T {
+pub(super) fn with_free_ports<T>(count: usize, start: impl Fn(&[u16]) -> Result<T, Collision>) -> T {
     for _ in 0..5 {
         // All are held until the last is there, so that they differ.
         let held: Vec<TcpListener> =
@@ -303,7 +303,7 @@ fn program(name: &str) -> PathBuf {
     })
 }
 
-fn output_of(command: &mut Command) -> Value {
+pub(super) fn output_of(command: &mut Command) -> Value {
     let output = command.output().expect("curl");
     let text = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);

@@ -33,7 +33,7 @@ use super::{
 use self::limits::span;
 pub use self::{
     trust::{bundle_variable, identity, no_list, repeated_rules},
-    upstreams::UpstreamConfig,
+    upstreams::{ServedBy, UpstreamConfig},
     values::reference,
 };
 

@@ -1,6 +1,6 @@
 //! From destinations to upstreams: routes, allowed destinations, port map, and settings for single upstreams.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use crate::{
     connect::ConnectLimits,
@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     super::{
-        args::{RunArgs, UpstreamOptions},
+        args::{RewriteScope, RunArgs, UpstreamOptions},
         environment::Environment,
         error::ConfigError,
         merge::MergedOptions,
@@ -36,6 +36,8 @@ pub struct UpstreamConfig {
     pub connect: ConnectLimits,
     /// The servers that the configuration names: those of fixed routes, then those of sections with a port.
     pub servers: Vec<Authority>,
+    /// What clients of the listeners can reach.
+    pub served: ServedBy,
     /// What is odd, but not an error.
     pub warnings: Vec<String>,
     /// Settings for upstreams that no route and no allowed destination leads to.
@@ -54,12 +56,13 @@ impl UpstreamConfig {
         let routes = build.routes();
         let connect = build.connect_limits();
         let servers = build.servers();
+        let served = build.served();
         let unused = build.unused_upstream_settings();
         build.unknown_variables();
         let warnings = std::mem::take(&mut build.warnings);
         ConfigError::unless_empty(build.problems)?;
         let routes = Arc::new(routes.ok_or_else(|| ConfigError::one("no CA bundle is configured"))?);
-        Ok(Self { routes, connect, servers, warnings, unused })
+        Ok(Self { routes, connect, servers, served, warnings, unused })
     }
 
     /// What is wrong with settings that match none of `targets`, no route and no allowed destination.
@@ -68,7 +71,37 @@ impl UpstreamConfig {
     }
 }
 
+/// What clients of the listeners of a configuration can reach.
+#[derive(Clone, Debug)]
+pub struct ServedBy {
+    /// Where each fixed route listens, and its server.
+    pub routes: Vec<(SocketAddr, Authority)>,
+    /// Whether there is a forward listener.
+    pub forward: bool,
+    /// Where its clients may go.
+    pub policy: DestinationPolicy,
+    /// Whether catalogs are rewritten.
+    pub rewrites_catalog: bool,
+}
+
 impl Build<'_> {
+    /// What the listeners serve. What cannot be read was a problem before.
+    fn served(&self) -> ServedBy {
+        let options = self.options;
+        let routes = options.routes();
+        let routes = routes.iter().filter_map(|text| {
+            let (listen, server) = parse_route(text).ok()?;
+            let listen = listen.replace("localhost", "127.0.0.1").parse().ok()?;
+            Some((listen, Authority { port: server.port.or(Some(443)), ..server }))
+        });
+        ServedBy {
+            routes: routes.collect(),
+            forward: !options.forward.is_empty(),
+            policy: DestinationPolicy::new(options.allow.iter().filter_map(|text| parse_allow(text).ok()).collect()),
+            rewrites_catalog: options.rewrite.contains(&RewriteScope::Catalog),
+        }
+    }
+
     pub(super) fn routes(&mut self) -> Option<Routes> {
         let default = self.default_tls();
         let tls = default.clone().and_then(|default| self.tls_client(default));
