@@ -2,7 +2,10 @@
 //! and nothing goes past the proxy.
 
 use crate::support::{
+    self,
     cloud::{Clients, Cloud, OLD, TODAY, ToolEnd, run, run_script},
+    command::vouchsafe,
+    gallery,
     glance15::is_available,
     proxy::Proxy,
     replicator::roomy_dir,
@@ -17,9 +20,68 @@ fn mirror(cloud: &Cloud) -> Vec<String> {
     vec![format!("--mirror=127.0.0.2=127.0.0.1:{}", cloud.ports())]
 }
 
+/// The first command of docs/openstack.md, for this cloud: its host, its ports, and where its CA is.
+fn as_the_page_has_it(cloud: &Cloud) -> Vec<String> {
+    let commands = page_commands();
+    let (program, flags) = commands[0].split_first().unwrap();
+    assert_eq!((program.as_str(), flags[0].as_str()), ("vouchsafe", "run"));
+    let adapted = flags[1..].iter().map(|flag| {
+        let flag = flag.replace("devstack.example", &format!("127.0.0.1:{}", cloud.ports()));
+        flag.replace("/opt/stack/data/ca-bundle.pem", &cloud.bundle().display().to_string())
+    });
+    adapted.chain(cloud.flags().into_iter().skip(1)).collect()
+}
+
+/// What it exports for the client, with the port of this cloud's Keystone.
+fn auth_url_of_the_page(cloud: &Cloud) -> String {
+    let line = PAGE.lines().find_map(|line| line.strip_prefix("export OS_AUTH_URL=")).unwrap();
+    line.replace(":5000", &format!(":{}", cloud.keystone_port()))
+}
+
+const PAGE: &str = include_str!("../../docs/openstack.md");
+
+/// The commands of the page, in words.
+fn page_commands() -> Vec<Vec<String>> {
+    let blocks = PAGE.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+    let joined = blocks.map(|block| block.replace("\\\n", " "));
+    let lines: Vec<String> = joined.flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let words = |line: &String| line.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
+    lines.iter().map(words).collect()
+}
+
+#[test]
+fn every_command_of_the_page_is_accepted() {
+    let bundle = gallery::bundle(certs_dev::Bundle::Root);
+    let directory = support::dir();
+    let mut accepted = 0;
+    for words in page_commands() {
+        let (program, flags) = words.split_first().unwrap();
+        if program != "vouchsafe" {
+            assert!(["export", "openstack"].contains(&program.as_str()), "{words:?}");
+            continue;
+        }
+        // Where a file is that this host does not have, one that it has.
+        let files = |word: &String| match word {
+            word if word.ends_with(".pem") || word.ends_with(".crt") => bundle.clone(),
+            word if word.starts_with('/') => directory.path().join("file").display().to_string(),
+            word => word.clone(),
+        };
+        let words: Vec<String> = flags.iter().map(files).collect();
+        let is_run = words[0] == "run";
+        assert!(is_run || words[..2] == ["check", "--catalog"], "{words:?}");
+        let flags = words.into_iter().skip(if is_run { 1 } else { 2 });
+        let arguments: Vec<String> = ["config", "check"].map(str::to_owned).into_iter().chain(flags).collect();
+        let said = vouchsafe(&arguments);
+        assert_eq!(said.code, Some(0), "{arguments:?}: {said:?}");
+        assert!(said.out.contains("0 warnings"), "{arguments:?}: {said:?}");
+        accepted += 1;
+    }
+    assert!(accepted > 7, "{accepted}");
+}
+
 /// Asserts that a call shows what it shows directly.
 fn assert_same(direct: &ToolEnd, end: &ToolEnd) {
-    assert!(end.success && end.out == direct.out, "directly: {direct:#?}\nthrough the proxy: {end:#?}");
+    assert!(end.success && end.out == direct.out, "directly: {direct:#?}\nthrough the proxy: {end}");
 }
 
 fn assert_nothing_past(cloud: &Cloud, call: &str) {
@@ -38,19 +100,19 @@ async fn every_call_of_the_clients_works_and_none_goes_past_the_proxy() {
         [("OS_AUTH_URL", keystone("https://127.0.0.1", "v3")), ("OS_CACERT", cloud.bundle().display().to_string())];
     let direct: Vec<ToolEnd> = TODAY.iter().map(|call| run(Clients::Today, call, &directly)).collect();
     for end in &direct {
-        assert!(end.success && !end.out.trim().is_empty(), "{end:#?}");
+        assert!(end.success && !end.out.trim().is_empty(), "{end}");
     }
     // What counts is counted.
     assert!(cloud.connections_past() >= TODAY.len());
 
-    let mirrored = proxy(&cloud, &mirror(&cloud));
+    let mirrored = Proxy::start(&as_the_page_has_it(&cloud));
     for (direct, call) in direct.iter().zip(TODAY) {
-        assert_same(direct, &run(Clients::Today, call, &[("OS_AUTH_URL", keystone("http://127.0.0.2", "v3"))]));
+        assert_same(direct, &run(Clients::Today, call, &[("OS_AUTH_URL", auth_url_of_the_page(&cloud))]));
         assert_nothing_past(&cloud, call);
     }
     for (call, shown) in OLD {
         let end = run(Clients::Old, call, &[("OS_AUTH_URL", keystone("http://127.0.0.2", "v2.0"))]);
-        assert!(end.success && end.out.contains(shown), "{end:#?}");
+        assert!(end.success && end.out.contains(shown), "{end}");
         assert_nothing_past(&cloud, call);
     }
     let log = mirrored.raw_log();
@@ -68,7 +130,7 @@ async fn every_call_of_the_clients_works_and_none_goes_past_the_proxy() {
     for (call, shown) in OLD.iter().filter(|(call, _)| call.starts_with("keystone") || call.starts_with("cinder")) {
         let variables = [("OS_AUTH_URL", keystone("http://127.0.0.1", "v2.0")), http_proxy.clone()];
         let end = run(Clients::Old, call, &variables);
-        assert!(end.success && end.out.contains(shown), "{end:#?}");
+        assert!(end.success && end.out.contains(shown), "{end}");
         assert_nothing_past(&cloud, call);
     }
     assert!(forward.audit().is_empty());
@@ -86,7 +148,7 @@ async fn without_rewriting_clients_go_past_and_with_it_an_administrator_leaves_t
 
     let plain = Proxy::start(&[cloud.flags(), mirror(&cloud)].concat());
     let end = run(Clients::Today, list, &variables);
-    assert!(!end.success && cloud.connections_past() > 0, "{end:#?}");
+    assert!(!end.success && cloud.connections_past() > 0, "{end}");
     drop(plain);
 
     // A service without a route is named in the log, and what it is called there is where the client goes.
@@ -101,10 +163,63 @@ async fn without_rewriting_clients_go_past_and_with_it_an_administrator_leaves_t
     });
     drop(partly);
 
+    check_names_what_is_missing(&cloud);
+
     let before = cloud.endpoints();
     let _proxy = proxy(&cloud, &mirror(&cloud));
     let end = run_script("edit_endpoints.py", &variables);
-    assert!(end.success && end.out.lines().count() == before.as_array().unwrap().len(), "{end:#?}");
+    assert!(end.success && end.out.lines().count() == before.as_array().unwrap().len(), "{end}");
     assert_eq!(cloud.endpoints(), before);
     assert_nothing_past(&cloud, "edit_endpoints.py");
+}
+
+/// `check --catalog` at this cloud: with settings that serve a part of it, and with those that it asks for.
+fn check_names_what_is_missing(cloud: &Cloud) {
+    let ports = cloud.ports();
+    let ports: Vec<&str> = ports.split(',').collect();
+    let all = |more: Vec<String>| [vec!["check".into(), "--catalog".into()], cloud.flags(), more].concat();
+    let (code, text) = cloud.check(&all([mirror(cloud), vec!["--preset=openstack".into()]].concat()), &[]);
+    assert_eq!(code, Some(0), "{text}");
+    for port in &ports {
+        let served = format!("https://127.0.0.1:{port}\n");
+        assert!(text.contains(&served) && text.contains(&format!("✔ served by http://127.0.0.2:{port}\n")), "{text}");
+    }
+    assert!(text.contains("  image (") && !text.contains('✘'), "{text}");
+
+    // Keystone and Glance alone; what is missing is told as flags, and they are all that is missing.
+    let part = vec![format!("--mirror=127.0.0.2=127.0.0.1:{}", ports[..3].join(","))];
+    let (code, text) = cloud.check(&all(part.clone()), &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert_eq!(text.matches("✘ not served: clients go past vouchsafe to it").count(), ports.len() - 3, "{text}");
+    let flags = text.split_once("missing flags:\n").unwrap_or_else(|| panic!("{text}")).1;
+    let flags: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(flags.len(), 2 * (ports.len() - 3 + 1), "{text}");
+    let (code, text) = cloud.check(&all([part.clone(), flags].concat()), &[]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, json) = cloud.check(&all([part, vec!["--json".into()]].concat()), &[]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap_or_else(|_| panic!("{json}"));
+    assert_eq!((code, json["servers"].as_array().unwrap().len()), (Some(1), ports.len()), "{json}");
+
+    let v2 = format!("https://127.0.0.1:{}/v2.0", cloud.keystone_port());
+    let (code, text) =
+        cloud.check(&all([mirror(cloud), vec!["--preset=openstack".into()]].concat()), &[("OS_AUTH_URL", &v2)]);
+    assert_eq!(code, Some(0), "{text}");
+    let forward = ["--forward=127.0.0.1:0", "--allow=127.0.0.0/8", "--preset=openstack"].map(str::to_owned).to_vec();
+    let (code, text) = cloud.check(&all(forward), &[("OS_AUTH_URL", &v2)]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("✔ served by the forward listener"), "{text}");
+
+    // A wrong password, and a Keystone that is not trusted: it is not told the password.
+    let (code, text) = cloud.check(&all(mirror(cloud)), &[("OS_PASSWORD", "wrong-secret")]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("it answered 401") && !text.contains("wrong-secret"), "{text}");
+    let other = format!("--ca-bundle={}", gallery::bundle(certs_dev::Bundle::Root));
+    let untrusted =
+        [vec!["check".into(), "--catalog".into(), other], cloud.flags().split_off(1), mirror(cloud)].concat();
+    let (code, text) = cloud.check(&untrusted, &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("unknown_issuer"), "{text}");
+    let (code, text) = cloud.check(&all(mirror(cloud)), &[("OS_USERNAME", "")]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("OS_USERNAME is not set"), "{text}");
 }

@@ -5,6 +5,7 @@
 //! connect to the terminators themselves, so that a connection there is one past the proxy.
 
 use std::{
+    fmt,
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -22,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     glance15::{Daemon, Glance, Hitch, output_of, with_free_ports},
-    proxy::without_ambient,
+    proxy::{program, without_ambient},
     replicator::{real, repository},
 };
 
@@ -126,6 +127,19 @@ impl Cloud {
 
     fn keystone(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
         curl(&format!("http://127.0.0.1:{}/v3{path}", self.keystone), method, token, body)
+    }
+
+    /// Runs a command of vouchsafe with the variables of an administrator, and gives its exit status and output.
+    pub fn check(&self, arguments: &[String], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(program()).args(arguments);
+        without_ambient(&mut command);
+        command.env("OS_AUTH_URL", format!("http://127.0.0.2:{}/v3", self.keystone_port()));
+        command.envs([("OS_USERNAME", "admin"), ("OS_PASSWORD", "secret"), ("OS_PROJECT_NAME", "admin")]);
+        command.envs(variables.iter().copied()).stdin(Stdio::null());
+        let output = command.output().expect("the program");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// What clients trust.
@@ -310,6 +324,13 @@ pub struct ToolEnd {
     pub success: bool,
     pub out: String,
     pub err: String,
+}
+
+impl fmt::Display for ToolEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { call, success, out, err } = self;
+        write!(f, "{call}: {}\n{out}\n{err}", if *success { "succeeded" } else { "failed" })
+    }
 }
 
 /// Runs a call to its end, with these variables.

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::{
     config::settings::UpstreamConfig,
     connect::{
-        Connector,
+        Connector, OwnSockets,
         error::ConnectError,
         upstream::{NoResponse, UpstreamConnection},
     },
@@ -78,7 +78,7 @@ pub(super) async fn ask(
     credentials: &Credentials,
 ) -> Result<Vec<Endpoint>, AskError> {
     let none: Arc<[SocketAddr]> = Arc::new([]);
-    let connector = Connector::new(config.connect, none);
+    let connector = Connector::new(config.connect, none, OwnSockets::default());
     let verified = connector.connect(upstream).await.map_err(AskError::Connect)?;
     if verified.bypassed().is_some() {
         return Err(AskError::ReportOnly);
@@ -107,7 +107,7 @@ fn request(upstream: &Upstream, credentials: &Credentials) -> Vec<u8> {
 }
 
 /// Sends a request, and reads the response to its end.
-async fn exchange(mut connection: UpstreamConnection, request: &[u8]) -> Result<(u16, Vec<u8>), AskError> {
+async fn exchange(mut connection: Box<UpstreamConnection>, request: &[u8]) -> Result<(u16, Vec<u8>), AskError> {
     let broken = |error: std::io::Error| AskError::Broken(NoResponse::Broken(error).to_string());
     connection.seal(request).map_err(broken)?;
     poll_fn(|cx| connection.poll_flush(cx)).await.map_err(broken)?;
