@@ -155,8 +155,7 @@ impl App {
 
     /// Our own listeners that connecting from here leads to; those of another network namespace are none.
     fn reachable(&self) -> Arc<[SocketAddr]> {
-        let is_elsewhere =
-            |bound: &&Bound| matches!(bound.settings.service, Service::Original(OriginalAddress::Accepted));
+        let is_elsewhere = |bound: &&Bound| matches!(bound.settings.address, ListenAddress::Isolated(_));
         self.listeners.iter().filter(|bound| !is_elsewhere(bound)).filter_map(|bound| bound.address.tcp()).collect()
     }
 

@@ -56,7 +56,8 @@
 //! | [`redirect`] | `vouchsafe redirect-rules`: rules of the kernel, and whether they do what they say | `config`, `message::authority` |
 //! | [`reload`] | newer settings in a running process | `bundle`, `config`, `proxy::settings` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `proxy::settings`, `server` |
-//! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `logging`, `proxy::settings`, `reload`, `server` |
+//! | [`isolate`] | a network namespace for a tool, in which every address leads to this proxy | `connect`, `message::authority`, `route::table` |
+//! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `connect::resolve`, `isolate`, `logging`, `proxy::settings`, `reload`, `route::table`, `server` |
 //! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `exec`, `explain`, `logging`, `pin`, `redirect`, `reload`, `server`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
@@ -76,6 +77,7 @@ pub mod demo;
 pub mod exec;
 pub mod explain;
 pub mod http1;
+pub mod isolate;
 pub mod logging;
 pub mod message;
 pub mod pin;

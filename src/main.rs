@@ -3,9 +3,13 @@
 
 use std::process::ExitCode;
 
-use vouchsafe::{cli, logging::writer};
+use vouchsafe::{cli, isolate, logging::writer};
 
 fn main() -> ExitCode {
+    // First of all: it may have one thread only.
+    if isolate::is_asked_for() {
+        return isolate::run();
+    }
     let code = match cli::read().and_then(cli::run) {
         Ok(code) => code,
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, Visitor},
@@ -125,6 +125,20 @@ pub struct ExecArgs {
     #[command(flatten)]
     pub run: RunArgs,
 
+    /// Run the tool in a network namespace of its own, in which every address leads to the proxy. It keeps its names and
+    /// ports and needs no `http_proxy`; connections to ports of allowed destinations are verified, all others are
+    /// refused and named at the end. Needs no root, but user namespaces.
+    #[arg(long, help_heading = "Tool")]
+    pub isolate: bool,
+
+    /// More ports of an isolated tool that lead to the proxy, besides those of --allow.
+    #[arg(long, value_name = "PORT", value_delimiter = ',', requires = "isolate", value_parser = value_parser!(u16).range(1..), help_heading = "Tool")]
+    pub catch: Vec<u16>,
+
+    /// A service on a loopback address that an isolated tool reaches without the proxy, as in `127.0.0.1:3306`.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "isolate", value_parser = loopback, help_heading = "Tool")]
+    pub pass: Vec<SocketAddr>,
+
     /// Verify the servers of all routes before the tool is started; if one is not trusted, report why and exit with 125.
     #[arg(long, help_heading = "Tool")]
     pub preflight: bool,
@@ -134,7 +148,7 @@ pub struct ExecArgs {
     pub fail_on_refusal: bool,
 
     /// Hosts that the tool reaches without a proxy, for `no_proxy`. An inherited `no_proxy` is removed.
-    #[arg(long, value_name = "HOST", value_delimiter = ',', help_heading = "Tool")]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', conflicts_with = "isolate", help_heading = "Tool")]
     pub no_proxy: Vec<String>,
 
     /// Append the proxy's log to this file, at level `info`, instead of writing warnings to stderr.
@@ -144,6 +158,18 @@ pub struct ExecArgs {
     /// The tool, and its arguments.
     #[arg(value_name = "TOOL", last = true, required = true, num_args = 1..)]
     pub command: Vec<OsString>,
+}
+
+/// Reads a loopback address with a port.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if !address.ip().is_loopback() => {
+            Err("only services of this host can be passed; they are not verified\nhint: use --allow for other hosts"
+                .into())
+        }
+        Ok(address) if address.port() != 0 => Ok(address),
+        _ => Err("a loopback address and a port are expected, as in `127.0.0.1:3306`".into()),
+    }
 }
 
 /// `vouchsafe explain`
@@ -312,8 +338,9 @@ pub enum Purpose {
     /// `run`, and commands that show what it would do.
     #[default]
     Run,
-    /// `exec`, with its log in a file or on the tool's stderr.
-    Exec { log_file: bool },
+    /// `exec`, with its log in a file or on the tool's stderr. For an isolated tool: the ports to catch besides those of
+    /// allowed destinations.
+    Exec { log_file: bool, isolated: Option<Vec<u16>> },
 }
 
 /// `vouchsafe verify`

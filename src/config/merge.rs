@@ -151,9 +151,9 @@ impl Purpose {
     fn defaults(&self) -> Options {
         match self {
             Self::Run => Options::default(),
-            Self::Exec { log_file } => Options {
+            Self::Exec { log_file, isolated } => Options {
                 // Whatever the tool sends by `http_proxy` is verified or refused, also where only routes are configured.
-                forward: vec!["127.0.0.1:0".into()],
+                forward: if isolated.is_none() { vec!["127.0.0.1:0".into()] } else { Vec::new() },
                 drain_timeout: Some(Span(Duration::from_secs(5))),
                 // On stderr it is between the lines of the tool, for whoever reads those.
                 log_format: Some(if *log_file { LogFormat::Json } else { LogFormat::Text }),

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    process::{self, Command},
+    process::{self, Child},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -31,13 +31,12 @@ pub(super) struct Tool {
 }
 
 impl Tool {
-    /// Starts it in this process group, with the standard streams of this process.
+    /// Waits for a child from now on.
     ///
     /// # Errors
-    /// The system's; `NotFound` if there is no such program.
-    pub(super) fn start(mut command: Command) -> io::Result<Self> {
-        let child = command.spawn()?;
-        let pid = Pid::from_child(&child);
+    /// The system's, if there is no thread for it.
+    pub(super) fn of(child: &Child) -> io::Result<Self> {
+        let pid = Pid::from_child(child);
         let alive = Arc::new(Mutex::new(true));
         let (sender, end) = oneshot::channel();
         let still = alive.clone();

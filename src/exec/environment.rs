@@ -21,7 +21,7 @@ pub(super) struct Environment {
 /// Where the tool's requests go.
 #[derive(Debug)]
 pub(super) struct Proxies<'a> {
-    /// The listener for `http_proxy`.
+    /// The listener for `http_proxy`; an isolated tool has none.
     pub(super) forward: Option<SocketAddr>,
     /// The listeners of routes, which are reached without it.
     pub(super) routes: Vec<SocketAddr>,
@@ -60,6 +60,10 @@ impl Environment {
             environment.set.push((format!("{ROUTE_PREFIX}{label}").into(), endpoint.address.to_string().into()));
         }
         let proxy = proxies.forward.map(|address| format!("http://{address}"));
+        if proxy.is_none() {
+            // An isolated tool reaches no other proxy, and needs none.
+            environment.say(HTTPS_PROXY, None);
+        }
         environment.say(HTTP_PROXY, proxy);
         environment.say(ALL_PROXY, None);
         environment.say(NO_PROXY, proxies.exceptions());

@@ -6,18 +6,12 @@
 
 mod child;
 mod environment;
+mod place;
 mod placeholders;
 mod signals;
 mod summary;
 
-use std::{
-    env,
-    ffi::OsString,
-    fmt,
-    io::{self, ErrorKind},
-    path::PathBuf,
-    process::Command,
-};
+use std::{env, ffi::OsString, fmt, io, path::PathBuf};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{debug, info};
@@ -30,16 +24,18 @@ use crate::{
         error::ConfigError,
         settings::Settings,
     },
+    isolate::{IsolateError, Watch},
     logging::{self, writer},
     proxy::settings::{BoundAddress, Service},
     reload::Reloader,
-    server::{Stop, socket::InheritedSockets},
+    server::Stop,
     text::show_value,
 };
 
 use self::{
     child::Tool,
     environment::{Environment, HTTPS_PROXY, Proxies},
+    place::{CommandLine, Place},
     placeholders::{Endpoint, replace},
     signals::Signal,
     summary::Summary,
@@ -54,6 +50,8 @@ pub enum ExecError {
     App(AppError),
     /// The arguments or the configuration are wrong.
     Config(ConfigError),
+    /// The tool cannot be isolated.
+    Isolate(IsolateError),
     /// The log cannot be written to a file.
     LogFile(PathBuf, io::Error),
     /// The tool cannot be executed.
@@ -83,6 +81,7 @@ impl fmt::Display for ExecError {
         match self {
             Self::App(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
+            Self::Isolate(error) => error.fmt(f),
             Self::LogFile(path, error) => write!(f, "--log-file `{}`: {error}", path.display()),
             Self::NotExecutable(tool, error) => write!(f, "cannot execute `{}`: {error}", show_value(tool)),
             Self::NotFound(tool) => write!(f, "cannot find the tool `{}`", show_value(tool)),
@@ -106,26 +105,31 @@ const REFUSED: u8 = 120;
 /// # Errors
 /// [`ExecError`].
 pub async fn exec(mut args: ExecArgs) -> Result<ToolEnd, ExecError> {
-    args.run.purpose = Purpose::Exec { log_file: args.log_file.is_some() };
+    let isolated = args.isolate.then(|| args.catch.clone());
+    args.run.purpose = Purpose::Exec { log_file: args.log_file.is_some(), isolated };
     let reloader = Reloader::start(args.run.clone()).map_err(ExecError::Config)?;
     let settings = reloader.started().clone();
     start_log(&settings, args.log_file.as_ref())?;
     let mut signals = signals::receive().map_err(ExecError::System)?;
-    let app = App::bind(settings.clone(), InheritedSockets::default()).map_err(ExecError::App)?;
+    let newer = reloader.newer();
+    let (place, inherited) = Place::prepare(&args, &settings)?;
+    let app = App::bind(settings.clone(), inherited).map_err(ExecError::App)?;
     let mut running = Running::start(app, Some(reloader)).map_err(ExecError::App)?;
     if args.preflight {
         preflight(&settings).await?;
     }
-    let command = command(&args, &settings, running.addresses())?;
-    let program = command.get_program().to_owned();
-    let mut tool = Tool::start(command).map_err(|error| not_started(program, error))?;
+    let line = command_line(&args, &settings, running.addresses())?;
+    let routes = move || newer.borrow().as_ref().map_or_else(|| settings.routes.clone(), |newer| newer.routes.clone());
+    let (mut tool, watch) = place.start(line, routes)?;
     let (end, failed) = wait(&mut tool, &mut running, &mut signals).await?;
     let cut = match failed {
         None => drain(&mut running, &mut signals).await.err(),
         failed => failed,
     };
     child::end_others();
-    conclude(&args, &running, end, cut)
+    let report = watch.map(Watch::finish).unwrap_or_default();
+    let counts = running.audit().tally().counts();
+    conclude(&args, &Summary { counts, report }, end, cut)
 }
 
 /// Starts the log: warnings on stderr, which is the tool's too, or all in a file.
@@ -151,7 +155,7 @@ async fn preflight(settings: &Settings) -> Result<(), ExecError> {
 }
 
 /// The tool's command line and environment.
-fn command(args: &ExecArgs, settings: &Settings, addresses: &[BoundAddress]) -> Result<Command, ExecError> {
+fn command_line(args: &ExecArgs, settings: &Settings, addresses: &[BoundAddress]) -> Result<CommandLine, ExecError> {
     let tcp = |(listener, address): (_, &BoundAddress)| Some((listener, address.tcp()?));
     let bound = || settings.listeners.iter().zip(addresses).filter_map(tcp);
     let endpoints: Vec<_> =
@@ -159,25 +163,16 @@ fn command(args: &ExecArgs, settings: &Settings, addresses: &[BoundAddress]) -> 
     let words: Vec<_> = args.command.iter().map(|word| replace(word, &endpoints)).collect();
     let problems = words.iter().filter_map(|word| word.clone().err());
     ConfigError::unless_empty(problems.collect()).map_err(ExecError::Config)?;
-    let mut words = words.into_iter().flatten();
-    let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words);
     let is_forward = |service: &Service| matches!(service, Service::Forward);
+    let routes = bound().filter(|(listener, _)| listener.service.fixed().is_some() && !args.isolate);
     let proxies = Proxies {
         forward: bound().find(|(listener, _)| is_forward(&listener.service)).map(|(_, address)| address),
-        routes: bound()
-            .filter(|(listener, _)| listener.service.fixed().is_some())
-            .map(|(_, address)| address)
-            .collect(),
+        routes: routes.map(|(_, address)| address).collect(),
         no_proxy: &args.no_proxy,
     };
     let environment = Environment::new(env::vars_os(), &proxies, &endpoints);
     note(&environment);
-    for name in environment.unset {
-        command.env_remove(name);
-    }
-    command.envs(environment.set);
-    Ok(command)
+    Ok(CommandLine { words: words.into_iter().flatten().collect(), environment })
 }
 
 /// Logs which of the user's own proxy settings the tool does not see, and which it does.
@@ -188,15 +183,6 @@ fn note(environment: &Environment) {
     }
     if HTTPS_PROXY.iter().any(|name| env::var_os(name).is_some()) {
         info!("https_proxy is left to the tool: its own https requests do not pass here");
-    }
-}
-
-fn not_started(tool: OsString, error: io::Error) -> ExecError {
-    match error.kind() {
-        ErrorKind::NotFound => ExecError::NotFound(tool),
-        // A thread of ours, not the tool.
-        ErrorKind::WouldBlock => ExecError::System(error),
-        _ => ExecError::NotExecutable(tool, error),
     }
 }
 
@@ -238,8 +224,7 @@ async fn drain(running: &mut Running, signals: &mut UnboundedReceiver<Signal>) -
 }
 
 /// Says what went wrong, and decides about the exit status.
-fn conclude(args: &ExecArgs, running: &Running, end: ToolEnd, cut: Option<AppError>) -> Result<ToolEnd, ExecError> {
-    let summary = Summary { counts: running.audit().tally().counts() };
+fn conclude(args: &ExecArgs, summary: &Summary, end: ToolEnd, cut: Option<AppError>) -> Result<ToolEnd, ExecError> {
     // The log comes first, whole.
     writer::finish();
     let is_bad = !summary.is_empty() || matches!(cut, Some(AppError::Cut(_)));

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::audit::tally::{BadEnd, TallyKey};
+use crate::{
+    audit::tally::{BadEnd, TallyKey},
+    isolate::{Attempt, Report},
+};
 
 use super::child::ToolEnd;
 
@@ -10,12 +13,14 @@ use super::child::ToolEnd;
 #[derive(Debug)]
 pub(super) struct Summary {
     pub(super) counts: BTreeMap<TallyKey, u64>,
+    /// Of an isolated tool.
+    pub(super) report: Report,
 }
 
 impl Summary {
     /// Whether there is nothing to say.
     pub(super) fn is_empty(&self) -> bool {
-        self.counts.is_empty()
+        self.counts.is_empty() && self.report.refused.is_empty()
     }
 
     /// All lines, with how the tool ended.
@@ -26,7 +31,36 @@ impl Summary {
         if !parts.is_empty() {
             text = format!("vouchsafe: {}; the tool {end}\n", parts.join(", "));
         }
+        for (attempt, count) in &self.report.refused {
+            text += &self.attempt(*attempt, *count);
+        }
+        for (name, count) in &self.report.denied {
+            text += &format!(
+                "vouchsafe: the tool asked for the address of `{name}`{}, which is not allowed; if it may go there, add --allow {name}:PORT\n",
+                times(*count)
+            );
+        }
+        for (name, why) in &self.report.unresolved {
+            text += &format!("vouchsafe: `{name}` is allowed, but was not found: {why}\n");
+        }
         text
+    }
+
+    /// A connection or a datagram that was refused.
+    fn attempt(&self, attempt: Attempt, count: u64) -> String {
+        let times = times(count);
+        match attempt {
+            Attempt::Tcp(address) => {
+                let name = self.report.name_of(address);
+                let pass = if address.ip().is_loopback() { format!(", or --pass {address}") } else { String::new() };
+                format!(
+                    "vouchsafe: the tool also tried {name}{times}, and was refused; if it may go there, add --allow {name}{pass}\n"
+                )
+            }
+            Attempt::Udp(address) => {
+                format!("vouchsafe: the tool also sent UDP to {address}{times}, which --isolate does not carry\n")
+            }
+        }
     }
 
     /// `3 requests were refused (expired: glance-a.example:9292)`.
@@ -48,6 +82,10 @@ impl Summary {
         let verb = if end == BadEnd::Failed { word.to_owned() } else { format!("{were} {word}") };
         Some(format!("{} {verb} ({})", plural(all, what), reasons.collect::<Vec<_>>().join(", ")))
     }
+}
+
+fn times(count: u64) -> String {
+    if count == 1 { String::new() } else { format!(" {count} times") }
 }
 
 fn plural(count: u64, what: &str) -> String {
@@ -73,7 +111,10 @@ mod tests {
     #[test]
     fn every_bad_end_is_counted_and_named() {
         let key = |end, class, destination: &str| (end, class, destination.to_owned());
-        let one = Summary { counts: [(key(BadEnd::Refused, "expired", "glance-a.example:9292"), 3)].into() };
+        let one = Summary {
+            counts: [(key(BadEnd::Refused, "expired", "glance-a.example:9292"), 3)].into(),
+            report: Report::default(),
+        };
         assert_eq!(
             one.text(ToolEnd::Exited(0)),
             "vouchsafe: 3 requests were refused (expired: glance-a.example:9292); the tool ended with 0\n"
@@ -85,9 +126,9 @@ mod tests {
             (key(BadEnd::Cut, "response_incomplete", "c:1"), 1),
         ];
         assert_eq!(
-            Summary { counts: counts.into() }.text(ToolEnd::Killed(15)),
+            Summary { counts: counts.into(), report: Report::default() }.text(ToolEnd::Killed(15)),
             "vouchsafe: 3 requests were refused (2 expired: a:1, 1 name_mismatch: b:1), 1 request failed (bad_head), 1 response was cut (response_incomplete: c:1); the tool was killed by SIGTERM\n"
         );
-        assert_eq!(Summary { counts: BTreeMap::new() }.text(ToolEnd::Exited(0)), "");
+        assert_eq!(Summary { counts: BTreeMap::new(), report: Report::default() }.text(ToolEnd::Exited(0)), "");
     }
 }

@@ -131,13 +131,15 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A listening socket was handed to this process under this name.
     Inherited(String),
+    /// A TCP socket is bound to it in the network namespace of a tool, and handed to this process.
+    Isolated(SocketAddr),
 }
 
 impl ListenAddress {
-    /// The address of a TCP socket to bind.
+    /// The address that a TCP socket is bound to.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(address) => Some(*address),
+            Self::Tcp(address) | Self::Isolated(address) => Some(*address),
             Self::Inherited(_) => None,
         }
     }
@@ -146,7 +148,7 @@ impl ListenAddress {
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
+            Self::Tcp(address) | Self::Isolated(address) => address.fmt(f),
             Self::Inherited(name) => write!(f, "fd:{name}"),
         }
     }

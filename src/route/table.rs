@@ -81,6 +81,11 @@ impl Routes {
         Ok(Upstream { dial_host: Host::Ip(dialled), dial_port: port, addresses, ..set })
     }
 
+    /// Whether a host is connected to at another host or address, on any of its ports.
+    pub fn connects_elsewhere(&self, host: &Host) -> bool {
+        self.upstreams.iter().any(|settings| settings.of.host == *host && settings.connect_to.is_some())
+    }
+
     /// The TLS port that a client means. `https` is whether it wrote so.
     pub fn port(&self, authority: &Authority, https: bool) -> u16 {
         match (authority.port, https) {

@@ -1,6 +1,11 @@
 //! Listening sockets, and what every connection of one has from the beginning.
 
-use std::{collections::HashMap, io, net::TcpListener, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::TcpListener,
+    time::Duration,
+};
 
 use socket2::SockRef;
 use tokio::net;
@@ -24,12 +29,23 @@ pub enum ListeningSocket {
 
 /// Listening sockets that were made elsewhere and handed to this process, by their names.
 #[derive(Debug, Default)]
-pub struct InheritedSockets(HashMap<String, ListeningSocket>);
+pub struct InheritedSockets {
+    named: HashMap<String, ListeningSocket>,
+    isolated: VecDeque<ListeningSocket>,
+}
 
 impl InheritedSockets {
     /// Adds one under a name; false if that is taken.
     pub fn add(&mut self, name: String, socket: ListeningSocket) -> bool {
-        !self.0.contains_key(&name) && self.0.insert(name, socket).is_none()
+        !self.named.contains_key(&name) && self.named.insert(name, socket).is_none()
+    }
+}
+
+impl From<Vec<TcpListener>> for InheritedSockets {
+    /// Those of a tool's network namespace, in the order of its listeners in the settings.
+    fn from(sockets: Vec<TcpListener>) -> Self {
+        let isolated = sockets.into_iter().map(ListeningSocket::Tcp).collect();
+        Self { isolated, ..Self::default() }
     }
 }
 
@@ -41,7 +57,8 @@ impl ListeningSocket {
     pub fn open(address: &ListenAddress, inherited: &mut InheritedSockets) -> io::Result<Self> {
         let socket = match address {
             ListenAddress::Tcp(address) => Self::Tcp(TcpListener::bind(address)?),
-            ListenAddress::Inherited(name) => inherited.0.remove(name).ok_or(io::ErrorKind::NotFound)?,
+            ListenAddress::Inherited(name) => inherited.named.remove(name).ok_or(io::ErrorKind::NotFound)?,
+            ListenAddress::Isolated(_) => inherited.isolated.pop_front().ok_or(io::ErrorKind::NotFound)?,
         };
         socket.prepare()?;
         Ok(socket)

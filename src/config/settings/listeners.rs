@@ -35,6 +35,11 @@ impl Build<'_> {
             let all = all.map_err(|why| format!("{} `{}`: {why}", self.merged.name("mirror"), show_value(&text)));
             listeners.extend(self.take(all).into_iter().flatten().flatten());
         }
+        if let Purpose::Exec { isolated: Some(catch), .. } = &self.merged.purpose {
+            listeners.extend(self.isolated(catch, &policies));
+            self.unused_if_isolated();
+            return self.checked(listeners);
+        }
         for text in &self.options.forward {
             let listener = self.listen(text).map(|address| ListenerSettings {
                 name: format!("forward {text}"),
@@ -64,6 +69,11 @@ impl Build<'_> {
         if listeners.is_empty() && !self.has_listeners() {
             self.problems.push("no listener is configured\nhint: set --route LISTEN=URL or --forward LISTEN".into());
         }
+        self.checked(listeners)
+    }
+
+    /// Reports listeners that get in each other's way.
+    fn checked(&mut self, listeners: Vec<ListenerSettings>) -> Vec<ListenerSettings> {
         for (place, listener) in listeners.iter().enumerate() {
             let label = listener.label.as_ref();
             if let Some(label) = label.filter(|_| listeners[..place].iter().any(|other| other.label.as_ref() == label))
@@ -174,7 +184,8 @@ impl Build<'_> {
         })?;
         let name = format!("route {listen}");
         let (service, policies) = (Service::Fixed(Box::new(upstream)), self.policies_of(listen, policies));
-        Ok(Some(ListenerSettings { name, label, address: ListenAddress::Tcp(address), service, policies }))
+        let address = if self.is_isolated() { ListenAddress::Isolated(address) } else { ListenAddress::Tcp(address) };
+        Ok(Some(ListenerSettings { name, label, address, service, policies }))
     }
 
     /// Whether any listener is configured, valid or not.

@@ -1,5 +1,6 @@
 //! [`Settings`]: what is valid. Built whole or not at all, and one run shows all problems.
 
+mod isolated;
 mod limits;
 mod listeners;
 mod section;

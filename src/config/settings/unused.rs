@@ -115,7 +115,7 @@ impl Build<'_> {
 
     /// Whether there are listeners whose clients choose destinations.
     fn clients_choose(&self) -> bool {
-        !self.options.forward.is_empty() || !self.options.transparent.is_empty()
+        !self.options.forward.is_empty() || !self.options.transparent.is_empty() || self.is_isolated()
     }
 
     /// Of two settings for the same upstream the first applies.
@@ -327,7 +327,7 @@ impl Build<'_> {
 }
 
 /// The port of `HOST:PORT`, or of a pattern with one.
-fn port_of(pattern: &str) -> Option<u16> {
+pub(super) fn port_of(pattern: &str) -> Option<u16> {
     match pattern.strip_prefix('*') {
         Some(rest) => parse_port(rest.rsplit_once(':')?.1),
         None => pattern.parse::<Authority>().ok()?.port,

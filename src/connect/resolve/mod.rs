@@ -18,7 +18,7 @@ mod race;
 mod server;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     pin::pin,
     time::Duration,
@@ -93,6 +93,12 @@ impl Resolver {
             }
         })
     }
+}
+
+/// The name servers that programs on this host ask, in their order; none has a zone.
+pub fn name_servers() -> Vec<SocketAddr> {
+    let conf = ResolvConf::read("/etc/resolv.conf".as_ref());
+    conf.servers.iter().filter_map(server::NameServer::global_address).collect()
 }
 
 impl Default for Resolver {

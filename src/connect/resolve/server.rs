@@ -49,6 +49,14 @@ impl NameServer {
         Self { address, tcp_only }
     }
 
+    /// Its address and port, unless it is link-local with a zone.
+    pub(super) fn global_address(&self) -> Option<SocketAddr> {
+        match &self.address {
+            ScopedIp::V6(_, Some(_)) => None,
+            address => Some(SocketAddr::new(IpAddr::from(address), PORT)),
+        }
+    }
+
     /// Its address, for people.
     pub(super) fn name(&self) -> String {
         self.address.to_string()
