@@ -34,10 +34,9 @@ impl Summary {
         for (attempt, count) in &self.report.refused {
             text += &self.attempt(*attempt, *count);
         }
-        for (name, count) in &self.report.denied {
+        for name in &self.report.denied {
             text += &format!(
-                "vouchsafe: the tool asked for the address of `{name}`{}, which is not allowed; if it may go there, add --allow {name}:PORT\n",
-                times(*count)
+                "vouchsafe: the tool asked for the address of `{name}`, which is not allowed; if it may go there, add --allow {name}:PORT\n"
             );
         }
         for (name, why) in &self.report.unresolved {

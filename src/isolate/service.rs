@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -36,8 +36,8 @@ use super::{
 pub struct Report {
     /// Connections and datagrams to ports that nobody has, and how many.
     pub refused: BTreeMap<Attempt, u64>,
-    /// Names that no setting allows, and how often they were asked for.
-    pub denied: BTreeMap<String, u64>,
+    /// Names that were asked for and that no setting allows.
+    pub denied: BTreeSet<String>,
     /// Names that are allowed and could not be resolved, and why.
     pub unresolved: BTreeMap<String, String>,
     /// The name that an address was the answer for.
@@ -72,8 +72,8 @@ impl Report {
                     }
                 }
             }
-            Known::NotAllowed if self.denied.len() < MOST || self.denied.contains_key(&name) => {
-                *self.denied.entry(name).or_default() += 1;
+            Known::NotAllowed if self.denied.len() < MOST => {
+                self.denied.insert(name);
             }
             Known::Unresolved { why, .. } if self.unresolved.len() < MOST => {
                 self.unresolved.insert(name, why.clone());

@@ -27,6 +27,7 @@ pub(super) fn original_address(socket: &impl AsFd, peer: SocketAddr, how: Origin
     }
 }
 
-fn canonical(address: SocketAddr) -> SocketAddr {
+/// An IPv4 address that came by an IPv6 socket, as such.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

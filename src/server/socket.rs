@@ -15,7 +15,7 @@ use crate::{
     transport::Transport,
 };
 
-use super::original::original_address;
+use super::original::{canonical, original_address};
 
 /// Bytes that wait in the system for a client to read on, besides those that are on their way.
 const UNSENT: u32 = 128 << 10;
@@ -137,7 +137,7 @@ impl Acceptor {
             AsyncSocket::Tcp(listener) => {
                 let (tcp, peer) = listener.accept().await?;
                 let original = self.original.and_then(|how| original_address(&tcp, peer, how));
-                Ok(Accepted { transport: Transport::new(tcp, peer), original })
+                Ok(Accepted { transport: Transport::new(tcp, canonical(peer)), original })
             }
         }
     }

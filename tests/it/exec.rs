@@ -1,16 +1,13 @@
 //! `vouchsafe exec`: the tool notices nothing, and nothing that was refused passes for a success.
 
-use std::{
-    io::{BufRead, BufReader, Read, Write},
-    process::Command,
-};
+use std::io::{BufRead, BufReader, Read, Write};
 
 use certs_dev::Case;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
     dir,
-    exec::{Ended, Exec},
+    exec::{Ended, Exec, go_client},
     gallery::Front,
     origin::{Origin, Step, send},
     pty::Terminal,
@@ -111,28 +108,6 @@ async fn curl_python_and_go_pass_the_proxy_whatever_they_inherit() {
         }
         assert_eq!((good.counters.requests(), expired.counters.application_bytes()), (1, 0), "{tool:?}");
     }
-}
-
-/// A client of Go's net/http.
-fn go_client(at: &std::path::Path) -> String {
-    const SOURCE: &str = r#"
-        package main
-        import ("fmt"; "net/http"; "os")
-        func main() {
-            r, err := http.Get(os.Args[1])
-            if err != nil { fmt.Println(err); os.Exit(1) }
-            fmt.Println(r.StatusCode)
-        }
-    "#;
-    std::fs::write(at.join("main.go"), SOURCE).unwrap();
-    let cache = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache");
-    let mut build = Command::new("go");
-    build.args(["build", "-o", "client", "main.go"]).current_dir(at);
-    // Static, as Go's tools are delivered.
-    build.env("CGO_ENABLED", "0").env("GOCACHE", cache).env("GO111MODULE", "off").env("GOFLAGS", "");
-    let built = build.output().expect("go, which tests/setup installs");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    at.join("client").display().to_string()
 }
 
 fn curl(front: &Front) -> String {

@@ -27,6 +27,7 @@ mod http11probe;
 mod http_faults;
 mod images;
 mod interim;
+mod isolate;
 mod life;
 mod limits;
 mod loud_tools;

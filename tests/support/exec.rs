@@ -1,16 +1,45 @@
 //! `vouchsafe exec` with a tool, to its end.
 
 use std::{
-    os::unix::process::ExitStatusExt,
+    fs,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::LazyLock,
 };
 
 use certs_dev::Bundle;
+use tempfile::TempDir;
 
 use super::{
     gallery::{self, Front},
     proxy::{program, without_ambient},
 };
+
+/// `nobody` of every Linux.
+const USER: &str = "65534";
+
+/// Runs a program without capabilities, and without the means to get any.
+pub const WITHOUT_CAPABILITIES: &[&str] =
+    &["setpriv", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A copy of the program where every user may execute it.
+static PROGRAM_FOR_ALL: LazyLock<ProgramForAll> = LazyLock::new(|| {
+    let directory = super::dir();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.path().join("vouchsafe");
+    fs::copy(program(), &path).expect("a copy of the program");
+    ProgramForAll { path, _directory: directory }
+});
+
+struct ProgramForAll {
+    path: PathBuf,
+    _directory: TempDir,
+}
 
 /// A command about to be run.
 pub struct Exec {
@@ -32,16 +61,39 @@ impl Exec {
         Self::under(&[])
     }
 
+    /// As a user without capabilities, isolated.
+    pub fn isolated() -> Self {
+        let user =
+            if is_root() { [WITHOUT_CAPABILITIES, &["--reuid", USER, "--regid", USER]].concat() } else { vec![] };
+        Self::of(&user, &PROGRAM_FOR_ALL.path).flags(&["--isolate"])
+    }
+
     /// By a command that becomes the program which its last argument names.
     pub fn under(wrapper: &[&str]) -> Self {
+        Self::of(wrapper, &program())
+    }
+
+    fn of(wrapper: &[&str], program: &Path) -> Self {
         let mut command = Command::new("timeout");
-        command.args(["--foreground", "--kill-after=5", "60"]).args(wrapper).arg(program());
+        command.args(["--foreground", "--kill-after=5", "60"]).args(wrapper).arg(program);
         without_ambient(&mut command);
         for name in ["http", "https", "no", "all"] {
             command.env_remove(format!("{name}_proxy")).env_remove(format!("{}_PROXY", name.to_uppercase()));
         }
         command.args(["exec", "--threads=1", "--ca-bundle", &gallery::bundle(Bundle::Root)]);
         command.stdin(Stdio::null());
+        Self { command }
+    }
+
+    /// Within another command that becomes the program which its last arguments name.
+    pub fn inside(self, wrapper: &[&str]) -> Self {
+        let mut arguments: Vec<_> = self.command.get_args().map(ToOwned::to_owned).collect();
+        let program = arguments.iter().position(|argument| Path::new(argument) == PROGRAM_FOR_ALL.path);
+        let program = program.expect("the program");
+        arguments.splice(program..program, wrapper.iter().map(Into::into));
+        let mut command = Command::new(self.command.get_program());
+        without_ambient(&mut command);
+        command.args(arguments).stdin(Stdio::null());
         Self { command }
     }
 
@@ -97,4 +149,26 @@ impl From<Output> for Ended {
         let Output { status, stdout, stderr } = output;
         Self { code: status.code(), signal: status.signal(), out: text(&stdout), err: text(&stderr) }
     }
+}
+
+/// A static program, a client of Go's net/http, below this directory.
+pub fn go_client(at: &std::path::Path) -> String {
+    const SOURCE: &str = r#"
+        package main
+        import ("fmt"; "net/http"; "os")
+        func main() {
+            r, err := http.Get(os.Args[1])
+            if err != nil { fmt.Println(err); os.Exit(1) }
+            fmt.Println(r.StatusCode)
+        }
+    "#;
+    std::fs::write(at.join("main.go"), SOURCE).unwrap();
+    let cache = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache");
+    let mut build = Command::new("go");
+    build.args(["build", "-o", "client", "main.go"]).current_dir(at);
+    // Static, as Go's tools are delivered.
+    build.env("CGO_ENABLED", "0").env("GOCACHE", cache).env("GO111MODULE", "off").env("GOFLAGS", "");
+    let built = build.output().expect("go, which tests/setup installs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    at.join("client").display().to_string()
 }

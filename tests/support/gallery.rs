@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{Arc, LazyLock},
 };
@@ -13,7 +14,12 @@ use time::OffsetDateTime;
 /// The gallery.
 pub static GALLERY: LazyLock<Gallery> = LazyLock::new(|| Gallery::new(OffsetDateTime::now_utc()).expect("a gallery"));
 
-static FILES: LazyLock<TempDir> = LazyLock::new(super::dir);
+static FILES: LazyLock<TempDir> = LazyLock::new(|| {
+    let directory = super::dir();
+    // Some tests run the program as another user.
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    directory
+});
 
 /// A bundle as a file.
 pub fn bundle(bundle: Bundle) -> String {
