@@ -28,6 +28,7 @@ mod http_faults;
 mod images;
 mod interim;
 mod isolate;
+mod isolate_replicator;
 mod life;
 mod limits;
 mod loud_tools;

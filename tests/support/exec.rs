@@ -19,9 +19,14 @@ use super::{
 /// `nobody` of every Linux.
 const USER: &str = "65534";
 
-/// Runs a program without capabilities, and without the means to get any.
-pub const WITHOUT_CAPABILITIES: &[&str] =
-    &["setpriv", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
+/// The words that run the program as a user without capabilities, and without the means to get any.
+pub fn as_user() -> Vec<String> {
+    let drop = ["--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
+    let setpriv = [&["setpriv", "--reuid", USER, "--regid", USER], &drop[..]].concat();
+    let words = if is_root() { setpriv } else { Vec::new() };
+    let program = PROGRAM_FOR_ALL.path.display().to_string();
+    words.into_iter().map(str::to_owned).chain([program]).collect()
+}
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -63,9 +68,9 @@ impl Exec {
 
     /// As a user without capabilities, isolated.
     pub fn isolated() -> Self {
-        let user =
-            if is_root() { [WITHOUT_CAPABILITIES, &["--reuid", USER, "--regid", USER]].concat() } else { vec![] };
-        Self::of(&user, &PROGRAM_FOR_ALL.path).flags(&["--isolate"])
+        let words = as_user();
+        let wrapper: Vec<_> = words[..words.len() - 1].iter().map(String::as_str).collect();
+        Self::of(&wrapper, &PROGRAM_FOR_ALL.path).flags(&["--isolate"])
     }
 
     /// By a command that becomes the program which its last argument names.

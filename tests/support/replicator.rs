@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Mutex;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use certs_dev::{Bundle, Case, Expected};
 use serde_json::Value;
 
+use super::exec::{as_user, is_root};
 use super::gallery;
 use super::proxy::Proxy;
 
@@ -34,6 +36,40 @@ impl Release {
     /// The same with another limit.
     pub fn run_within(self, limit: Duration, arguments: &[&str]) -> Outcome {
         self.run_under(&[], limit, arguments)
+    }
+
+    /// Isolated, by `vouchsafe exec` with these flags, as a user without capabilities.
+    pub fn run_isolated(self, flags: &[String], arguments: &[&str]) -> Outcome {
+        let mut words = self.as_user();
+        words.extend(["exec", "--isolate", "--preset=glance-replicator", "--log-level=error"].map(str::to_owned));
+        words.extend(flags.iter().cloned());
+        words.push("--".into());
+        self.run_under(&words.iter().map(String::as_str).collect::<Vec<_>>(), LIMIT, arguments)
+    }
+
+    /// The words that run the program as a user without capabilities. Its Python may be in a home directory that is
+    /// closed to others; then it is opened for this one process.
+    fn as_user(self) -> Vec<String> {
+        let words = as_user();
+        let environment = match self {
+            Self::Glance15 => "glance15",
+            Self::Glance33 => "glance33",
+        };
+        let mut python = Command::new(real().join(environment).join("bin/python"));
+        python.args(["-c", "import sys; print(getattr(sys, 'real_prefix', None) or sys.base_prefix)"]);
+        // Python 2.7 of another Debian brings libraries.
+        let libraries = fs::read_to_string(real().join("glance15.libs")).unwrap_or_default();
+        if self == Self::Glance15 && !libraries.trim().is_empty() {
+            python.env("LD_LIBRARY_PATH", libraries.trim());
+        }
+        let home = String::from_utf8(python.output().expect("a Python").stdout).expect("a path");
+        let home = fs::canonicalize(home.trim()).expect("its home");
+        let mode = |path: &Path| fs::metadata(path).expect("a directory").permissions().mode();
+        let mut pairs = home.ancestors().zip(home.ancestors().skip(1));
+        let Some((next, closed)) = pairs.find(|(_, parent)| is_root() && mode(parent) & 1 == 0) else { return words };
+        let opening = [Path::new(OPEN), closed, next].map(|word| word.display().to_string());
+        let [script, closed, next] = opening;
+        [["unshare", "--mount", "sh", "-ec"].map(str::to_owned).to_vec(), vec![script, closed, next], words].concat()
     }
 
     /// The same by a command that becomes the one that its last arguments are.
@@ -293,6 +329,23 @@ fn glance33() -> PathBuf {
     let program = real().join("glance33/bin/glance-replicator");
     assert!(program.exists(), "`{}` is missing\n  hint: run `tests/setup` first", program.display());
     program
+}
+
+/// Hides a directory ($0) behind an empty one that has a single entry of it ($1), in a mount namespace.
+const OPEN: &str = r#"
+    next=$1; shift
+    exec 9<"$next"
+    mount -t tmpfs -o mode=755 none "$0"
+    mkdir -p "$next"
+    mount --no-canonicalize --bind /proc/self/fd/9 "$next"
+    exec 9<&- "$@"
+"#;
+
+/// A directory that every user may write to.
+pub fn open_dir(path: &Path) -> String {
+    fs::create_dir(path).expect("a directory");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("its owner");
+    path.display().to_string()
 }
 
 const LIMIT: Duration = Duration::from_secs(90);
