@@ -3,6 +3,7 @@
 //! Each worker is one thread with a runtime of its own, its own connections and its own pool; workers
 //! share the listening sockets, the settings, and nothing that a request would wait for.
 
+mod bound;
 mod running;
 
 use std::{
@@ -40,23 +41,18 @@ use crate::{
         session::{ClientLimits, SessionContext},
         socket::{Acceptor, InheritedSockets, ListeningSocket},
     },
+    text::escape,
 };
 
+use self::bound::{BoundListener, listen_error};
 pub use self::running::Running;
 
 /// A proxy whose listeners are bound.
 #[derive(Debug)]
 pub struct App {
     settings: Settings,
-    listeners: Vec<Bound>,
+    listeners: Vec<BoundListener>,
     audit: Arc<AuditSink>,
-}
-
-#[derive(Debug)]
-struct Bound {
-    socket: ListeningSocket,
-    address: BoundAddress,
-    settings: ListenerSettings,
 }
 
 /// Why the proxy cannot do its duty.
@@ -91,27 +87,6 @@ impl fmt::Display for AppError {
 
 impl std::error::Error for AppError {}
 
-/// Why a listener cannot be had, and what to do.
-fn listen_error(address: &ListenAddress, error: &io::Error) -> String {
-    match (address, error.kind()) {
-        (ListenAddress::Inherited(name), io::ErrorKind::NotFound) => format!(
-            "no socket of that name was handed to this process\n  hint: `FileDescriptorName={name}` in a .socket unit names one"
-        ),
-        (ListenAddress::Tcp(address), io::ErrorKind::AddrInUse) => format!(
-            "address already in use\n  hint: `ss -ltnp 'sport = :{}'` shows which process holds it",
-            address.port()
-        ),
-        (ListenAddress::Tcp(address), io::ErrorKind::PermissionDenied) if address.port() < 1024 => {
-            "this user may not use ports below 1024\n  hint: use a port above 1023, or give the process CAP_NET_BIND_SERVICE"
-                .into()
-        }
-        (_, io::ErrorKind::AddrNotAvailable) => {
-            "this host has no such address\n  hint: `ip addr` shows the addresses that it has".into()
-        }
-        _ => error.to_string(),
-    }
-}
-
 /// What to do about an audit file or directory that cannot be used.
 fn audit_hint(error: &AuditError) -> String {
     let AuditError::Path(_, path, error) = error else { return String::new() };
@@ -135,15 +110,13 @@ impl App {
     /// [`AppError`].
     pub fn bind(settings: Settings, mut inherited: InheritedSockets) -> Result<Self, AppError> {
         let audit = AuditSink::new(settings.log.audit_copy(), &settings.audit).map_err(AppError::Audit)?;
-        let mut bind = |settings: &ListenerSettings| {
-            let socket = ListeningSocket::open(&settings.address, &mut inherited)?;
-            let address = socket.address()?;
-            Ok(Bound { socket, address, settings: settings.clone() })
+        let bind = |listener: &ListenerSettings| {
+            let bound = BoundListener::new(listener, &mut inherited);
+            bound.map_err(|error| AppError::Listen(listener.address.clone(), error))
         };
-        let mut listeners = Vec::new();
-        for listener in &settings.listeners {
-            let bound = bind(listener).map_err(|error| AppError::Listen(listener.address.clone(), error))?;
-            listeners.push(bound);
+        let listeners = settings.listeners.iter().map(bind).collect::<Result<_, _>>()?;
+        for name in inherited.names() {
+            warn!("the socket `{}` was handed to this process, and no listener has it; `fd:{0}` would", escape(name));
         }
         Ok(Self { settings, listeners, audit: Arc::new(audit) })
     }
@@ -151,12 +124,6 @@ impl App {
     /// Where the listeners are, in the order of the settings.
     fn addresses(&self) -> Vec<BoundAddress> {
         self.listeners.iter().map(|bound| bound.address.clone()).collect()
-    }
-
-    /// Our own listeners that connecting from here leads to; those of another network namespace are none.
-    fn reachable(&self) -> Arc<[SocketAddr]> {
-        let is_elsewhere = |bound: &&Bound| matches!(bound.settings.address, ListenAddress::Isolated(_));
-        self.listeners.iter().filter(|bound| !is_elsewhere(bound)).filter_map(|bound| bound.address.tcp()).collect()
     }
 
     fn audit(&self) -> Arc<AuditSink> {
@@ -174,8 +141,11 @@ impl App {
         newer: watch::Receiver<Option<Arc<Generation>>>,
     ) -> Result<(), AppError> {
         self.announce();
-        let shared =
-            Shared { bound: self.addresses().into(), reachable: self.reachable(), sockets: OwnSockets::default() };
+        let shared = Shared {
+            bound: self.addresses().into(),
+            reachable: self.listeners.iter().filter_map(BoundListener::reachable).collect(),
+            sockets: OwnSockets::default(),
+        };
         let limiters = self.limiters();
         let (tell, told) = watch::channel(Stop::No);
         let (adopted, in_force) = mpsc::unbounded_channel();
@@ -204,7 +174,7 @@ impl App {
         let listeners = std::mem::take(&mut self.listeners);
         let ready = ready_lines(&listeners);
         let count = listeners.len();
-        drop(listeners);
+        let paths: Vec<_> = listeners.into_iter().map(|bound| bound.path).collect();
         if let Some(path) = &self.settings.ready_file {
             write_ready(path, &ready).map_err(|error| AppError::Ready(path.clone(), error))?;
         }
@@ -219,6 +189,8 @@ impl App {
             end
         } else {
             info!("draining");
+            // Nobody listens there any more; a successor may make them again.
+            drop(paths);
             tell.send_replace(Stop::Drain);
             tokio::select! {
                 end = all(&mut workers) => end,
@@ -246,7 +218,7 @@ impl App {
             warn!("{}", warning.replace('\n', "; "));
         }
         let is_redirected =
-            |bound: &Bound| matches!(bound.settings.service, Service::Original(OriginalAddress::Redirected));
+            |bound: &BoundListener| matches!(bound.settings.service, Service::Original(OriginalAddress::Redirected));
         if geteuid().is_root() && self.listeners.iter().any(is_redirected) {
             warn!(
                 "a transparent listener runs as root: redirect rules for root would catch vouchsafe's own connections; run it as a user of its own"
@@ -304,7 +276,7 @@ impl App {
 }
 
 /// The content of the ready file: a line for each listener.
-fn ready_lines(listeners: &[Bound]) -> String {
+fn ready_lines(listeners: &[BoundListener]) -> String {
     listeners.iter().map(|bound| format!("{} {}\n", bound.address, target(&bound.settings.service))).collect()
 }
 

@@ -42,9 +42,9 @@
 //! | [`tls`] | who can be trusted: the decision, the evidence, the explanation; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`rewrite`] | URLs in JSON documents of OpenStack services: found by shape, replaced in place; pure | |
-//! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `logging`, `route::upstream`, `tls` |
-//! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `route::upstream`, `tls` |
-//! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `rewrite`, `route`, `tls` |
+//! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `logging`, `route::upstream`, `tls`, `transport` |
+//! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `route::upstream`, `tls`, `transport` |
+//! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `rewrite`, `route`, `tls`, `transport` |
 //! | [`server`] | listeners and client connections | `http1`, `proxy`, `transport` |
 //! | [`config`] | settings, read and validated | `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `proxy`, `rewrite`, `route`, `server`, `tls` |
 //! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `reload`, `server` |

@@ -63,7 +63,7 @@ pub struct AuditEntry<'a> {
     #[serde(rename = "vouchsafe.target", borrow, default)]
     target: Option<Cow<'a, str>>,
     /// The client's address.
-    #[serde(rename = "client.ip", borrow, default)]
+    #[serde(rename = "client.ip", alias = "client.address", borrow, default)]
     pub client: Option<Cow<'a, str>>,
     /// The listener's name.
     #[serde(rename = "vouchsafe.listener", borrow, default)]
@@ -104,7 +104,7 @@ pub struct AuditEntry<'a> {
 #[derive(Debug, Deserialize)]
 pub struct ClientUse<'a> {
     /// Its address.
-    #[serde(borrow)]
+    #[serde(alias = "address", borrow)]
     pub ip: Cow<'a, str>,
     /// How many.
     pub requests: u64,

@@ -19,6 +19,7 @@ use crate::{
         presented::Certificate,
         trust::TrustAnchors,
     },
+    transport::ClientAddress,
 };
 
 /// An event, key by key.
@@ -39,7 +40,7 @@ pub struct Refused<'a> {
     /// Why, and what was presented.
     pub refused: &'a HandshakeFailure,
     /// The client.
-    pub client: SocketAddr,
+    pub client: ClientAddress,
     /// By which listener.
     pub listener: &'a str,
     /// The request that wanted it.
@@ -109,8 +110,7 @@ impl Refused<'_> {
         put("vouchsafe.bundle.anchors", anchors.anchors().len().into());
         put("vouchsafe.bundle.sha256", anchors.sha256.as_str().into());
         put("vouchsafe.bundle.loaded", rfc3339(self.upstream.tls.0.made()).into());
-        put("client.ip", self.client.ip().to_string().into());
-        put("client.port", self.client.port().into());
+        put_client(self.client, &mut put);
         put("vouchsafe.listener", self.listener.into());
         put("http.request.method", escape_within(self.method, 64).into());
         put("url.path", escape(self.path).into());
@@ -165,7 +165,7 @@ pub struct PolicyRefused<'a> {
     /// The address that was not dialed, where it is the reason.
     pub address: Option<SocketAddr>,
     /// The client.
-    pub client: SocketAddr,
+    pub client: ClientAddress,
     /// By which listener.
     pub listener: &'a str,
     /// The request's method, and its path without the query, which is empty for CONNECT; `None` where a connection was
@@ -173,6 +173,17 @@ pub struct PolicyRefused<'a> {
     pub request: Option<(&'a str, &'a str)>,
     /// By which generation of the settings.
     pub generation: u64,
+}
+
+/// Who asked.
+fn put_client(client: ClientAddress, mut put: impl FnMut(&str, Value)) {
+    match client {
+        ClientAddress::Tcp(address) => {
+            put("client.ip", address.ip().to_string().into());
+            put("client.port", address.port().into());
+        }
+        ClientAddress::Unix(_) => put("client.address", client.to_string().into()),
+    }
 }
 
 impl PolicyRefused<'_> {
@@ -196,8 +207,7 @@ impl PolicyRefused<'_> {
             put("server.port", address.port().into());
         }
         put("vouchsafe.generation", self.generation.into());
-        put("client.ip", self.client.ip().to_string().into());
-        put("client.port", self.client.port().into());
+        put_client(self.client, &mut put);
         put("vouchsafe.listener", self.listener.into());
         if let Some((method, path)) = self.request {
             put("http.request.method", escape_within(method, 64).into());

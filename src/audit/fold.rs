@@ -40,7 +40,8 @@ impl FoldKind {
         let text = |key: &str| event.get(key).map(|value| value.as_str().map_or_else(|| value.to_string(), Into::into));
         let list = |keys: &[&str]| keys.iter().map(|key| text(key).unwrap_or_default()).collect::<Vec<_>>().join(" ");
         let offending = event.get("vouchsafe.offending").and_then(|offending| offending["sha256"].as_str());
-        let common = ["event.action", "error.code", "vouchsafe.upstream", "vouchsafe.listener", "client.ip"];
+        let common =
+            ["event.action", "error.code", "vouchsafe.upstream", "vouchsafe.listener", "client.ip", "client.address"];
         let own = ["server.ip", "server.port", "tls.server.hash.sha256", "vouchsafe.chain_sha256", "vouchsafe.target"];
         Self { common: list(&common), own: format!("{} {}", list(&own), offending.unwrap_or_default()) }
     }
@@ -188,13 +189,20 @@ fn add_usage(event: &mut AuditEvent, earlier: &AuditEvent) {
             clients.push((ip, requests));
         }
     }
-    let clients = clients.into_iter().map(|(ip, requests)| json!({ "ip": ip, "requests": requests })).collect();
+    let clients = clients.into_iter().map(|(host, requests)| client_use(&host, requests)).collect();
     event.insert("vouchsafe.clients".into(), clients);
+}
+
+/// How many requests of a client were sent: by its IP address, or by what else it is known by.
+pub(super) fn client_use(host: &str, requests: u64) -> Value {
+    let key = if host.parse::<std::net::IpAddr>().is_ok() { "ip" } else { "address" };
+    json!({ key: host, "requests": requests })
 }
 
 fn clients_of(event: &AuditEvent) -> Vec<(String, u64)> {
     let clients = event["vouchsafe.clients"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let client = |client: &Value| Some((client["ip"].as_str()?.to_owned(), client["requests"].as_u64()?));
+    let host = |client: &Value| client.get("ip").or(client.get("address"))?.as_str().map(str::to_owned);
+    let client = |client: &Value| Some((host(client)?, client["requests"].as_u64()?));
     clients.iter().filter_map(client).collect()
 }
 

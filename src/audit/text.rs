@@ -43,6 +43,7 @@ fn about(event: &AuditEvent) -> Map<String, Value> {
         ("target", "vouchsafe.target"),
         ("asked_for", "vouchsafe.reference"),
         ("client", "client.ip"),
+        ("client", "client.address"),
         ("requests", "vouchsafe.requests"),
         ("bytes", "vouchsafe.request_bytes_sent"),
         ("lost", "vouchsafe.lost"),

@@ -4,20 +4,21 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     mem,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use serde_json::json;
 use time::OffsetDateTime;
 
 use super::{
     event::{AuditEvent, Refused, begin},
-    fold::MOST_CLIENTS,
+    fold::{MOST_CLIENTS, client_use},
     sink::AuditSink,
 };
-use crate::clock::{Clock, rfc3339};
+use crate::{
+    clock::{Clock, rfc3339},
+    transport::ClientAddress,
+};
 
 /// Counts what is sent on one connection that was used though its server failed verification. The connection owns it:
 /// an audit event says what was sent when it is dropped, and every minute before that.
@@ -36,7 +37,8 @@ struct Sent {
     began: Instant,
     requests: u64,
     bytes: u64,
-    clients: HashMap<IpAddr, u64>,
+    /// Requests of each client host.
+    clients: HashMap<String, u64>,
     from: Option<OffsetDateTime>,
     to: Option<OffsetDateTime>,
 }
@@ -81,14 +83,15 @@ impl BypassedUse {
     }
 
     /// A request of this client is sent.
-    pub fn count(&self, client: IpAddr) {
+    pub fn count(&self, client: ClientAddress) {
         if self.sent.borrow().began.elapsed() >= PERIOD {
             self.report();
         }
         let mut sent = self.sent.borrow_mut();
         sent.requests += 1;
-        if sent.clients.len() < MOST_CLIENTS || sent.clients.contains_key(&client) {
-            *sent.clients.entry(client).or_default() += 1;
+        let host = client.host();
+        if sent.clients.len() < MOST_CLIENTS || sent.clients.contains_key(&host) {
+            *sent.clients.entry(host).or_default() += 1;
         }
         let now = self.clock.now();
         sent.from.get_or_insert(now);
@@ -111,10 +114,9 @@ impl BypassedUse {
     fn event(&self, sent: &Sent, from: OffsetDateTime, to: OffsetDateTime) -> AuditEvent {
         let mut event = begin(self.clock.now(), "tls-bypassed-requests", true);
         event.extend(self.about.clone());
-        let mut clients: Vec<_> =
-            sent.clients.iter().map(|(client, requests)| (client.to_string(), *requests)).collect();
+        let mut clients: Vec<_> = sent.clients.iter().map(|(host, requests)| (host.as_str(), *requests)).collect();
         clients.sort_unstable();
-        let clients = clients.into_iter().map(|(ip, requests)| json!({ "ip": ip, "requests": requests }));
+        let clients = clients.into_iter().map(|(host, requests)| client_use(host, requests));
         event.insert("vouchsafe.requests".into(), sent.requests.into());
         event.insert("vouchsafe.request_bytes_sent".into(), sent.bytes.into());
         event.insert("vouchsafe.clients".into(), clients.collect());
@@ -132,7 +134,7 @@ impl Drop for BypassedUse {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::audit::sink::AuditSettings;
@@ -150,7 +152,7 @@ mod tests {
         drop(connection());
         let used = connection();
         for client in [[127_u8, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 2]] {
-            used.count(client.into());
+            used.count(ClientAddress::Tcp((client, 40000).into()));
             used.sent(100);
         }
         drop(used);

@@ -47,7 +47,7 @@ use crate::{
     pin::{Pins, pin},
     redirect::{self, RedirectRules},
     reload::{self, Reloader},
-    server::socket::InheritedSockets,
+    server::{activation::inherited_sockets, socket::InheritedSockets},
     verify::verify,
 };
 
@@ -236,7 +236,10 @@ fn run_by_itself(command: Command) -> Result<(), CliError> {
         Command::Pin(args) => block_on(pin_all(*args)),
         Command::RedirectProbe(args) => redirect::probe(&args.addresses).map_err(CliError::Output),
         Command::RedirectRules(args) => redirect_rules(&args),
-        Command::Run(args) => block_on(serve(*args)),
+        Command::Run(args) => {
+            let inherited = inherited_sockets().map_err(|why| CliError::Config(ConfigError::one(why)))?;
+            block_on(serve(*args, inherited))
+        }
         Command::Verify(args) => {
             let verification = verify(&args, Clock::System).map_err(CliError::Config)?;
             answer(&verification, args.json.then(|| verification.json()), verification.is_accepted())
@@ -377,11 +380,11 @@ fn show_config(args: ShowArgs) -> Result<(), CliError> {
     answer(&shown, args.json.then(|| shown.json()), true)
 }
 
-async fn serve(args: RunArgs) -> Result<(), CliError> {
+async fn serve(args: RunArgs, inherited: InheritedSockets) -> Result<(), CliError> {
     let reloader = Reloader::start(args).map_err(CliError::Config)?;
     let settings = reloader.started();
     logging::start(settings.log.format, settings.log.level, settings.log.access, None).map_err(CliError::System)?;
-    let app = App::bind(settings.clone(), InheritedSockets::default()).map_err(CliError::App)?;
+    let app = App::bind(settings.clone(), inherited).map_err(CliError::App)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::System)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(CliError::System)?;

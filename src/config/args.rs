@@ -467,7 +467,8 @@ impl Options {
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// A fixed route: all requests to LISTEN go to the upstream, for example
-    /// `127.0.0.1:19292=https://glance.example:9292`. For `exec`, LISTEN may be a name.
+    /// `127.0.0.1:19292=https://glance.example:9292`. LISTEN is an address and a port, `unix:PATH,mode=0660`, or
+    /// `fd:NAME` for a socket of systemd. For `exec`, LISTEN may be a name.
     #[arg(long, value_name = "LISTEN=URL", env = "VOUCHSAFE_ROUTE", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub route: Vec<String>,
@@ -484,7 +485,8 @@ pub struct Options {
     #[serde(deserialize_with = "one_or_more")]
     pub mirror: Vec<String>,
 
-    /// A forward listener: for tools that support `http_proxy`, and for names mapped to loopback.
+    /// A forward listener: for tools that support `http_proxy`, and for names mapped to loopback. LISTEN is written as
+    /// for --route.
     #[arg(long, value_name = "LISTEN", env = "VOUCHSAFE_FORWARD", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub forward: Vec<String>,

@@ -116,9 +116,11 @@ impl MergedOptions {
     }
 }
 
-/// The file names of flags and variables as they are meant.
+/// The file names and listeners of flags and variables as they are meant.
 fn with_file_names(options: Options) -> Options {
     Options {
+        route: with_modes(options.route),
+        forward: with_modes(options.forward),
         ca_bundle: paths::list(options.ca_bundle),
         crl: paths::list(options.crl),
         client_cert: options.client_cert.map(paths::trimmed),
@@ -128,6 +130,18 @@ fn with_file_names(options: Options) -> Options {
         ready_file: options.ready_file.map(paths::trimmed),
         ..options
     }
+}
+
+/// Listeners of a flag or variable that was split at commas: that before the mode of a UNIX socket separates nothing.
+fn with_modes(parts: Vec<String>) -> Vec<String> {
+    let mut listeners: Vec<String> = Vec::new();
+    for part in parts {
+        match listeners.last_mut() {
+            Some(last) if part.starts_with("mode=") && last.starts_with("unix:") => *last += &format!(",{part}"),
+            _ => listeners.push(part),
+        }
+    }
+    listeners
 }
 
 /// The flag of a key.

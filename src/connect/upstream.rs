@@ -2,7 +2,6 @@
 
 use std::{
     fmt, io,
-    net::IpAddr,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -12,6 +11,7 @@ use crate::{
     buffer::{Buffer, BufferPool},
     http1::head::{HeadError, HeadLimits, HeadScan, ResponseHead},
     tls::failure::HandshakeFailure,
+    transport::ClientAddress,
 };
 
 use super::{Peer, Verified};
@@ -179,7 +179,7 @@ impl UpstreamConnection {
     }
 
     /// A request of this client begins: until [`Self::end_exchange`] the connection ends by RST.
-    pub fn begin_exchange(&mut self, client: IpAddr) {
+    pub fn begin_exchange(&mut self, client: ClientAddress) {
         if let Some(bypassed) = &self.bypassed {
             bypassed.count(client);
         }

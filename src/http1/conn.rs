@@ -8,7 +8,6 @@ use std::{
     fmt,
     future::poll_fn,
     io,
-    net::SocketAddr,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     buffer::{Buffer, BufferPool, PIECE},
     deadline::Deadline,
-    transport::Transport,
+    transport::{ClientAddress, Transport},
 };
 
 use super::head::{HeadError, HeadLimits, HeadScan, RequestHead, empty_lines};
@@ -92,14 +91,19 @@ impl Connection {
         self.transport
     }
 
-    /// The client's address.
-    pub fn peer(&self) -> SocketAddr {
+    /// Who the client is.
+    pub fn peer(&self) -> ClientAddress {
         self.transport.peer()
     }
 
     /// The client's address as text.
     pub fn peer_text(&self) -> Rc<str> {
         self.peer_text.get_or_init(|| self.peer().to_string().into()).clone()
+    }
+
+    /// Whether the client can be told that what it got is not all; see [`Transport::can_reset`].
+    pub fn can_reset(&self) -> bool {
+        self.transport.can_reset()
     }
 
     /// Space for other parts of the same way.

@@ -84,7 +84,7 @@ impl RequestContext<'_> {
                 continue;
             };
             *slot = current;
-            upstream.begin_exchange(self.client.peer().ip());
+            upstream.begin_exchange(self.client.peer());
             match self.attempt(&mut upstream, request, upload, reused).await {
                 Ok(head) => return Ok(Answered { head, upstream, reused, bypassed }),
                 Err(Unanswered::Ended(ended)) => return Err(ended),

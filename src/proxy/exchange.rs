@@ -59,6 +59,10 @@ pub enum Outcome {
 const CONNECT_TO_ADDRESS: &str =
     "CONNECT is for forward listeners; at this one a request goes to the address that the client connected to";
 
+/// Why a response is not passed on whose end is that of the connection.
+const UNTELLABLE: &str =
+    "an HTTP/1.0 client on a UNIX socket could not tell its end from a cut, since it has no Content-Length";
+
 /// What follows from a request's head before it is changed.
 #[derive(Clone, Copy, Debug)]
 struct RequestFacts {
@@ -287,6 +291,9 @@ impl RequestContext<'_> {
             &self.current.generation.settings.pseudonym,
             &self.listener().policies,
         );
+        if fit.ends_with_connection && !self.client.can_reset() {
+            return Err(Failure::BadResponse(UNTELLABLE.into()));
+        }
         heads::write_response(&head, self.request_version, self.client.outbox());
         Ok(PassedResponse { head, upstream, fit, switches, upstream_keeps_alive, binds })
     }

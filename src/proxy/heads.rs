@@ -145,6 +145,8 @@ pub(super) struct ResponseFit {
     pub(super) coding: BodyCoding,
     /// Whether the connection stays open behind it.
     pub(super) keep_alive: bool,
+    /// Whether the end of the connection is the end of the body.
+    pub(super) ends_with_connection: bool,
 }
 
 /// Makes an upstream's head one for the client: removes the fields of its hop, and fits framing and `Connection` to
@@ -162,6 +164,8 @@ pub(super) fn sanitize_response(
     let kept: &[FieldName] = if switches { &[FieldName::Connection, FieldName::Upgrade] } else { &[] };
     remove_hop_by_hop(&mut head.fields, kept);
     let mut coding = BodyCoding::AsCame;
+    let is_known = matches!(head.length, BodyLength::Exact(_));
+    let ends_with_connection = client == Version::Http10 && !is_known;
     if head.status == 204 || switches {
         // There is none, and whoever is told of one waits for it (RFC 9110 section 8.6, RFC 9112 section 6.1).
         head.fields.remove(FieldNames::of(&[
@@ -196,7 +200,7 @@ pub(super) fn sanitize_response(
     }
     head.fields.append(b"Via", pseudonym.via(received));
     change_case(&mut head.fields, policies.field_case);
-    ResponseFit { coding, keep_alive }
+    ResponseFit { coding, keep_alive, ends_with_connection }
 }
 
 /// A response's head as it is written.

@@ -36,6 +36,7 @@ use crate::{
     http1::head::HeadLimits,
     message::authority::Authority,
     tls::failure::HandshakeFailure,
+    transport::ClientAddress,
 };
 
 use self::{
@@ -146,7 +147,7 @@ impl Proxy {
         &self,
         failure: &Failure,
         context: &ListenerContext,
-        client: SocketAddr,
+        client: ClientAddress,
     ) -> Option<LocalResponse> {
         let current = self.current();
         let listener = current.listeners.get(context.index)?;
@@ -226,7 +227,7 @@ impl Proxy {
 /// What a client asked for, for records: no field.
 #[derive(Clone, Copy, Debug)]
 struct RequestSummary<'a> {
-    client: SocketAddr,
+    client: ClientAddress,
     listener: &'a str,
     method: &'a str,
     /// With query and tokens, which are for no record: [`Self::path`] is.

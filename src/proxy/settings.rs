@@ -1,6 +1,6 @@
 //! What the way of a request depends on: for all requests, and for those of one listener.
 
-use std::{cell::OnceCell, fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::OnceCell, fmt, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use crate::{
     connect::pool::{PoolLimits, Slot},
@@ -8,6 +8,7 @@ use crate::{
     message::{authority::Host, via::Pseudonym},
     rewrite::Scopes,
     route::{table::Routes, upstream::Upstream},
+    text::show_value,
 };
 
 use super::{
@@ -129,8 +130,18 @@ pub struct ProxySettings {
 pub enum ListenAddress {
     /// A TCP socket is bound to it; port 0 asks the system for a free one.
     Tcp(SocketAddr),
+    /// A UNIX socket is made there.
+    Unix {
+        path: PathBuf,
+        /// Its permissions: who may connect.
+        mode: u32,
+    },
     /// A listening socket was handed to this process under this name.
-    Inherited(String),
+    Inherited {
+        name: String,
+        /// Whether it may be bound to an address that other hosts can reach.
+        allow_nonlocal: bool,
+    },
     /// A TCP socket is bound to it in the network namespace of a tool, and handed to this process.
     Isolated(SocketAddr),
 }
@@ -140,7 +151,7 @@ impl ListenAddress {
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) | Self::Isolated(address) => Some(*address),
-            Self::Inherited(_) => None,
+            Self::Unix { .. } | Self::Inherited { .. } => None,
         }
     }
 }
@@ -149,7 +160,8 @@ impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) | Self::Isolated(address) => address.fmt(f),
-            Self::Inherited(name) => write!(f, "fd:{name}"),
+            Self::Unix { path, .. } => write!(f, "unix:{}", show_value(path)),
+            Self::Inherited { name, .. } => write!(f, "fd:{name}"),
         }
     }
 }
@@ -159,6 +171,8 @@ impl fmt::Display for ListenAddress {
 pub enum BoundAddress {
     /// To an address and a port.
     Tcp(SocketAddr),
+    /// To a UNIX socket's path.
+    Unix(PathBuf),
 }
 
 impl BoundAddress {
@@ -166,6 +180,7 @@ impl BoundAddress {
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
         }
     }
 }
@@ -174,6 +189,7 @@ impl fmt::Display for BoundAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", show_value(path)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Listeners, and the connections of clients.
 
+pub mod activation;
 mod first_bytes;
 pub mod limiter;
 pub mod listener;

@@ -216,11 +216,12 @@ impl<'a> Session<'a> {
         if !is_first || matches!(error, HeadError::Framing(_) | HeadError::TooLarge | HeadError::TooManyFields) {
             return Failure::Head(error);
         }
-        let client = self.client.peer();
+        let own = || self.client.peer().tcp().filter(|client| self.context.proxy.own_sockets().is_own(*client));
         match identify(self.client.input()) {
-            NotHttp::Tls(_) if self.context.proxy.own_sockets().is_own(client) => {
-                Failure::OwnConnection { from: client }
-            }
+            NotHttp::Tls(name) => match own() {
+                Some(from) => Failure::OwnConnection { from },
+                None => Failure::NotHttp(NotHttp::Tls(name)),
+            },
             NotHttp::Other(_) if self.listener.original.is_none() => Failure::Head(error),
             not_http => Failure::NotHttp(not_http),
         }

@@ -2,12 +2,17 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
-    net::TcpListener,
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net;
 
 use crate::{
@@ -25,6 +30,26 @@ const UNSENT: u32 = 128 << 10;
 pub enum ListeningSocket {
     /// For TCP.
     Tcp(TcpListener),
+    /// For UNIX streams.
+    Unix(UnixListener),
+}
+
+/// The path of a UNIX socket that this process made; removed when it is dropped, unless somebody has replaced it.
+#[derive(Debug)]
+pub struct SocketPath {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Drop for SocketPath {
+    fn drop(&mut self) {
+        let is_ours = |found: fs::Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
+        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+            // A path that stays is replaced by the next process.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Listening sockets that were made elsewhere and handed to this process, by their names.
@@ -39,6 +64,11 @@ impl InheritedSockets {
     pub fn add(&mut self, name: String, socket: ListeningSocket) -> bool {
         !self.named.contains_key(&name) && self.named.insert(name, socket).is_none()
     }
+
+    /// The names of those that nobody has taken.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.named.keys().map(String::as_str)
+    }
 }
 
 impl From<Vec<TcpListener>> for InheritedSockets {
@@ -50,18 +80,23 @@ impl From<Vec<TcpListener>> for InheritedSockets {
 }
 
 impl ListeningSocket {
-    /// Binds to an address, or takes a socket that was inherited.
+    /// Binds to an address, or takes a socket that was inherited. With the path that was made.
     ///
     /// # Errors
     /// The system's; [`io::ErrorKind::NotFound`] where no such socket was inherited.
-    pub fn open(address: &ListenAddress, inherited: &mut InheritedSockets) -> io::Result<Self> {
-        let socket = match address {
-            ListenAddress::Tcp(address) => Self::Tcp(TcpListener::bind(address)?),
-            ListenAddress::Inherited(name) => inherited.named.remove(name).ok_or(io::ErrorKind::NotFound)?,
-            ListenAddress::Isolated(_) => inherited.isolated.pop_front().ok_or(io::ErrorKind::NotFound)?,
+    pub fn open(address: &ListenAddress, inherited: &mut InheritedSockets) -> io::Result<(Self, Option<SocketPath>)> {
+        let (socket, path) = match address {
+            ListenAddress::Tcp(address) => (Self::Tcp(TcpListener::bind(address)?), None),
+            ListenAddress::Unix { path, mode } => {
+                bind_unix(path, *mode).map(|(unix, path)| (Self::Unix(unix), Some(path)))?
+            }
+            ListenAddress::Inherited { name, .. } => {
+                (inherited.named.remove(name).ok_or(io::ErrorKind::NotFound)?, None)
+            }
+            ListenAddress::Isolated(_) => (inherited.isolated.pop_front().ok_or(io::ErrorKind::NotFound)?, None),
         };
         socket.prepare()?;
-        Ok(socket)
+        Ok((socket, path))
     }
 
     /// On Linux an accepted socket has what the listening one has (`sk_clone` in the kernel's net/core/sock.c), which
@@ -79,6 +114,7 @@ impl ListeningSocket {
                 // A connection ends by RST, also where the process is killed, unless it ends in order.
                 socket.set_linger(Some(Duration::ZERO))
             }
+            Self::Unix(unix) => unix.set_nonblocking(true),
         }
     }
 
@@ -89,6 +125,10 @@ impl ListeningSocket {
     pub fn address(&self) -> io::Result<BoundAddress> {
         match self {
             Self::Tcp(tcp) => tcp.local_addr().map(BoundAddress::Tcp),
+            Self::Unix(unix) => {
+                let path = unix.local_addr()?.as_pathname().map(PathBuf::from);
+                Ok(BoundAddress::Unix(path.unwrap_or_default()))
+            }
         }
     }
 
@@ -99,6 +139,7 @@ impl ListeningSocket {
     pub fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(tcp) => tcp.try_clone().map(Self::Tcp),
+            Self::Unix(unix) => unix.try_clone().map(Self::Unix),
         }
     }
 }
@@ -114,6 +155,7 @@ pub struct Acceptor {
 #[derive(Debug)]
 enum AsyncSocket {
     Tcp(net::TcpListener),
+    Unix(net::UnixListener),
 }
 
 impl Acceptor {
@@ -124,6 +166,7 @@ impl Acceptor {
     pub fn new(socket: ListeningSocket, original: Option<OriginalAddress>) -> io::Result<Self> {
         let socket = match socket {
             ListeningSocket::Tcp(tcp) => AsyncSocket::Tcp(net::TcpListener::from_std(tcp)?),
+            ListeningSocket::Unix(unix) => AsyncSocket::Unix(net::UnixListener::from_std(unix)?),
         };
         Ok(Self { socket, original })
     }
@@ -137,7 +180,11 @@ impl Acceptor {
             AsyncSocket::Tcp(listener) => {
                 let (tcp, peer) = listener.accept().await?;
                 let original = self.original.and_then(|how| original_address(&tcp, peer, how));
-                Ok(Accepted { transport: Transport::new(tcp, canonical(peer)), original })
+                Ok(Accepted { transport: Transport::tcp(tcp, canonical(peer)), original })
+            }
+            AsyncSocket::Unix(listener) => {
+                let (unix, _) = listener.accept().await?;
+                Ok(Accepted { transport: Transport::unix(unix), original: None })
             }
         }
     }
@@ -148,5 +195,35 @@ impl Acceptor {
 pub struct Accepted {
     pub(super) transport: Transport,
     /// Where the client wanted to connect to, if it is known that this is not the listener.
-    pub(super) original: Option<std::net::SocketAddr>,
+    pub(super) original: Option<SocketAddr>,
+}
+
+/// Clients that may wait to be accepted; the system has a limit of its own.
+const BACKLOG: i32 = 1024;
+
+/// Makes a UNIX socket with these permissions from the beginning: nobody can connect before it listens. One that a
+/// process left behind is replaced.
+fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketPath)> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let made = fs::symlink_metadata(path)?;
+    let made = SocketPath { path: path.to_owned(), device: made.dev(), inode: made.ino() };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    Ok((socket.into(), made))
+}
+
+/// Removes a UNIX socket that nobody listens on.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {}
+        // Whatever else is there stays; binding says so.
+        _ => return Ok(()),
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Ok(()) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
+    }
 }

@@ -8,9 +8,12 @@ use std::{
 
 use certs_dev::{Bundle, Case};
 use serde_json::Value;
-use vouchsafe::audit::{
-    event::PolicyRefused,
-    sink::{AuditSettings, AuditSink},
+use vouchsafe::{
+    audit::{
+        event::PolicyRefused,
+        sink::{AuditSettings, AuditSink},
+    },
+    transport::ClientAddress,
 };
 
 use crate::support::{
@@ -152,7 +155,7 @@ fn a_refusal_that_is_not_about_a_certificate_is_an_event_with_its_target() {
         target: "evil.example:443",
         upstream: None,
         address: None,
-        client: "127.0.0.1:4711".parse().unwrap(),
+        client: ClientAddress::Tcp("127.0.0.1:4711".parse().unwrap()),
         listener: "forward 127.0.0.1:3128",
         request: Some(("CONNECT", "")),
         generation: 1,

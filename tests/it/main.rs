@@ -51,6 +51,7 @@ mod taxonomy;
 mod thrift;
 mod tls_attacks;
 mod transparent;
+mod unix_sockets;
 mod upgrade;
 mod upstream_settings;
 mod verification;

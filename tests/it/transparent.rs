@@ -9,6 +9,20 @@ use std::{
 
 use certs_dev::{Bundle, Case, Counters, Server};
 use tokio::runtime::Runtime;
+use vouchsafe::{
+    app::{App, Running},
+    config::{
+        args::{Options, RunArgs},
+        environment::Environment,
+        settings::Settings,
+        watch::Files,
+    },
+    proxy::settings::{ListenAddress, OriginalAddress, Service},
+    server::{
+        Stop,
+        socket::{InheritedSockets, ListeningSocket},
+    },
+};
 
 use crate::support::{
     gallery::{self, GALLERY},
@@ -282,6 +296,63 @@ fn first_bytes_that_are_not_http_are_refused_in_the_clients_own_terms() {
         assert!(curl.contains("handshake failure"), "{curl}");
         let event = proxy.audit().pop().unwrap();
         assert!(event["error.message"].as_str().unwrap().contains("a TLS handshake for `a.example`"), "{event}");
+    });
+}
+
+/// The other way to the original address: the client is in a namespace where every address is local, and the listener
+/// was made there and handed over.
+#[test]
+fn a_listener_of_another_namespace_takes_the_address_of_the_accepted_socket() {
+    in_namespace(HOST, || {
+        let servers = Servers::new();
+        let good = servers.start(Case::Good, "203.0.113.9:9292");
+        let good_v6 = servers.start(Case::Good, "[2001:db8:1::9]:9292");
+        let loopback = servers.start(Case::Good, "127.0.0.1:9292");
+        let (give, take) = std::sync::mpsc::channel();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let inside = std::thread::spawn(move || {
+            in_namespace(&[], move || {
+                run(&["ip", "route", "add", "local", "default", "dev", "lo"]);
+                run(&["ip", "-6", "route", "add", "local", "default", "dev", "lo"]);
+                give.send(TcpListener::bind("[::]:9292").unwrap()).unwrap();
+                gone.recv().unwrap();
+                for (address, answer) in [
+                    ("203.0.113.9", "the answer"),
+                    ("[2001:db8:1::9]", "the answer"),
+                    // Of the proxy's side, and not the listener in here.
+                    ("127.0.0.1", "the answer"),
+                    ("203.0.113.200", "connect_failed"),
+                ] {
+                    let resolve = format!("good.gallery.test:9292:{address}");
+                    let seen = curl(&["--resolve", &resolve, "http://good.gallery.test:9292/"]);
+                    assert!(seen.contains(answer), "{address}: {seen}");
+                }
+                assert!(curl(&["http://203.0.113.9:22/"]).contains("Failed to connect"));
+            });
+        });
+        let mut inherited = InheritedSockets::default();
+        assert!(inherited.add("inside".into(), ListeningSocket::Tcp(take.recv().unwrap())));
+        let options = Options {
+            ca_bundle: vec![gallery::bundle(Bundle::Root).into()],
+            forward: vec!["127.0.0.1:0".into()],
+            allow: vec!["good.gallery.test:9292".into(), "127.0.0.1".into()],
+            ..Options::default()
+        };
+        let args = RunArgs { options, ..RunArgs::default() };
+        let environment = Environment::default();
+        let mut settings = Settings::of(args, &environment, &mut Files::default()).unwrap();
+        settings.listeners[0].address = ListenAddress::Inherited { name: "inside".into(), allow_nonlocal: true };
+        settings.listeners[0].service = Service::Original(OriginalAddress::Accepted);
+        let app = App::bind(settings, inherited).unwrap();
+        let mut running = servers.0.block_on(async { Running::start(app, None) }).unwrap();
+        go.send(()).unwrap();
+        let end = inside.join();
+        running.stop(Stop::Drain);
+        servers.0.block_on(running.join()).unwrap();
+        if let Err(panic) = end {
+            std::panic::resume_unwind(panic);
+        }
+        assert_eq!((good.requests(), good_v6.requests(), loopback.requests()), (1, 1, 1));
     });
 }
 

@@ -114,7 +114,8 @@ impl Proxy {
         let log = proxy.raw_log();
         let listening = log.lines().filter_map(|line| line.split_once(address)).map(|(_, rest)| rest);
         proxy.addresses =
-            listening.map(|rest| rest.split(['"', ' ']).next().unwrap().parse().expect("an address")).collect();
+            // UNIX sockets have none.
+            listening.filter_map(|rest| rest.split(['"', ' ']).next().unwrap().parse().ok()).collect();
         proxy
     }
 

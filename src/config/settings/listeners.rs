@@ -44,7 +44,7 @@ impl Build<'_> {
             let listener = self.listen(text).map(|address| ListenerSettings {
                 name: format!("forward {text}"),
                 label: None,
-                address: ListenAddress::Tcp(address),
+                address,
                 service: Service::Forward,
                 policies: self.policies_of(text, &policies),
             });
@@ -57,10 +57,10 @@ impl Build<'_> {
             let addresses =
                 addresses.map_err(|why| format!("{} `{}`: {why}", self.merged.name("transparent"), show_value(text)));
             let own = self.policies_of(text, &policies);
-            let listener = |address: SocketAddr| ListenerSettings {
+            let listener = |address: ListenAddress| ListenerSettings {
                 name: format!("transparent {address}"),
                 label: None,
-                address: ListenAddress::Tcp(address),
+                address,
                 service: Service::Original(OriginalAddress::Redirected),
                 policies: own.clone(),
             };
@@ -173,7 +173,7 @@ impl Build<'_> {
     ) -> Result<Option<ListenerSettings>, String> {
         let (listen, authority) = parse_route(text)?;
         let (label, address) = match self.merged.purpose {
-            Purpose::Exec { .. } if is_label(listen) => (Some(listen.to_owned()), FREE_PORT),
+            Purpose::Exec { .. } if is_label(listen) => (Some(listen.to_owned()), ListenAddress::Tcp(FREE_PORT)),
             _ => (None, self.listen(listen)?),
         };
         let Some(routes) = routes else { return Ok(None) };
@@ -184,7 +184,10 @@ impl Build<'_> {
         })?;
         let name = format!("route {listen}");
         let (service, policies) = (Service::Fixed(Box::new(upstream)), self.policies_of(listen, policies));
-        let address = if self.is_isolated() { ListenAddress::Isolated(address) } else { ListenAddress::Tcp(address) };
+        let address = match address {
+            ListenAddress::Tcp(address) if self.is_isolated() => ListenAddress::Isolated(address),
+            address => address,
+        };
         Ok(Some(ListenerSettings { name, label, address, service, policies }))
     }
 
@@ -195,15 +198,35 @@ impl Build<'_> {
 
     /// The addresses of a transparent listener. On one host the kernel redirects to loopback, to that of the
     /// connection's family.
-    fn transparent(&self, text: &str) -> Result<Vec<SocketAddr>, String> {
+    fn transparent(&self, text: &str) -> Result<Vec<ListenAddress>, String> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             let port = listen_port(text)?;
-            return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+            let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+            return Ok(both.map(|ip| ListenAddress::Tcp((ip, port).into())).into());
         }
-        self.listen(text).map(|address| vec![address])
+        match self.listen(text)? {
+            ListenAddress::Unix { .. } => Err("connections cannot be redirected to a UNIX socket".into()),
+            address => Ok(vec![address]),
+        }
     }
 
-    fn listen(&self, text: &str) -> Result<SocketAddr, String> {
+    fn listen(&self, text: &str) -> Result<ListenAddress, String> {
+        if let Some(rest) = text.strip_prefix("unix:") {
+            return unix_socket(rest);
+        }
+        if let Some(name) = text.strip_prefix("fd:") {
+            return match is_socket_name(name) {
+                true => {
+                    let allow_nonlocal = self.options.allow_nonlocal_listen == Some(true);
+                    Ok(ListenAddress::Inherited { name: name.into(), allow_nonlocal })
+                }
+                false => Err("the name of a socket is expected, as in `fd:glance-a`, of 1 to 255 characters".into()),
+            };
+        }
+        self.listen_tcp(text).map(ListenAddress::Tcp)
+    }
+
+    fn listen_tcp(&self, text: &str) -> Result<SocketAddr, String> {
         let (host, port) =
             text.rsplit_once(':').ok_or("an address and a port are expected, as in `127.0.0.1:19292`")?;
         let port = listen_port(port)?;
@@ -250,6 +273,34 @@ fn is_consistent(scopes: &[RewriteScope]) -> bool {
     scopes.len() == 1 || !scopes.contains(&RewriteScope::None)
 }
 
+/// Who may connect to a UNIX socket that is configured without a mode: its owner.
+const OWNER_ONLY: u32 = 0o600;
+
+/// The longest path of a UNIX socket (unix(7)), with room for the name that it is made under.
+const LONGEST_PATH: usize = 100;
+
+/// Reads `PATH[,mode=MODE]`.
+fn unix_socket(text: &str) -> Result<ListenAddress, String> {
+    let (path, mode) = match text.split_once(",mode=") {
+        None => (text, OWNER_ONLY),
+        Some((path, digits)) => {
+            let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777 && digits.len() <= 4);
+            let digits = show_value(digits);
+            (path, mode.ok_or_else(|| format!("mode `{digits}`: octal permissions are expected, as in `mode=0660`"))?)
+        }
+    };
+    match path.len() {
+        0 => Err("a path is expected, as in `unix:/run/vouchsafe/glance-a.sock`".into()),
+        1..=LONGEST_PATH => Ok(ListenAddress::Unix { path: path.into(), mode }),
+        length => Err(format!("its path has {length} bytes, and that of a UNIX socket may have {LONGEST_PATH}")),
+    }
+}
+
+/// Whether systemd could name a socket so (sd_listen_fds(3)).
+fn is_socket_name(name: &str) -> bool {
+    (1..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+}
+
 /// Reads a name that clients may use for a fixed route.
 fn parse_accept_host(text: &str) -> Result<Host, String> {
     text.parse::<Host>().map_err(|error| match bare_host(text) {
@@ -271,8 +322,10 @@ fn listen_port(text: &str) -> Result<u16, String> {
 
 /// Reads a fixed route: where to listen, and the server.
 pub(super) fn parse_route(text: &str) -> Result<(&str, Authority), String> {
-    let (listen, url) = text
-        .split_once('=')
+    // A path may have a `=` in it, and so has its mode.
+    let url = Some(text).filter(|text| text.starts_with("unix:")).and_then(|text| text.find("=http"));
+    let (listen, url) = url
+        .map_or_else(|| text.split_once('='), |at| Some((&text[..at], &text[at + 1..])))
         .ok_or("an address and a URL are expected, as in `127.0.0.1:19292=https://glance.example:9292`")?;
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     if !scheme.eq_ignore_ascii_case("https") {

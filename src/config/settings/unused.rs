@@ -1,8 +1,6 @@
 //! Settings that can never apply. Those that would leave a server less strictly verified than they say are errors, the
 //! others warnings; none is silent.
 
-use std::net::SocketAddr;
-
 use clap::{Args as _, Command};
 
 use crate::{
@@ -10,7 +8,7 @@ use crate::{
     message::authority::{Authority, parse_port},
     proxy::{
         respond::AnswerPolicy,
-        settings::{ListenerSettings, Service},
+        settings::{ListenAddress, ListenerSettings, Service},
     },
     route::policy::DestinationPolicy,
     text::show_value,
@@ -221,8 +219,12 @@ impl Build<'_> {
             let name = self.merged.name("accept_host");
             self.warnings.push(format!("{name} is for fixed routes, and there is none\nhint: set --route LISTEN=URL"));
         }
-        let is_local = |address: SocketAddr| address.ip().is_loopback();
-        let is_local = listeners.iter().all(|listener| listener.address.tcp().is_none_or(is_local));
+        let is_local = listeners.iter().all(|listener| match &listener.address {
+            ListenAddress::Tcp(address) => address.ip().is_loopback(),
+            ListenAddress::Unix { .. } | ListenAddress::Isolated(_) => true,
+            // Where it is bound is not known yet.
+            ListenAddress::Inherited { .. } => false,
+        });
         if self.options.allow_nonlocal_listen == Some(true) && is_local && !listeners.is_empty() {
             let name = self.merged.name("allow_nonlocal_listen");
             self.warnings.push(format!("{name} has no effect: all listeners are on loopback addresses"));
