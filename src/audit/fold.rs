@@ -318,7 +318,7 @@ mod tests {
     }
 
     fn usage(from: &str, requests: u64, clients: &[(&str, u64)]) -> AuditEvent {
-        let clients: Vec<_> = clients.iter().map(|(ip, n)| json!({ "ip": ip, "requests": n })).collect();
+        let clients: Vec<_> = clients.iter().map(|(host, requests)| client_use(host, *requests)).collect();
         let event = json!({
             "vouchsafe.requests": requests, "vouchsafe.request_bytes_sent": 10 * requests, "vouchsafe.from": from,
             "vouchsafe.to": from, "vouchsafe.clients": clients,
@@ -328,11 +328,13 @@ mod tests {
 
     #[test]
     fn what_two_events_say_was_sent_is_added_client_by_client() {
-        let mut newer = usage("t2", 5, &[("b", 2), ("c", 3)]);
-        add_usage(&mut newer, &usage("t1", 4, &[("a", 1), ("b", 3)]));
-        let mut both = usage("t1", 9, &[("a", 1), ("b", 5), ("c", 3)]);
+        let mut newer = usage("t2", 5, &[("192.0.2.2", 2), ("unix:uid=0", 3)]);
+        add_usage(&mut newer, &usage("t1", 4, &[("::1", 1), ("192.0.2.2", 3)]));
+        let mut both = usage("t1", 9, &[("::1", 1), ("192.0.2.2", 5), ("unix:uid=0", 3)]);
         both.insert("vouchsafe.to".into(), "t2".into());
         assert_eq!(newer, both);
+        let keys = |at: usize| both["vouchsafe.clients"][at].as_object().map(|client| client.keys().next().cloned());
+        assert_eq!([keys(0), keys(2)], [Some(Some("ip".into())), Some(Some("address".into()))]);
         let mut refusal = json!({ "event.id": "1" }).as_object().cloned().unwrap();
         add_usage(&mut refusal, &both);
         assert_eq!(refusal.len(), 1, "a refusal has nothing to add to");

@@ -25,6 +25,7 @@ use vouchsafe::{
 };
 
 use crate::support::{
+    command::vouchsafe,
     gallery::{self, GALLERY},
     image_server::{Image, ImageServer},
     netns::{TOOL, feed, in_namespace, run, tool},
@@ -70,8 +71,12 @@ fn redirect_user(user: &str, to: SocketAddr) {
 
 /// A transparent proxy that trusts the gallery's root. Its port is free in the namespace.
 fn proxy(flags: &[&str]) -> Proxy {
+    proxy_at("15001", flags)
+}
+
+fn proxy_at(listen: &str, flags: &[&str]) -> Proxy {
     let bundle = gallery::bundle(Bundle::Root);
-    Proxy::start(&[&["--ca-bundle", &bundle, "--transparent", "15001"], flags].concat())
+    Proxy::start(&[&["--ca-bundle", &bundle, "--transparent", listen], flags].concat())
 }
 
 /// Servers in the test's namespace.
@@ -223,10 +228,73 @@ fn connect_to_is_dialled_instead_and_names_stay_verified() {
     });
 }
 
+/// One socket for both families sees IPv4 clients under IPv6 addresses.
+#[test]
+fn a_listener_for_both_families_knows_the_original_address_of_each() {
+    in_namespace(HOST, || {
+        let servers = Servers::new();
+        let v4 = servers.start(Case::Good, "203.0.113.9:9292");
+        let v6 = servers.start(Case::Good, "[2001:db8:1::9]:9292");
+        let proxy = proxy_at("[::]:15001", &["--allow-nonlocal-listen", "--allow", "good.gallery.test"]);
+        redirect();
+        for address in ["203.0.113.9", "[2001:db8:1::9]"] {
+            let seen = curl(&["-H", "Host: good.gallery.test", &format!("http://{address}:9292/")]);
+            assert!(seen.contains("the answer"), "{seen}");
+        }
+        assert_eq!((v4.requests(), v6.requests()), (1, 1));
+        for to in ["127.0.0.1:15001", "203.0.113.9:15001", "[::1]:15001"] {
+            let seen = String::from_utf8(send(to, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").0).unwrap();
+            assert!(seen.contains("not_redirected"), "{to}: {seen}");
+        }
+        assert_eq!(proxy.audit().len(), 3);
+    });
+}
+
+#[test]
+fn a_reload_keeps_connections_to_original_addresses() {
+    in_namespace(HOST, || {
+        let servers = Servers::new();
+        let good = servers.start(Case::Good, "203.0.113.9:9292");
+        let proxy = proxy(&["--allow", "good.gallery.test", "--pool-idle-timeout", "1m"]);
+        redirect();
+        for (path, reused) in [("/first", false), ("/second", true)] {
+            let url = format!("http://203.0.113.9:9292{path}");
+            assert!(curl(&["-H", "Host: good.gallery.test", &url]).contains("the answer"));
+            let line = proxy.wait_for_access("the request", |event| event["path"] == path);
+            assert_eq!(line["reused"], reused, "{line}");
+            proxy.signal("HUP");
+            proxy.wait_for_log("the reload", |event| event["message"] == "reloaded");
+        }
+        assert_eq!(good.connections(), 1);
+    });
+}
+
+#[test]
+fn settings_of_transparent_listeners_that_cannot_apply_are_reported() {
+    let bundle = gallery::bundle(Bundle::Root);
+    let check = |flags: &[&str]| vouchsafe(&[&["config", "check", "--ca-bundle", &bundle], flags].concat());
+    let said = check(&["--transparent", "15001"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("a transparent listener would refuse every request"), "{said:?}");
+    let said = check(&["--transparent", "15001", "--allow", "a.example", "--follow-redirects"]);
+    assert_eq!(said.code, Some(0));
+    assert!(said.err.contains("transparent listeners leave redirects to their clients"), "{said:?}");
+    assert!(said.out.contains("2 listeners"), "a port alone is for both families: {said:?}");
+    for (listen, words) in [
+        ("0.0.0.0:15001", "--allow-nonlocal-listen"),
+        ("99999", "port 99999 is not within 1-65535"),
+        ("host:1", "is not an IP address to listen on"),
+    ] {
+        let said = check(&["--transparent", listen, "--allow", "a.example"]);
+        assert!(said.code == Some(2) && said.err.contains(words), "{said:?}");
+    }
+}
+
 #[test]
 fn a_connection_that_came_by_itself_is_refused() {
     in_namespace(HOST, || {
         let proxy = proxy(&["--allow", "*"]);
+        proxy.wait_for_line("a warning", |line| line.contains("a transparent listener runs as root").then_some(()));
         let to = proxy.addr(0).to_string();
         // Without any rule, and with some.
         for _ in 0..2 {
