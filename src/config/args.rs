@@ -139,7 +139,8 @@ pub struct ExecArgs {
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "isolate", value_parser = loopback, help_heading = "Tool")]
     pub pass: Vec<SocketAddr>,
 
-    /// Verify the servers of all routes before the tool is started; if one is not trusted, report why and exit with 125.
+    /// Verify the servers of all routes and of every `--allow NAME:PORT` before the tool is started. If one is not trusted,
+    /// report why and exit with 125.
     #[arg(long, help_heading = "Tool")]
     pub preflight: bool,
 

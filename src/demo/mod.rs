@@ -3,6 +3,8 @@
 //!
 //! Everything is on 127.0.0.1 and in one temporary directory, and is removed at the end.
 
+mod isolated;
+
 use std::{
     fmt, fs,
     io::{self, Write},
@@ -145,6 +147,8 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
         exhibits.len() - refused.clone().count(),
         refused.count()
     )?;
+    wrong += isolated::show(&exhibits, directory.path(), &bundle, to).await?;
+    writeln!(to)?;
     if keep {
         writeln!(to, "The audit log has a JSON line for each refusal: {}", audit.display())?;
         if let Some(address) = listeners.get(4) {

@@ -139,10 +139,12 @@ fn start_log(settings: &Settings, file: Option<&PathBuf>) -> Result<(), ExecErro
     logging::start(log.format, log.level, log.access, file).map_err(ExecError::System)
 }
 
-/// Verifies the servers of all routes, and reports those that are not trusted.
+/// Verifies the servers of all routes, and those that are allowed by name and port; reports those that are not trusted.
 async fn preflight(settings: &Settings) -> Result<(), ExecError> {
-    let upstreams = settings.listeners.iter().filter_map(|listener| listener.service.fixed());
-    let targets = upstreams.map(|upstream| (upstream.authority(), upstream.clone()));
+    let routes = &settings.routes;
+    let fixed = settings.listeners.iter().filter_map(|listener| listener.service.fixed().cloned());
+    let allowed = routes.policy.exact_names().filter_map(|(host, port)| routes.fixed(host, port).ok());
+    let targets = fixed.chain(allowed).map(|upstream| (upstream.authority(), upstream));
     let mut bad = 0;
     let tell = |report: &Report| {
         if !report.is_trusted() {

@@ -158,6 +158,14 @@ impl DestinationPolicy {
         ports.into_iter().any(|port| self.judge(host, port).is_some())
     }
 
+    /// The names that are allowed with a port, exactly.
+    pub fn exact_names(&self) -> impl Iterator<Item = (&Host, u16)> {
+        self.allows.iter().filter_map(|allow| match (&allow.hosts, allow.port) {
+            (Hosts::Exact(host @ Host::Name(_)), Some(port)) => Some((host, port)),
+            _ => None,
+        })
+    }
+
     /// Whether `*` is among the patterns; worth a word in the log.
     pub fn allows_everything(&self) -> bool {
         self.allows.iter().any(|allow| allow.hosts == Hosts::Any)

@@ -64,6 +64,16 @@ async fn the_tool_is_who_it_was_and_its_streams_status_and_death_are_its_own() {
     assert_eq!(ended.out, "0\n", "{ended:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn preflight_verifies_what_is_allowed_by_name_and_port() {
+    let (good, expired) = (Front::start(Case::Good).await, Front::start(Case::Expired).await);
+    let ended = run(&good, &["--preflight"], &["echo", "ran"]).await;
+    assert_eq!((ended.code, ended.out.as_str()), (Some(0), "ran\n"), "{ended:?}");
+    let ended = run(&expired, &["--preflight"], &["echo", "ran"]).await;
+    assert_eq!((ended.code, ended.out.as_str()), (Some(125), ""), "{ended:?}");
+    assert!(ended.err.contains("expired"), "{}", ended.err);
+}
+
 /// Loopback addresses are addresses like others: the server is found where it is, and has to prove the address.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_dialled_as_it_is() {
