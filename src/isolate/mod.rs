@@ -139,7 +139,7 @@ pub struct ServiceSockets {
     passed: Vec<(TcpListener, SocketAddr)>,
     names: TcpListener,
     questions: Vec<UdpSocket>,
-    /// Packet sockets. They are read as sockets for datagrams are.
+    /// Raw sockets. They are read as sockets for datagrams are.
     observers: Vec<UdpSocket>,
 }
 

@@ -1,5 +1,6 @@
-//! What the tool tried in vain. A port that nobody listens on refuses a connection by itself; a packet socket sees the
-//! refusals go by on the loopback interface, and only those, by a filter in the kernel.
+//! What the tool tried in vain. A port that nobody listens on refuses a connection by itself; raw sockets (raw(7)) see the
+//! refusals go by, and only those, by filters in the kernel. Packet sockets would do as well, but take the kernel some
+//! milliseconds each to close.
 
 use std::{
     io,
@@ -7,8 +8,9 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, eth, socket_with};
-use socket2::{SockFilter, SockRef};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use super::netlink::is_without_ipv6;
 
 /// How the tool tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,16 +21,27 @@ pub enum Attempt {
     Udp(SocketAddr),
 }
 
-/// Makes the sockets, one for each family. The type `DGRAM` begins with the IP header, and a protocol that is not `ALL`
-/// shows each packet once, when it is received.
-pub(super) fn sockets() -> io::Result<[OwnedFd; 2]> {
-    let socket = |protocol, filter: &[SockFilter]| {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, Some(protocol))?;
-        SockRef::from(&socket).attach_filter(filter)?;
-        io::Result::Ok(socket)
-    };
-    Ok([socket(eth::IP, &filter_v4())?, socket(eth::IPV6, &filter_v6())?])
+/// Makes the sockets, one for each protocol. Those of IPv6 are left out where there is none.
+pub(super) fn sockets() -> io::Result<Vec<OwnedFd>> {
+    let mut sockets = vec![
+        socket(Domain::IPV4, Protocol::TCP, &resets_v4())?,
+        socket(Domain::IPV4, Protocol::ICMPV4, &unreachable_v4())?,
+    ];
+    for (protocol, filter) in [(Protocol::TCP, resets_v6()), (Protocol::ICMPV6, unreachable_v6())] {
+        match socket(Domain::IPV6, protocol, &filter) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if is_without_ipv6(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
+}
+
+fn socket(domain: Domain, protocol: Protocol, filter: &[SockFilter]) -> io::Result<OwnedFd> {
+    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+    socket.attach_filter(filter)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 /// As much of a packet is needed.
@@ -43,10 +56,7 @@ const IF_EQUAL: u16 = 0x15;
 const IF_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-const TCP: u8 = 6;
 const UDP: u8 = 17;
-const ICMP: u8 = 1;
-const ICMP_V6: u8 = 58;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 const UNREACHABLE: u8 = 3;
@@ -56,18 +66,23 @@ fn op(code: u16, yes: u8, no: u8, value: u32) -> SockFilter {
     SockFilter::new(code, yes, no, value)
 }
 
-/// TCP segments with RST, and ICMP "destination unreachable" (RFC 792). Jumps count from the next instruction.
-fn filter_v4() -> [SockFilter; 13] {
+/// TCP segments with RST, behind a header of IPv4. Jumps count from the next instruction.
+fn resets_v4() -> [SockFilter; 7] {
     [
-        op(LOAD_BYTE, 0, 0, 9),
-        op(IF_EQUAL, 1, 0, TCP.into()),
-        op(IF_EQUAL, 5, 9, ICMP.into()),
         // A fragment but the first has no flags.
         op(LOAD_HALF, 0, 0, 6),
-        op(IF_ANY_BIT, 7, 0, 0x1fff),
+        op(IF_ANY_BIT, 4, 0, 0x1fff),
         op(LOAD_HEADER_LENGTH, 0, 0, 0),
         op(LOAD_BYTE_AT_X, 0, 0, 13),
-        op(IF_ANY_BIT, 3, 4, RST.into()),
+        op(IF_ANY_BIT, 0, 1, RST.into()),
+        op(RETURN, 0, 0, LENGTH as u32),
+        op(RETURN, 0, 0, 0),
+    ]
+}
+
+/// ICMP "destination unreachable" (RFC 792), behind a header of IPv4.
+fn unreachable_v4() -> [SockFilter; 5] {
+    [
         op(LOAD_HEADER_LENGTH, 0, 0, 0),
         op(LOAD_BYTE_AT_X, 0, 0, 0),
         op(IF_EQUAL, 0, 1, UNREACHABLE.into()),
@@ -76,37 +91,41 @@ fn filter_v4() -> [SockFilter; 13] {
     ]
 }
 
-/// TCP segments with RST, and ICMPv6 "destination unreachable" (RFC 4443 section 3.1).
-fn filter_v6() -> [SockFilter; 9] {
+/// TCP segments with RST. A raw socket of IPv6 has no header.
+fn resets_v6() -> [SockFilter; 4] {
+    [op(LOAD_BYTE, 0, 0, 13), op(IF_ANY_BIT, 0, 1, RST.into()), op(RETURN, 0, 0, LENGTH as u32), op(RETURN, 0, 0, 0)]
+}
+
+/// ICMPv6 "destination unreachable" (RFC 4443 section 3.1).
+fn unreachable_v6() -> [SockFilter; 4] {
     [
-        op(LOAD_BYTE, 0, 0, 6),
-        op(IF_EQUAL, 1, 0, TCP.into()),
-        op(IF_EQUAL, 2, 5, ICMP_V6.into()),
-        op(LOAD_BYTE, 0, 0, 40 + 13),
-        op(IF_ANY_BIT, 2, 3, RST.into()),
-        op(LOAD_BYTE, 0, 0, 40),
+        op(LOAD_BYTE, 0, 0, 0),
         op(IF_EQUAL, 0, 1, UNREACHABLE_V6.into()),
         op(RETURN, 0, 0, LENGTH as u32),
         op(RETURN, 0, 0, 0),
     ]
 }
 
-/// The attempt that a packet refuses. A connection is refused by a segment with RST and ACK and the sequence number 0
-/// (RFC 9293 section 3.10.7.1); one that ends by RST has another.
-pub(super) fn refused(packet: &[u8]) -> Option<Attempt> {
-    let (source, protocol, body) = ip(packet)?;
-    match protocol {
-        TCP => {
-            let is_refusal = body.get(13)? & (RST | ACK) == RST | ACK && body.get(4..8)? == [0; 4];
-            is_refusal.then_some(Attempt::Tcp(SocketAddr::new(source.0, port(body)?)))
-        }
-        ICMP | ICMP_V6 => {
-            // The packet that it is about follows a header of 8 bytes.
-            let (about, UDP, body) = ip(body.get(8..)?)? else { return None };
-            Some(Attempt::Udp(SocketAddr::new(about.1, port(body.get(2..)?)?)))
-        }
-        _ => None,
-    }
+/// The attempt that was refused by what a raw socket of this protocol has received.
+pub(super) fn refused(protocol: Option<Protocol>, from: IpAddr, received: &[u8]) -> Option<Attempt> {
+    let body = match from {
+        IpAddr::V4(_) => ip(received)?.2,
+        IpAddr::V6(_) => received,
+    };
+    if protocol == Some(Protocol::TCP) { refused_connection(from, body) } else { refused_datagram(body) }
+}
+
+/// A connection is refused by a segment with RST and ACK and the sequence number 0 (RFC 9293 section 3.10.7.1); one that
+/// ends by RST has another.
+fn refused_connection(from: IpAddr, segment: &[u8]) -> Option<Attempt> {
+    let is_refusal = segment.get(13)? & (RST | ACK) == RST | ACK && segment.get(4..8)? == [0; 4];
+    is_refusal.then_some(Attempt::Tcp(SocketAddr::new(from, port(segment)?)))
+}
+
+/// The packet that a message of ICMP is about follows a header of 8 bytes.
+fn refused_datagram(message: &[u8]) -> Option<Attempt> {
+    let ((_, to), UDP, body) = ip(message.get(8..)?)? else { return None };
+    Some(Attempt::Udp(SocketAddr::new(to, port(body.get(2..)?)?)))
 }
 
 /// Source and destination, protocol, and what the header is followed by.
@@ -129,8 +148,6 @@ fn port(bytes: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
-
     use super::*;
 
     fn v4(protocol: u8, body: &[u8]) -> Vec<u8> {
@@ -149,21 +166,26 @@ mod tests {
     #[test]
     fn refused_connections_and_datagrams_are_recognized() {
         let attempted = |text: &str| text.parse::<SocketAddr>().unwrap();
-        assert_eq!(refused(&v4(TCP, &tcp(0, RST | ACK))), Some(Attempt::Tcp(attempted("10.0.0.1:8080"))));
+        let [from, from_v6] = ["10.0.0.1", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let by_tcp = |received: &[u8]| refused(Some(Protocol::TCP), from, received);
+        assert_eq!(by_tcp(&v4(6, &tcp(0, RST | ACK))), Some(Attempt::Tcp(attempted("10.0.0.1:8080"))));
         // A connection that was reset, one that was closed, and one that begins.
         for (sequence, flags) in [(77, RST | ACK), (0, RST), (0, ACK), (0, 0x02)] {
-            assert_eq!(refused(&v4(TCP, &tcp(sequence, flags))), None);
+            assert_eq!(by_tcp(&v4(6, &tcp(sequence, flags))), None);
         }
         let datagram = v4(UDP, &[0xc0, 0x00, 0x1f, 0xbd, 0, 8, 0, 0]);
-        let unreachable = [&[3, 3, 0, 0, 0, 0, 0, 0], datagram.as_slice()].concat();
-        assert_eq!(refused(&v4(ICMP, &unreachable)), Some(Attempt::Udp(attempted("192.0.2.7:8125"))));
-        let mut packet = vec![0x60, 0, 0, 0, 0, 20, TCP, 64];
-        packet.extend("2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
-        packet.extend("::1".parse::<Ipv6Addr>().unwrap().octets());
-        packet.extend(tcp(0, RST | ACK));
-        assert_eq!(refused(&packet), Some(Attempt::Tcp(attempted("[2001:db8::1]:8080"))));
-        for length in 0..packet.len() - 6 {
-            assert_eq!(refused(&packet[..length]), None, "{length}");
+        let unreachable = v4(1, &[&[3, 3, 0, 0, 0, 0, 0, 0], datagram.as_slice()].concat());
+        let by_icmp = refused(Some(Protocol::ICMPV4), from, &unreachable);
+        assert_eq!(by_icmp, Some(Attempt::Udp(attempted("192.0.2.7:8125"))));
+        let segment = tcp(0, RST | ACK);
+        let by_v6 = |received: &[u8]| refused(Some(Protocol::TCP), from_v6, received);
+        assert_eq!(by_v6(&segment), Some(Attempt::Tcp(attempted("[2001:db8::1]:8080"))));
+        for length in 0..14 {
+            assert_eq!(by_v6(&segment[..length]), None, "{length}");
+            assert_eq!(by_tcp(&v4(6, &segment[..length])), None, "{length}");
+        }
+        for length in 0..unreachable.len() - 4 {
+            assert_eq!(refused(Some(Protocol::ICMPV4), from, &unreachable[..length]), None, "{length}");
         }
     }
 }

@@ -176,9 +176,10 @@ async fn observe(socket: Rc<UdpSocket>, report: Arc<Mutex<Report>>) {
 
 /// Counts the refusals that were seen so far.
 fn count(socket: &UdpSocket, report: &Mutex<Report>) {
+    let protocol = SockRef::from(socket).protocol().ok().flatten();
     let mut packet = [0; LENGTH];
-    while let Ok(length) = socket.try_recv(&mut packet) {
-        if let Some(attempt) = refused(&packet[..length]) {
+    while let Ok((length, from)) = socket.try_recv_from(&mut packet) {
+        if let Some(attempt) = refused(protocol, from.ip(), &packet[..length]) {
             lock(report).note_attempt(attempt);
         }
     }
