@@ -410,7 +410,7 @@ fn raise_open_files() -> usize {
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Open files beside those for clients and upstreams: clients that wait, listeners, logs, event loops, the resolver.
+/// Open files besides those for clients and upstreams: clients that wait, listeners, logs, event loops, the resolver.
 const OTHER_FILES: usize = WAIT_QUEUE + 64;
 
 /// Fewer connections than these are worth a warning.

@@ -255,7 +255,7 @@ fn flaws(what: What, all: &[(String, Certificate)], place: usize, at: OffsetDate
     let mut found = Vec::new();
     let twin = all[..place].iter().find(|(_, other)| other.der == certificate.der);
     if let Some((there, _)) = twin {
-        let sentence = format!("the same certificate stands at {there}");
+        let sentence = format!("the same certificate is at {there}");
         return vec![Flaw::new(Level::Warning, "duplicate", sentence, "take one of them out")];
     }
     let facts = match &certificate.facts {
@@ -263,7 +263,7 @@ fn flaws(what: What, all: &[(String, Certificate)], place: usize, at: OffsetDate
         facts => {
             let why = facts.as_ref().err().map_or("it is not fit to be an anchor", String::as_str);
             let sentence = format!("it cannot be read and is not trusted: {why}");
-            let fix = "get it anew from its CA; `openssl x509 -in FILE -noout -text` shows how far it can be read";
+            let fix = "get it again from its CA; `openssl x509 -in FILE -noout -text` shows how far it can be read";
             return vec![Flaw::new(Level::Error, Code::MalformedCertificate.as_str(), sentence, fix)];
         }
     };
@@ -320,7 +320,7 @@ fn dates(
     }
     let left = facts.not_after - at;
     let sentence = || format!("it ends on {}, in {}", day(facts.not_after), distance(left.whole_seconds()));
-    let fix = "get the one that follows it, and put it beside this one before that day";
+    let fix = "get its successor, and add it alongside this one before that day";
     (left < SOON).then(|| Flaw::new(Level::Warning, "expires_soon", sentence(), fix))
 }
 
@@ -345,7 +345,7 @@ fn issuer(certificate: &Certificate, facts: &Facts, what: What, before: &[(Strin
     });
     if let Some((there, _)) = remade {
         let sentence = format!(
-            "another of the name `{}`, with another key, stands at {there}: probably a CA that was re-created",
+            "another of the name `{}`, with another key, is at {there}: probably a CA that was re-created",
             facts.subject
         );
         found.push(warn("same_name_other_key", sentence, "take out the one whose servers are gone"));

@@ -1,6 +1,6 @@
 //! The wall clock behind one door, so that a test can move it.
 //!
-//! rustls is given the same clock as its `TimeProvider`, and the judge is told the time by it.
+//! rustls is given the same clock as its `TimeProvider`, and the verifier takes the time from it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,8 +1,8 @@
 //! vouchsafe: plain HTTP in, verified TLS out, every refusal recorded.
 //!
-//! A proxy that stands beside a tool which cannot do TLS, or does it without looking. The tool speaks plain
-//! HTTP to a local listener; the upstream is opened over TLS, and has proved who it is before it sees one
-//! byte of the request. What does not hold is refused, and a record says why.
+//! A proxy that runs alongside a tool which cannot do TLS, or does not verify servers. The tool speaks plain
+//! HTTP to a local listener; the upstream connection uses TLS, and the server is verified before it sees one
+//! byte of the request. Anything that fails verification is refused and recorded.
 //!
 //! # The path of a request
 //!
@@ -27,7 +27,7 @@
 //!
 //! # The modules
 //!
-//! A module uses the modules named beside it, [`text`], and no others; `tests/it/rooms.rs` holds the table to it.
+//! A module uses the modules in its row, [`text`], and no others; `tests/it/rooms.rs` holds the table to it.
 //!
 //! | module | is | may use |
 //! |---|---|---|

@@ -109,7 +109,7 @@ impl Reloader {
             generation = self.number,
             why,
             failed_reloads = self.failed,
-            "the new settings cannot be used, the old ones stay in force: {error}"
+            "the new settings cannot be used, the old ones remain in effect: {error}"
         );
     }
 }

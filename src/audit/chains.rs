@@ -49,12 +49,15 @@ pub fn name(presented: &[Certificate]) -> String {
 }
 
 impl Chains {
-    /// Keeps chains in a directory, which is made if it is not there; whether it can be written shows here.
+    /// Keeps chains in a directory, which is created if only it is missing; whether it can be written shows here.
     ///
     /// # Errors
     /// The system's.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
+        match fs::create_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
         partial(directory)?.close()?;
         let count = fs::read_dir(directory)?.count();
         Ok(Self { directory: directory.to_owned(), count })

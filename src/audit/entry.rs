@@ -177,7 +177,7 @@ impl<'a> AuditEntry<'a> {
         if whole { Ok(entry) } else { Err(Flaw::NotAnEvent) }
     }
 
-    /// Whom it is about: the upstream, or what was asked for where none was chosen.
+    /// The upstream, or what was requested where none was chosen.
     pub fn destination(&self) -> &str {
         self.upstream.as_deref().or(self.target.as_deref()).unwrap_or_default()
     }

@@ -35,7 +35,7 @@ pub struct Refused<'a> {
     pub id: &'a str,
     /// When.
     pub time: OffsetDateTime,
-    /// To whom.
+    /// The upstream.
     pub upstream: &'a Upstream,
     /// Why, and what was presented.
     pub refused: &'a HandshakeFailure,

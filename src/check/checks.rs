@@ -200,9 +200,9 @@ impl Refusal {
     }
 }
 
-/// What was seen of a server.
+/// What the checks of one server are based on.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct CheckInput<'a> {
     /// The evidence.
     pub case: Case<'a>,
     /// The verdict, if the handshake got that far.
@@ -219,7 +219,7 @@ pub struct Seen<'a> {
     pub tree: &'a Tree,
 }
 
-impl Seen<'_> {
+impl CheckInput<'_> {
     /// All checks, in reading order.
     pub fn checks(&self) -> Vec<Check> {
         let identity = !self.case.trust.terms.identities.is_empty();

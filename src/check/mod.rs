@@ -26,7 +26,7 @@ use crate::{
     tls::client::TlsVersion,
 };
 
-use self::report::{Met, Report};
+use self::report::{ProbeResult, Report};
 
 /// Checks the servers that the arguments name, and reports them in that order.
 ///
@@ -42,7 +42,7 @@ pub async fn check(args: CheckArgs, warn: impl Fn(&str), tell: impl FnMut(&Repor
         ));
     }
     let targets = targets(&config, urls, &warn)?;
-    meet_all(config.connect, targets, tell).await;
+    probe_all(config.connect, targets, tell).await;
     Ok(())
 }
 
@@ -100,7 +100,7 @@ fn target(routes: &Routes, url: &str) -> Result<Upstream, String> {
 }
 
 /// Connects to all, many at a time, and reports them in their order.
-pub async fn meet_all(limits: ConnectLimits, targets: Vec<Target>, mut tell: impl FnMut(&Report)) {
+pub async fn probe_all(limits: ConnectLimits, targets: Vec<Target>, mut tell: impl FnMut(&Report)) {
     let none: Arc<[SocketAddr]> = Arc::new([]);
     let connector = Rc::new(Connector::new(limits, none, OwnSockets::default()));
     let turns = Rc::new(Semaphore::new(AT_ONCE));
@@ -110,8 +110,8 @@ pub async fn meet_all(limits: ConnectLimits, targets: Vec<Target>, mut tell: imp
         local.spawn_local(async move {
             // It is never closed.
             let _turn = turns.acquire().await;
-            let met = meet(&connector, &upstream).await;
-            Report::of(asked, upstream, met)
+            let probed = probe(&connector, &upstream).await;
+            Report::of(asked, upstream, probed)
         })
     });
     let meeting: Vec<_> = meeting.collect();
@@ -129,23 +129,24 @@ pub async fn meet_all(limits: ConnectLimits, targets: Vec<Target>, mut tell: imp
 /// A configuration may name many.
 const AT_ONCE: usize = 32;
 
-async fn meet(connector: &Connector, upstream: &Upstream) -> Met {
+async fn probe(connector: &Connector, upstream: &Upstream) -> ProbeResult {
     let mut verified = match connector.connect(upstream).await {
         Ok(verified) => verified,
-        Err(error) => return Met { trouble: Some(error), ..Met::default() },
+        Err(error) => return ProbeResult { trouble: Some(error), ..ProbeResult::default() },
     };
     let peer = verified.peer().clone();
-    let mut met = Met { trouble: verified.bypassed().map(ConnectError::Handshake), ..Met::default() };
-    if met.trouble.is_none() && peer.client.asked && peer.tls_version == TlsVersion::Tls13 {
+    let mut probed =
+        ProbeResult { trouble: verified.bypassed().map(ConnectError::Handshake), ..ProbeResult::default() };
+    if probed.trouble.is_none() && peer.client.asked && peer.tls_version == TlsVersion::Tls13 {
         // One that speaks, or waits for a request, does not object.
         if let Ok(Err(error)) = timeout(OBJECTION, verified.receive()).await {
             let refused = verified.refusal(Some(&error), false);
-            met.closed = refused.is_none();
-            met.trouble = refused.map(ConnectError::Handshake);
+            probed.closed = refused.is_none();
+            probed.trouble = refused.map(ConnectError::Handshake);
         }
     }
-    met.peer = Some(peer);
-    met
+    probed.peer = Some(peer);
+    probed
 }
 
 /// A TLS 1.3 server tells what it holds of our client certificate behind the handshake only, and nobody says when

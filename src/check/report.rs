@@ -23,13 +23,13 @@ use crate::{
 
 use super::{
     certificate::{self, day},
-    checks::{Check, Kind, Outcome, Refusal, Seen},
+    checks::{Check, CheckInput, Kind, Outcome, Refusal},
     tree::Tree,
 };
 
-/// How far one got with an upstream.
+/// How far the connection to an upstream got.
 #[derive(Debug, Default)]
-pub struct Met {
+pub struct ProbeResult {
     /// The peer, where a handshake ended well.
     pub peer: Option<Rc<Peer>>,
     /// What was wrong, with or without a peer.
@@ -45,7 +45,7 @@ pub struct Report {
     upstream: Upstream,
     at: OffsetDateTime,
     address: Option<SocketAddr>,
-    met: Met,
+    probed: ProbeResult,
     presented: Vec<Certificate>,
     verdict: Verdict,
     accepted: Option<Accepted>,
@@ -88,24 +88,24 @@ struct Problem {
 }
 
 impl Report {
-    /// What it comes to that this was met at that upstream, which was asked for in these words.
-    pub fn of(asked: String, upstream: Upstream, met: Met) -> Self {
-        let failure = match &met.trouble {
+    /// The report on a probe of that upstream, which was requested in these words.
+    pub fn of(asked: String, upstream: Upstream, probed: ProbeResult) -> Self {
+        let failure = match &probed.trouble {
             Some(ConnectError::Handshake(failure)) => Some(failure.clone()),
             _ => None,
         };
-        let presented = match (&met.peer, &failure) {
+        let presented = match (&probed.peer, &failure) {
             (Some(peer), _) => peer.chain.iter().map(Certificate::read).collect(),
             (None, Some(failure)) => failure.presented.clone(),
             (None, None) => Vec::new(),
         };
-        let address = met.peer.as_ref().map(|peer| peer.address).or(failure.as_ref().map(|failure| failure.address));
+        let address = probed.peer.as_ref().map(|peer| peer.address).or(failure.as_ref().map(|failure| failure.address));
         let mut report = Self {
             asked,
             at: upstream.tls.0.now(),
             upstream,
             address,
-            met,
+            probed,
             presented,
             verdict: Verdict::Trusted,
             accepted: None,
@@ -124,21 +124,21 @@ impl Report {
         for finding in refusal.iter().flat_map(|refusal| &refusal.findings) {
             problems.push(Problem::of(finding, fix(&case, finding)));
         }
-        let standing = self.met.peer.as_ref().map(|peer| &peer.standing);
+        let standing = self.probed.peer.as_ref().map(|peer| &peer.standing);
         let accepted = match standing {
             Some(PeerTrust::Verified(accepted)) => Some(accepted.clone()),
             // A server that was believed, and broke off for another reason.
             None if refusal.is_none() && !self.presented.is_empty() => verify(&case).ok(),
             _ => None,
         };
-        match (&self.met.trouble, failure) {
+        match (&self.probed.trouble, failure) {
             (_, Some(failure)) if refusal.is_none() => {
                 problems.push(Problem::of(&failure.failure.verdict, failure.failure.hint.clone()));
             }
             (Some(error), None) => problems.push(Problem::before_tls(error, &self.upstream)),
             _ => {}
         }
-        self.verdict = match (standing, refused, &self.met.trouble) {
+        self.verdict = match (standing, refused, &self.probed.trouble) {
             (Some(PeerTrust::ReportOnly(until)), ..) => Verdict::Bypassed(*until),
             (_, Some(_), _) => Verdict::Refused,
             (_, None, Some(_)) => Verdict::NoConnection,
@@ -157,7 +157,7 @@ impl Report {
         &self.asked
     }
 
-    /// Whom it is about.
+    /// The certificate it is about.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
     }
@@ -196,23 +196,23 @@ impl Report {
 
     /// Each check; none where it did not come to a handshake.
     fn checks(&self, tree: &Tree) -> Vec<Check> {
-        let failure = match &self.met.trouble {
+        let failure = match &self.probed.trouble {
             Some(ConnectError::Handshake(failure)) => Some(&failure.failure.verdict),
             Some(_) => return Vec::new(),
             None => None,
         };
         let broken = failure.filter(|finding| Kind::of(finding.code) == Kind::Tls);
         let verdict = self.accepted.as_ref().map(Ok).or(self.refusal.as_ref().map(Err));
-        let seen = Seen {
+        let input = CheckInput {
             case: self.case(),
             verdict,
             client: &self.client(failure),
             broken,
-            agreed: self.met.peer.as_ref().map(|peer| (peer.tls_version, peer.cipher_suite)),
+            agreed: self.probed.peer.as_ref().map(|peer| (peer.tls_version, peer.cipher_suite)),
             least: self.upstream.tls.0.settings().min_version,
             tree,
         };
-        seen.checks()
+        input.checks()
     }
 
     /// What became of our own certificate.
@@ -220,7 +220,7 @@ impl Report {
         if let Some(finding) = failure.filter(|finding| Kind::of(finding.code) == Kind::Client) {
             return Outcome::Failed(vec![finding.clone()]);
         }
-        match self.met.peer.as_ref().map(|peer| &peer.client) {
+        match self.probed.peer.as_ref().map(|peer| &peer.client) {
             None => Outcome::NotReached("not reached".into()),
             Some(ClientAuth { asked: false, .. }) => Outcome::NotAsked("not requested".into()),
             Some(ClientAuth { certificate: None, .. }) => {
@@ -253,9 +253,9 @@ impl Report {
         if !places.is_sorted() {
             all.push("the server sends its chain in the wrong order: its own first, then each one's issuer; some clients refuse this".into());
         }
-        let beside: Vec<_> = tree.beside().map(|name| format!("`{name}`")).collect();
-        if !beside.is_empty() && accepted.proof == Proof::Chain {
-            all.push(format!("the server also sends certificates that are not needed: {}", beside.join(", ")));
+        let unused: Vec<_> = tree.unused().map(|name| format!("`{name}`")).collect();
+        if !unused.is_empty() && accepted.proof == Proof::Chain {
+            all.push(format!("the server also sends certificates that are not needed: {}", unused.join(", ")));
         }
         if let Some(only) = &self.upstream.tls.0.settings().report_only
             && self.at < only.until
@@ -263,8 +263,8 @@ impl Report {
             let until = rfc3339(only.until);
             all.push(format!("report-only is configured for this upstream: until {until} refusals are not enforced"));
         }
-        match self.met.peer.as_ref().map(|peer| &peer.client) {
-            Some(ClientAuth { asked: true, .. }) if self.met.closed => {
+        match self.probed.peer.as_ref().map(|peer| &peer.client) {
+            Some(ClientAuth { asked: true, .. }) if self.probed.closed => {
                 all.push("the server asked for a client certificate, and closed the connection before any request; its log may have the reason".into());
             }
             Some(ClientAuth { asked: true, certificate: None }) => {
@@ -421,7 +421,7 @@ impl Report {
         put("address", self.address.map(|address| address.to_string()).into());
         put("reference", self.upstream.reference.to_string().into());
         put("sni", self.upstream.sni.clone().into());
-        let peer = self.met.peer.as_deref();
+        let peer = self.probed.peer.as_deref();
         put(
             "tls",
             peer.map(|peer| json!({ "version": peer.tls_version.as_str(), "cipher": peer.cipher_suite })).into(),

@@ -1,4 +1,4 @@
-//! A chain as a tree: who vouches for whom, from the anchor at the top to the server at the bottom.
+//! A chain as a tree: who issued what, from the anchor at the top to the server at the bottom.
 //!
 //! If the verifier accepted, this is the path that it took. If it refused, it is the path by names, as far as it goes,
 //! with the link that is missing. For words only.
@@ -22,7 +22,7 @@ use super::certificate::{line, names};
 pub struct Tree {
     links: Vec<TreeLink>,
     /// What was sent and is not on the way, by its place.
-    beside: Vec<TreeLink>,
+    unused: Vec<TreeLink>,
     /// Whether the verifier went this way.
     is_path: bool,
     at: OffsetDateTime,
@@ -87,10 +87,10 @@ impl Tree {
             None => by_names(case),
         };
         let places: Vec<usize> = links.iter().filter_map(|link| link.mark.place()).collect();
-        let beside = (0..case.presented.len()).filter(|place| !places.contains(place));
-        let beside = beside.filter_map(|place| tree_link(case, CertificateRef::Presented(place))).take(MOST).collect();
+        let unused = (0..case.presented.len()).filter(|place| !places.contains(place));
+        let unused = unused.filter_map(|place| tree_link(case, CertificateRef::Presented(place))).take(MOST).collect();
         links.reverse();
-        Self { links, beside, is_path: path.is_some(), at: case.now }
+        Self { links, unused, is_path: path.is_some(), at: case.now }
     }
 
     /// The places of what was sent and is on the way, from the server upwards.
@@ -99,8 +99,8 @@ impl Tree {
     }
 
     /// The names of what was sent in vain.
-    pub fn beside(&self) -> impl Iterator<Item = &str> {
-        self.beside.iter().map(|link| link.name.as_str())
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        self.unused.iter().map(|link| link.name.as_str())
     }
 
     /// The name at the top.
@@ -187,7 +187,7 @@ impl fmt::Display for Tree {
             let indent = "   ".repeat(depth) + if depth < last { "│  " } else { "   " };
             link.details(above, self.at).lines().try_for_each(|detail| writeln!(f, "    {indent}{detail}"))?;
         }
-        for link in &self.beside {
+        for link in &self.unused {
             let what = if self.is_path { "not needed" } else { "also sent" };
             writeln!(f, "    {what}: {}  [{}]", link.name, link.mark)?;
             link.details(None, self.at).lines().try_for_each(|detail| writeln!(f, "       {detail}"))?;

@@ -35,7 +35,7 @@ pub struct Cli {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Summarizes audit logs: which servers were refused, why, how often, whom it affected, and what was sent.
+    /// Summarizes audit logs: which servers were refused, why, how often, who was affected, and what was sent.
     ///
     /// Exit status: 0; 1 if a file could not be read to its end or is no audit log; 2 for a usage error.
     Audit(AuditArgs),

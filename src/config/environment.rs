@@ -28,10 +28,11 @@ impl Environment {
         self.get(name).map(paths::trimmed).filter(|path| !path.as_os_str().is_empty())
     }
 
-    /// The variables whose names begin with `prefix`.
+    /// The variables whose names begin with `prefix`, in letters of any case.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a OsStr)> {
         let named = self.0.iter().filter_map(|(name, value)| Some((name.to_str()?, value.as_os_str())));
-        named.filter(move |(name, _)| name.starts_with(prefix))
+        let begins = move |name: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        named.filter(move |(name, _)| begins(name))
     }
 }
 

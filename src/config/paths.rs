@@ -61,6 +61,7 @@ pub fn hint(path: &Path, error: &io::Error, others: &[PathBuf]) -> Option<String
             let here = std::env::current_dir().ok()?;
             Some(format!("it was looked for in `{}`; give the whole path", here.display()))
         }
+        io::ErrorKind::IsADirectory => Some("this setting takes files, not directories; name each file".into()),
         io::ErrorKind::PermissionDenied => Some("let the user that this runs as read it".into()),
         _ => None,
     }

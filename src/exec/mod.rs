@@ -18,7 +18,7 @@ use tracing::{debug, info};
 
 use crate::{
     app::{App, AppError, Running},
-    check::{meet_all, report::Report},
+    check::{probe_all, report::Report},
     config::{
         args::{ExecArgs, Purpose},
         error::ConfigError,
@@ -152,7 +152,7 @@ async fn preflight(settings: &Settings) -> Result<(), ExecError> {
             writer::print(&report.to_string());
         }
     };
-    meet_all(settings.connect, targets.collect(), tell).await;
+    probe_all(settings.connect, targets.collect(), tell).await;
     if bad == 0 { Ok(()) } else { Err(ExecError::Preflight(bad)) }
 }
 

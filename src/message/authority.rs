@@ -207,6 +207,7 @@ impl fmt::Display for AuthorityError {
         match self.why {
             // The text holds a password: it is not repeated.
             Why::Userinfo => f.write_str(self.why()),
+            Why::Empty if self.text.is_empty() => f.write_str(self.why()),
             _ => write!(f, "`{}`: {}", self.text, self.why()),
         }
     }

@@ -13,7 +13,7 @@ use super::{table::Routes, upstream::Upstream};
 /// Where a client stands.
 #[derive(Debug)]
 pub struct LinkContext<'a> {
-    /// The rules in force.
+    /// The current rules.
     pub routes: &'a Routes,
     /// The upstream of its listener; None on a forward listener.
     pub own: Option<&'a Upstream>,

@@ -26,7 +26,7 @@ pub struct UpstreamSettings {
     pub verify_name: Option<ReferenceId>,
     /// The name to send instead of the one verified.
     pub sni: Option<String>,
-    /// Whom to believe and how to speak, instead of the default.
+    /// Trust and TLS settings, instead of the default.
     pub tls: Option<TlsHandle>,
 }
 
@@ -37,7 +37,7 @@ pub struct Routes {
     pub policy: DestinationPolicy,
     /// Plain ports that mean another TLS port; 80 means 443 without being listed.
     pub ports: HashMap<u16, u16>,
-    /// Whom to believe and how to speak, where an upstream has nothing of its own.
+    /// Trust and TLS settings of upstreams that have none of their own.
     pub tls: TlsHandle,
     /// Settings for single upstreams; the first that fits each question answers it. What is said of TLS is one
     /// question, so the configuration has it once for each upstream.

@@ -1,4 +1,4 @@
-//! An upstream: where to dial, which name to verify, whom to believe.
+//! An upstream: where to dial, which name to verify, what to trust.
 
 use std::{
     fmt,
@@ -29,7 +29,7 @@ pub struct Upstream {
     pub reference: ReferenceId,
     /// The name to send (RFC 6066 section 3); None for an address.
     pub sni: Option<String>,
-    /// Whom to believe, and how to speak.
+    /// Trust and TLS settings.
     pub tls: TlsHandle,
     /// Which addresses may be dialled.
     pub addresses: AddressRule,
@@ -49,7 +49,7 @@ impl Upstream {
         }
     }
 
-    /// The bundle it is judged by.
+    /// The bundle it is verified against.
     pub fn anchors(&self) -> &TrustAnchors {
         &self.tls.0.settings().trust.anchors
     }

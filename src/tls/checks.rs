@@ -128,7 +128,7 @@ fn path_length(links: &[Link<'_>]) -> Option<Finding> {
         let (low, low_at) = links[place - 1];
         let (cas, are) = (if most == 1 { "CA" } else { "CAs" }, if below == 1 { "is" } else { "are" });
         let sentence = format!(
-            "{} `{}` stands too deep: {} `{}` above it allows {most} {cas} below itself (path length), and there {are} {below}",
+            "{} `{}` is too deep: {} `{}` above it allows {most} {cas} below itself (path length), and there {are} {below}",
             certificate_label(low_at),
             low.name(),
             certificate_label(*at),

@@ -41,7 +41,7 @@ impl Refusal {
         Box::new(Self { verdict, also: Vec::new() })
     }
 
-    /// A verdict that is given, with all findings beside it.
+    /// A verdict that is given, with all other findings.
     pub fn of(case: &Case<'_>, verdict: Finding) -> Box<Self> {
         let also = without(&verdict, findings(case));
         Box::new(Self { verdict, also })
@@ -314,7 +314,7 @@ fn too_long(path: &PathByNames<'_>) -> Option<Finding> {
 }
 
 /// The order in which findings decide: what speaks against the server itself, then what speaks against its chain,
-/// then what time mends, then the name, which counts only for a chain that is good.
+/// then what time fixes, then the name, which counts only for a chain that is good.
 fn rank(code: Code) -> u8 {
     match code {
         Code::Revoked => 0,

@@ -183,7 +183,7 @@ impl TlsClient {
                 return (explain(&case, *refusal), None);
             };
             match verify(&Case { report_only_classes: &only.codes, ..case }) {
-                // Something beside what is only to be reported.
+                // Something other than what is only to be reported.
                 Err(other) if !only.codes.is_empty() => (explain(&case, *other), None),
                 _ => (explain(&case, *refusal), Some(PeerTrust::ReportOnly(only.until))),
             }

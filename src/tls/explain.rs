@@ -1,6 +1,6 @@
 //! The explanation of a refusal: every finding in words, and what to do. It cannot change a verdict.
 //!
-//! The verifier is asked once more what it would refuse if all that was found were mended, so that nothing is left for
+//! The verifier is asked once more what it would refuse if everything that was found were fixed, so that nothing is left for
 //! the next try.
 
 use super::{
@@ -29,7 +29,7 @@ pub fn explain(case: &Case<'_>, refusal: Refusal) -> Box<VerificationFailure> {
     Box::new(VerificationFailure { verdict, also, hint })
 }
 
-/// What the verifier would say if these classes were mended, as far as they can be thought away.
+/// What the verifier would say if these classes were fixed, as far as they can be thought away.
 ///
 /// # Errors
 /// The next refusal.

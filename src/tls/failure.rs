@@ -115,7 +115,7 @@ codes! {
 }
 
 impl Code {
-    /// Whether a certificate was judged and refused; else the handshake failed before or beside that.
+    /// Whether a certificate was verified and refused; otherwise the handshake failed for another reason.
     pub const fn is_verdict(self) -> bool {
         !matches!(
             self,

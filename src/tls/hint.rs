@@ -1,6 +1,6 @@
 //! What to do about a refusal: one line for the operator, with the flag or the command to use.
 //!
-//! A hint never says to weaken verification. If several things are wrong, it mends all of them. `docs/failures.md`
+//! A hint never says to weaken verification. If several things are wrong, it fixes all of them. `docs/failures.md`
 //! says more under each code.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::{
 /// The hint for a refusal.
 pub fn hint(case: &Case<'_>, verdict: &Finding, also: &[Finding]) -> String {
     let is_bare_ca = case.end_entity().and_then(|own| own.facts.as_ref().ok()).is_some_and(checks::is_bare_ca);
-    // A CA's own certificate is not to be mended, but replaced by one for a server.
+    // A CA's own certificate is not fixed but replaced by one for a server.
     if also.is_empty() || is_bare_ca && verdict.code == Code::CaAsServer {
         return fix(case, verdict);
     }
@@ -85,7 +85,7 @@ fn and(parts: &[String]) -> String {
     }
 }
 
-/// What is mended by a certificate that is reissued anyway.
+/// What a reissued certificate fixes anyway.
 fn is_of_old_certificate(finding: &Finding) -> bool {
     matches!(finding.code, Code::SelfSignedNotInBundle)
 }
@@ -278,13 +278,13 @@ fn issuer_key_mismatch(case: &Case<'_>) -> String {
     let path = PathByNames::of(case);
     match path.as_ref().map(|path| (path.end, path.links.last())) {
         Some((PathEnd::SelfSigned { .. }, Some((root, _)))) => format!(
-            "if the owner confirms the fingerprint {}, add that CA to --ca-bundle beside the other; take the other out when nothing uses it; {CONFIRM}",
+            "if the owner confirms the fingerprint {}, add that CA to --ca-bundle alongside the other; remove the other when nothing uses it; {CONFIRM}",
             root.sha256
         ),
         Some((PathEnd::Missing { namesake: Some((_, CertificateRef::Presented(_))), .. }, _)) => {
             "the CA was probably re-created: have the certificate reissued by it, or let the server send the CA certificate that issued it".into()
         }
-        _ => "the CA was probably re-created, or another CA has its name: get the certificate of the one that issued this, and add it to --ca-bundle beside the other; take the other out when nothing uses it; confirm its fingerprint with the owner, not from this connection".into(),
+        _ => "the CA was probably re-created, or another CA has its name: get the certificate of the one that issued this, and add it to --ca-bundle alongside the other; remove the other when nothing uses it; confirm its fingerprint with the owner, not from this connection".into(),
     }
 }
 

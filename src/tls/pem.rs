@@ -77,6 +77,13 @@ pub enum Cause {
         /// Whether the low byte comes first.
         little_endian: bool,
     },
+    /// UTF-32, little-endian or big-endian.
+    Utf32 {
+        /// Whether the low byte comes first.
+        little_endian: bool,
+    },
+    /// The PEM text is a string in a JSON document.
+    Json,
     /// Line breaks are written as a backslash and an `n`.
     EscapedLineBreaks,
     /// The PEM text was encoded in base64 once more, as in a Kubernetes Secret.

@@ -14,7 +14,7 @@ pub struct ReportOnly {
     pub codes: Vec<Code>,
 }
 
-/// Classes beside which all other checks can be made, so that looking past one does not hide another.
+/// Classes that leave all other checks possible, so that reporting one does not hide another.
 pub const SINGLE: [Code; 13] = [
     Code::CrlExpired,
     Code::CrlInvalid,

@@ -17,7 +17,7 @@ use super::{
 
 /// A set of trust anchors, never empty, with where it came from.
 ///
-/// The certificates are kept whole beside webpki's view of them: an exact match, dates, fitness and
+/// The certificates are kept whole alongside webpki's view of them: an exact match, dates, fitness and
 /// fingerprints need the bytes.
 #[derive(Debug)]
 pub struct TrustAnchors {
@@ -36,8 +36,8 @@ impl TrustAnchors {
     /// Makes a set of PEM files' contents, each with its name for messages, and of `more` certificates.
     ///
     /// # Errors
-    /// [`TrustError`] where no usable certificate is found: trust in nobody is a mistake, and trust in
-    /// whom the machine happens to believe was not asked for.
+    /// [`TrustError`] where no usable certificate is found: an empty bundle is a mistake, and the
+    /// system's roots are never used unless they are configured.
     pub fn from_pem(
         source: &str,
         files: &[(String, Vec<u8>)],
@@ -72,6 +72,7 @@ impl TrustAnchors {
         };
         let mut hash = digest::Context::new(&digest::SHA256);
         let found = ders.len();
+        let mut unreadable = None;
         let mut known = HashSet::new();
         for der in ders {
             let certificate = Certificate::read(&der);
@@ -84,18 +85,24 @@ impl TrustAnchors {
                     set.anchors.push(with_checked_constraints(anchor.to_owned()));
                     set.certificates.push(certificate);
                 }
-                Err(_) => set.skipped.push(format!(
-                    "certificate {} (sha256 {}) cannot be read and is not trusted",
-                    certificate.name(),
-                    certificate.sha256
-                )),
+                Err(_) => {
+                    set.skipped.push(format!(
+                        "certificate {} (sha256 {}) cannot be read and is not trusted",
+                        certificate.name(),
+                        certificate.sha256
+                    ));
+                    unreadable.get_or_insert(match certificate.facts {
+                        Ok(_) => "it cannot be used as a trust anchor".to_owned(),
+                        Err(why) => why,
+                    });
+                }
             }
         }
         if set.anchors.is_empty() {
             let source = set.source;
             return Err(match found {
                 0 => TrustError::Empty { source, other: Vec::new() },
-                _ => TrustError::Unreadable { source, found },
+                _ => TrustError::Unreadable { source, found, first: unreadable.unwrap_or_default() },
             });
         }
         set.sha256 = HEXLOWER.encode(hash.finish().as_ref());
@@ -208,6 +215,8 @@ pub enum TrustError {
         source: String,
         /// How many.
         found: usize,
+        /// Why the first one cannot.
+        first: String,
     },
 }
 
@@ -233,8 +242,12 @@ impl fmt::Display for TrustError {
             Self::Pem { source, file, error } => {
                 write!(f, "{source}: `{file}`: {}", error.sentence(file, Wanted::Certificates))
             }
-            Self::Unreadable { source, found } => {
-                write!(f, "{source}: none of its {found} certificates can be read")
+            Self::Unreadable { source, found, first } => {
+                match found {
+                    1 => write!(f, "{source}: its certificate cannot be read: {first}")?,
+                    _ => write!(f, "{source}: none of its {found} certificates can be read; the first: {first}")?,
+                }
+                f.write_str("\nhint: get the file again, it may be cut off or changed; `vouchsafe bundle` shows each certificate with its line")
             }
         }
     }

@@ -12,7 +12,7 @@
 //! - directoryName constraints of a trust anchor are checked here, since webpki refuses them unseen.
 //!
 //! **Report-only.** With [`Case::report_only_classes`] the question is whether anything else would be refused if
-//! those classes were mended: at a moment at which the certificates are valid, and below the highest certificate that
+//! those classes were fixed: at a moment at which the certificates are valid, and below the highest certificate that
 //! was sent, as if it were in the bundle. webpki and all checks answer that, too.
 //!
 //! Checks are asked inside webpki's search, so that one bad path does not hide a good one.
@@ -411,7 +411,7 @@ fn other_identity(case: &Case<'_>, own: &Certificate) -> Option<Finding> {
     Some(Finding { code: Code::IdentityMismatch, subject: CertificateRef::Presented(0), sentence })
 }
 
-/// What would be accepted if the classes that are only reported were mended.
+/// What would be accepted if the classes that are only reported were fixed.
 ///
 /// # Errors
 /// What our own checks have against it then.

@@ -91,6 +91,7 @@ fn a_usage_error_names_the_flag_or_variable_and_what_to_write() {
     for (arguments, variables, expected) in [
         ("run --insecure", &[][..], format!("unknown argument `--insecure`\n  hint: {NO_INSECURE}")),
         ("check -k", &[], format!("unknown argument `-k`\n  hint: {NO_INSECURE}")),
+        ("run --tls-verify=0", &[], format!("unknown argument `--tls-verify`\n  hint: {NO_INSECURE}")),
         ("run --cacert x", &[], "unknown argument `--cacert`\n  hint: use `--ca-bundle PATH` (`ca_bundle` in the file)".into()),
         ("run --cafile=x", &[], "unknown argument `--cafile`\n  hint: use `--ca-bundle PATH` (`ca_bundle` in the file)".into()),
         ("run --cert x", &[], "unknown argument `--cert`\n  hint: use `--client-cert FILE` (`client_cert` in the file)".into()),
@@ -162,6 +163,11 @@ fn a_value_that_cannot_be_used_is_named_with_the_reason_and_what_to_write() {
             "--route=127.0.0.1:1=a.example:9292",
             "--route `127.0.0.1:1=a.example:9292`: `a.example:9292` is not an `https://` URL\n  hint: write `127.0.0.1:1=https://a.example:9292`",
         ),
+        (
+            "--route=:1=https://a.example",
+            "--route `:1=https://a.example`: the address before the port is missing\n  hint: write `127.0.0.1:1`",
+        ),
+        ("--route=127.0.0.1:1=https://", "--route `127.0.0.1:1=https://`: the host is missing"),
         (
             "--route=127.0.0.1:1=http://a.example",
             "--route `127.0.0.1:1=http://a.example`: requests are never sent upstream in plain text; an `https://` URL is expected",
@@ -382,6 +388,14 @@ fn every_other_setting_without_effect_is_a_warning() {
             &[("VOUCHSAFE_PINS", "x")],
             &[
                 "the variable VOUCHSAFE_PINS has no effect: there is no such setting\n  hint: settings for single upstreams are in `[[upstream]]` sections of the configuration file",
+            ],
+        ),
+        (
+            "",
+            "",
+            &[("vouchsafe_ca_bundle", "x")],
+            &[
+                "the variable vouchsafe_ca_bundle has no effect: there is no such setting\n  hint: did you mean `VOUCHSAFE_CA_BUNDLE`?",
             ],
         ),
         ("", "", &[("VOUCHSAFE_QQQ", "x")], &["the variable VOUCHSAFE_QQQ has no effect: there is no such setting"]),

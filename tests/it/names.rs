@@ -180,6 +180,11 @@ async fn an_answer_that_does_not_fit_into_a_datagram_is_asked_for_by_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn aliases_lead_to_the_address() {
+    passes(&NameServer::start(Answer::Alias(Ipv4Addr::LOCALHOST)).await, NAME).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lookup_gives_up_when_glibc_would() {
     let front = Front::start(Case::Good).await;
     let server = NameServer::start(Answer::Silence).await;
@@ -197,6 +202,11 @@ async fn a_failure_says_which_server_said_what() {
     for (answer, limit, expected) in [
         (Answer::NoSuchName, NEVER, "cannot be resolved: no such name (IP: NXDOMAIN)"),
         (Answer::Addresses(Vec::new()), NEVER, "cannot be resolved: it has no address (IP: no A or AAAA record)"),
+        (
+            Answer::OfAnother(Ipv4Addr::LOCALHOST),
+            NEVER,
+            "cannot be resolved: it has no address (IP: no A or AAAA record)",
+        ),
         (Answer::Failure, NEVER, "cannot be resolved: no name server could tell (IP: SERVFAIL)"),
         (Answer::Refusal, NEVER, "cannot be resolved: no name server could tell (IP: REFUSED)"),
         (Answer::Garbage, NEVER, "cannot be resolved: no name server could tell (IP: malformed answer)"),

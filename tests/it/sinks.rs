@@ -231,22 +231,23 @@ async fn requests_pass_where_stderr_cannot_be_written() {
 }
 
 #[test]
-fn an_audit_log_that_cannot_be_used_stops_the_start_with_words() {
+fn an_audit_log_or_chain_directory_that_cannot_be_used_stops_the_start_with_words() {
     let directory = support::dir();
     let (path, held) = fifo(directory.path());
     drop(held);
     let missing = directory.path().join("missing/audit.jsonl");
-    for (path, words) in [
-        (&path, "it is a FIFO that nobody reads; start its reader first"),
-        (&missing, "hint: make the directory: `install -d -o USER "),
+    for (flag, path, words) in [
+        ("--save-failed-chains", &missing, "hint: make the directory: `install -d -o USER "),
+        ("--audit-log", &path, "it is a FIFO that nobody reads; start its reader first"),
+        ("--audit-log", &missing, "hint: make the directory: `install -d -o USER "),
     ] {
         let mut command = Command::new("timeout");
         command.arg("60").arg(program()).args(["run", "--route", "127.0.0.1:0=https://a.example"]);
-        command.args(["--ca-bundle", &gallery::bundle(Bundle::Root), "--audit-log", path.to_str().unwrap()]);
+        command.args(["--ca-bundle", &gallery::bundle(Bundle::Root), flag, path.to_str().unwrap()]);
         without_ambient(&mut command);
         let output = command.output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(words) && said.contains("--audit-log `"), "{said}");
+        assert!(said.contains(words) && said.contains(&format!("{flag} `")), "{said}");
     }
 }

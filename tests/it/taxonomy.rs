@@ -416,17 +416,17 @@ async fn chains() {
     let end = refused("incomplete_chain", Presented(0), says, "if the CA is unknown, add its root to --ca-bundle");
     t.row("unknown CA of one tier", single, &[], &[foreign], end);
 
-    let anew = &lab.root("Lab Root");
+    let recreated = &lab.root("Lab Root");
     let says = &[
         "`CN=a` claims to be signed by `CN=Lab Root`",
         "the bundle holds a certificate of that name with another key",
     ];
-    let replace = "add it to --ca-bundle beside the other; take the other out when nothing uses it";
+    let replace = "add it to --ca-bundle alongside the other; remove the other when nothing uses it";
     let end = refused("issuer_key_mismatch", Presented(0), says, replace);
-    t.row("same CA name, other key", single, &[], &[anew], end);
+    t.row("same CA name, other key", single, &[], &[recreated], end);
     let says = &["the intermediate `CN=Lab Issuing` claims to be signed by `CN=Lab Root`", "with another key"];
     let end = refused("issuer_key_mismatch", Presented(1), says, replace);
-    t.row("same root name, other key", good, &[issuing], &[anew], end);
+    t.row("same root name, other key", good, &[issuing], &[recreated], end);
     let mute = lab.authority("Mute Root").without("subjectKeyIdentifier").ext("subjectKeyIdentifier", "none");
     let (mute, other) = (&mute.by_itself(), &mute.by_itself());
     let unnamed = lab.server("a", SAN).without("authorityKeyIdentifier").ext("subjectKeyIdentifier", "none");
@@ -458,7 +458,7 @@ async fn chains() {
     let changed = &lab.changed(good, |der| *der.last_mut().unwrap() ^= 1);
     t.row("tampered signature, with twins", changed, &[issuing], &[twin, twin_root, root], end);
     let says = &["the server sent the CA `CN=Lab Root` (sha256 ", "the bundle holds another CA of that name"];
-    let end = refused("issuer_key_mismatch", Presented(2), says, "add that CA to --ca-bundle beside the other");
+    let end = refused("issuer_key_mismatch", Presented(2), says, "add that CA to --ca-bundle alongside the other");
     t.row("root sent, with twins", good, &[issuing, root], &[twin, twin_root], end);
     // A cross-certificate that has expired, beside the root that is in the bundle.
     let old = &lab.root("Old Root");

@@ -28,6 +28,10 @@ pub enum Answer {
     Refusal,
     /// There are these A records, too many for a datagram: by UDP the answer is truncated and empty.
     OverTcp(Vec<Ipv4Addr>),
+    /// There is this A record, of another name.
+    OfAnother(Ipv4Addr),
+    /// This A record is at the end of two aliases.
+    Alias(Ipv4Addr),
     /// Bytes that are no DNS message.
     Garbage,
     /// Nothing.
@@ -197,20 +201,36 @@ fn reply(query: &[u8], kind: Kind, answer: &Answer, transport: Transport) -> Opt
     const DAY: [u8; 4] = 86_400_u32.to_be_bytes();
     let name = query.get(12..)?;
     let question = name.get(..name.iter().position(|byte| *byte == 0)? + 5)?;
+    let of_letter = |owner: u8, record: &[u8], kind: u8| {
+        // A name of one letter; its type; the internet; a day.
+        let head = [1, owner, 0, 0, kind, 0, 1, 0, 1, 0x51, 0x80, 0, record.len() as u8];
+        [&head[..], record].concat()
+    };
+    let others = match answer {
+        Answer::OfAnother(ip) if kind == Kind::A => vec![of_letter(b'x', &ip.octets(), 1)],
+        // In an order that no resolver may rely on.
+        Answer::Alias(ip) if kind == Kind::A => {
+            let first = vec![0xc0, 12, 0, 5, 0, 1, 0, 1, 0x51, 0x80, 0, 3, 1, b'y', 0];
+            vec![of_letter(b'z', &ip.octets(), 1), of_letter(b'y', &[1, b'Z', 0], 5), first]
+        }
+        _ => Vec::new(),
+    };
     let (code, records): (u8, Vec<Vec<u8>>) = match (answer, kind) {
         (Answer::Addresses(all), Kind::A) => (0, all.iter().map(|ip| ip.octets().to_vec()).collect()),
         (Answer::Ipv6(all), Kind::Aaaa) => (0, all.iter().map(|ip| ip.octets().to_vec()).collect()),
         (Answer::OverTcp(all), Kind::A) if transport == Transport::Tcp => {
             (0, all.iter().map(|ip| ip.octets().to_vec()).collect())
         }
-        (Answer::Addresses(_) | Answer::Ipv6(_) | Answer::OverTcp(_), _) => (0, Vec::new()),
+        (Answer::Addresses(_) | Answer::Ipv6(_) | Answer::OverTcp(_) | Answer::OfAnother(_) | Answer::Alias(_), _) => {
+            (0, Vec::new())
+        }
         (Answer::Failure, _) => (2, Vec::new()),
         (Answer::NoSuchName, _) => (3, Vec::new()),
         (Answer::Refusal, _) => (5, Vec::new()),
         (Answer::Garbage, _) => return Some(query[..3].to_vec()),
         (Answer::Silence, _) => return None,
     };
-    let authorities = u8::from(records.is_empty() && matches!(code, 0 | 3));
+    let authorities = u8::from(records.is_empty() && others.is_empty() && matches!(code, 0 | 3));
     let mut reply = query[..2].to_vec();
     let truncated = matches!(answer, Answer::OverTcp(_)) && transport == Transport::Udp;
     reply.extend([
@@ -219,7 +239,7 @@ fn reply(query: &[u8], kind: Kind, answer: &Answer, transport: Transport) -> Opt
         0,
         1,
         0,
-        records.len() as u8,
+        (records.len() + others.len()) as u8,
         0,
         authorities,
         0,
@@ -233,6 +253,7 @@ fn reply(query: &[u8], kind: Kind, answer: &Answer, transport: Transport) -> Opt
         reply.extend([0, record.len() as u8]);
         reply.extend(record);
     }
+    reply.extend(others.concat());
     if authorities == 1 {
         // Of the root: its servers' and its keeper's names are the root as well; serial, refresh, retry, expire, minimum.
         reply.extend([0, 0, 6, 0, 1]);

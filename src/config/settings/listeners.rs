@@ -230,6 +230,9 @@ impl Build<'_> {
         let (host, port) =
             text.rsplit_once(':').ok_or("an address and a port are expected, as in `127.0.0.1:19292`")?;
         let port = listen_port(port)?;
+        if host.is_empty() {
+            return Err(format!("the address before the port is missing\nhint: write `127.0.0.1:{port}`"));
+        }
         let ip = match host.parse::<Host>() {
             Ok(Host::Ip(ip)) => ip,
             Ok(Host::Name(name)) if name.as_str() == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),

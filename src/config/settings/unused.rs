@@ -316,11 +316,12 @@ impl Build<'_> {
             if known.contains(&name) || is_of_exec || is_of_kubernetes(name, &value.to_string_lossy()) {
                 continue;
             }
-            let key = name.trim_start_matches(VARIABLE_PREFIX).to_ascii_lowercase();
+            let key = name[VARIABLE_PREFIX.len()..].to_ascii_lowercase();
             let hint = if key == "upstream" || UpstreamOptions::KEYS.contains(&key.as_str()) {
                 "\nhint: settings for single upstreams are in `[[upstream]]` sections of the configuration file".into()
             } else {
-                let nearest = nearest(name, known.iter().copied().filter(|known| is_similar(name, known)));
+                let upper = name.to_ascii_uppercase();
+                let nearest = nearest(&upper, known.iter().copied().filter(|known| is_similar(&upper, known)));
                 nearest.map_or_else(String::new, |nearest| format!("\nhint: did you mean `{nearest}`?"))
             };
             self.warnings.push(format!("the variable {name} has no effect: there is no such setting{hint}"));

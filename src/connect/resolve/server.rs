@@ -14,7 +14,7 @@ use hickory_net::{
     DnsHandle as _, NetError,
     proto::{
         op::{DnsRequest, DnsRequestOptions, DnsResponse, Query},
-        rr::{Name, RecordType},
+        rr::{Name, RData, RecordType},
     },
     runtime::{DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider, TokioTime},
     tcp::TcpClientStream,
@@ -71,7 +71,7 @@ impl NameServer {
     ) -> Result<Vec<IpAddr>, (String, Reply)> {
         let limit = deadline.saturating_duration_since(Instant::now());
         let reply = match timeout_at(deadline, self.exchange(name, kind, limit)).await {
-            Ok(Ok(response)) => addresses(&response),
+            Ok(Ok(response)) => addresses(&response, name),
             Ok(Err(error)) => Err(Reply::of(&error)),
             Err(_) => Err(Reply::Silence),
         };
@@ -99,8 +99,20 @@ impl NameServer {
     }
 }
 
-fn addresses(response: &DnsResponse) -> Result<Vec<IpAddr>, Reply> {
-    let found: Vec<_> = response.answers.iter().filter_map(|record| record.data.ip_addr()).collect();
+/// The addresses of the name that was asked for, or of the one at the end of its aliases. Others are left out.
+fn addresses(response: &DnsResponse, name: &Name) -> Result<Vec<IpAddr>, Reply> {
+    let mut owner = name;
+    // Each step uses up an alias, so that a circle ends.
+    for _ in &response.answers {
+        let alias = response.answers.iter().find_map(|record| match &record.data {
+            RData::CNAME(target) if record.name == *owner => Some(&target.0),
+            _ => None,
+        });
+        let Some(target) = alias else { break };
+        owner = target;
+    }
+    let own = response.answers.iter().filter(|record| record.name == *owner);
+    let found: Vec<_> = own.filter_map(|record| record.data.ip_addr()).collect();
     if !found.is_empty() {
         return Ok(found);
     }

@@ -12,6 +12,9 @@ use super::{Binary, Cause, PemError};
 /// Why the whole file cannot be read as PEM text.
 pub(super) fn not_text(bytes: &[u8]) -> Option<PemError> {
     let whole = |cause| Some(PemError { line: None, cause });
+    if let Some(little_endian) = utf_32(bytes) {
+        return whole(Cause::Utf32 { little_endian });
+    }
     if let Some(little_endian) = utf_16(bytes) {
         return whole(Cause::Utf16 { little_endian });
     }
@@ -24,7 +27,8 @@ pub(super) fn not_text(bytes: &[u8]) -> Option<PemError> {
         return Some(PemError { line: has_blocks.then(|| line_of(bytes, at)), cause });
     }
     if let Some(at) = memmem::find(bytes, br"-----\n").or_else(|| memmem::find(bytes, br"-----\r\n")) {
-        return Some(PemError { line: Some(line_of(bytes, at)), cause: Cause::EscapedLineBreaks });
+        let cause = if bytes.trim_ascii_start().starts_with(b"{") { Cause::Json } else { Cause::EscapedLineBreaks };
+        return Some(PemError { line: Some(line_of(bytes, at)), cause });
     }
     if !has_blocks && let Some(cause) = encoded(bytes) {
         return whole(cause);
@@ -32,6 +36,15 @@ pub(super) fn not_text(bytes: &[u8]) -> Option<PemError> {
     // `-----BEGIN ` at the start of what was encoded.
     let at = memmem::find(bytes, b"LS0tLS1CRUdJTi")?;
     Some(PemError { line: Some(line_of(bytes, at)), cause: Cause::Base64OfPemInText })
+}
+
+/// Whether UTF-32 has its low byte first; `None` if the file is not UTF-32.
+fn utf_32(bytes: &[u8]) -> Option<bool> {
+    match bytes {
+        [0xff, 0xfe, 0, 0, ..] => Some(true),
+        [0, 0, 0xfe, 0xff, ..] => Some(false),
+        _ => memmem::find(bytes, b"-\0\0\0-\0\0\0-\0\0\0-").map(|at| at % 4 == 0),
+    }
 }
 
 /// Whether UTF-16 has its low byte first; `None` if the file is not UTF-16. Without a byte order mark, the dashes of a

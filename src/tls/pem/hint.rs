@@ -35,6 +35,8 @@ impl Cause {
             Self::Binary(binary) => binary.as_str(),
             Self::BinaryAndPem => "it is not PEM: there is binary data in it",
             Self::Utf16 { .. } => "it is UTF-16, not ASCII or UTF-8",
+            Self::Utf32 { .. } => "it is UTF-32, not ASCII or UTF-8",
+            Self::Json => "it is JSON, and the PEM text is a string in it",
             Self::EscapedLineBreaks => "the line breaks are written as `\\n`",
             Self::Base64OfPem => "the PEM text is encoded in base64 once more",
             Self::Base64OfPemInText => "a value on the line is PEM text that is encoded in base64 once more",
@@ -63,6 +65,13 @@ impl Cause {
             Self::Utf16 { little_endian } => {
                 let from = if little_endian { "UTF-16LE" } else { "UTF-16BE" };
                 format!("convert it: `iconv -f {from} -t UTF-8 {file} >{file}.pem`")
+            }
+            Self::Utf32 { little_endian } => {
+                let from = if little_endian { "UTF-32LE" } else { "UTF-32BE" };
+                format!("convert it: `iconv -f {from} -t UTF-8 {file} >{file}.pem`")
+            }
+            Self::Json => {
+                format!("write the string to a file of its own, for example with `jq -r .KEY {file} >{file}.pem`")
             }
             Self::EscapedLineBreaks => {
                 format!("write them as line breaks: `printf '%b\\n' \"$(tr -d '\"' <{file})\" >{file}.pem`")

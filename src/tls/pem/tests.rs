@@ -106,6 +106,7 @@ fn whatever_resembles_a_block_is_read_or_refused_with_its_line() {
         (format!("{good}MIIB{}\n", "A".repeat(60)), 4, NoBoundaries),
         (good.replace('\n', "\\n"), 1, EscapedLineBreaks),
         (format!("{good}{}", good.replace('\n', "\\r\\n")), 4, EscapedLineBreaks),
+        (format!("{{\n  \"ca\": \"{}\"\n}}\n", good.replace('\n', "\\n")), 2, Json),
         (format!("\n\nca.crt: {}\n", BASE64.encode(good.as_bytes())), 3, Base64OfPemInText),
     ] {
         assert_eq!(refusal(&text), (Some(line), cause), "{text:?}");

@@ -73,7 +73,7 @@ fn the_policy_is_about_what_lists_do_not_say() {
 fn a_list_that_was_believed_ends_the_verdict() {
     let root = Ca::root("Root");
     let list = |until| [root.list(&Draft { until, ..Draft::default() })];
-    let until = |lists: &[List]| Question::of(&root).lists(lists).judged().map(|accepted| accepted.until);
+    let until = |lists: &[List]| Question::of(&root).lists(lists).verified().map(|accepted| accepted.until);
     assert_eq!(until(&list(30)).ok(), Some(NOW + Duration::days(30)));
     // The certificate ends before.
     assert_eq!(until(&list(900)).ok(), Some(NOW + Duration::days(365)));
@@ -102,9 +102,9 @@ fn a_list_of_another_key_speaks_for_nobody_here() {
         ("it says so itself", vec![foreign.clone()], "revocation_unknown", "accepted"),
         ("it does not say", vec![foreign_unsaid.clone()], "crl_invalid", "crl_invalid"),
         ("it claims this key", vec![forged.clone()], "crl_invalid", "crl_invalid"),
-        ("beside the issuer's own", vec![own.clone(), foreign], "accepted", "accepted"),
-        ("beside the issuer's own, unsaid", vec![own_unsaid, foreign_unsaid], "accepted", "accepted"),
-        ("beside what it was made of", vec![own, forged], "accepted", "accepted"),
+        ("alongside the issuer's own", vec![own.clone(), foreign], "accepted", "accepted"),
+        ("alongside the issuer's own, unsaid", vec![own_unsaid, foreign_unsaid], "accepted", "accepted"),
+        ("alongside what it was made of", vec![own, forged], "accepted", "accepted"),
     ] {
         assert_eq!(Question::of(&root).lists(&lists).answer(), strict, "{what}");
         assert_eq!(Question::of(&root).lists(&lists).policy(LENIENT).answer(), lenient, "{what}");
@@ -362,7 +362,7 @@ impl Ca {
         der[place..place + from.len()].copy_from_slice(to);
         let (_, parsed) = CertificateRevocationList::from_der(&der).unwrap();
         let signature = self.0.key().sign(parsed.tbs_cert_list.as_ref()).unwrap();
-        // An Ed25519 signature is always as long, and stands at the end.
+        // An Ed25519 signature has a fixed length, and is at the end.
         let end = der.len() - signature.len();
         der[end..].copy_from_slice(&signature);
         List(der)
@@ -403,7 +403,7 @@ fn next_serial() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A chain and lists, to be judged.
+/// A chain and lists, to be verified.
 struct Question<'a> {
     issuer: &'a Ca,
     anchors: Vec<&'a Ca>,
@@ -446,14 +446,14 @@ impl<'a> Question<'a> {
 
     /// `accepted`, or the code: the same in either order of the lists.
     fn answer(mut self) -> &'static str {
-        let said = |judged: Result<Accepted, Code>| judged.map_or_else(Code::as_str, |_| "accepted");
-        let forwards = said(self.judged());
+        let said = |verified: Result<Accepted, Code>| verified.map_or_else(Code::as_str, |_| "accepted");
+        let forwards = said(self.verified());
         self.lists.reverse();
-        assert_eq!(said(self.judged()), forwards, "the other way round");
+        assert_eq!(said(self.verified()), forwards, "the other way round");
         forwards
     }
 
-    fn judged(&self) -> Result<Accepted, Code> {
+    fn verified(&self) -> Result<Accepted, Code> {
         let mut anchors: Vec<_> = self.anchors.iter().map(|anchor| anchor.0.der().clone()).collect();
         if self.sent.is_empty() {
             anchors.push(self.issuer.0.der().clone());
