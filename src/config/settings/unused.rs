@@ -317,10 +317,11 @@ impl Build<'_> {
                 continue;
             }
             let key = name[VARIABLE_PREFIX.len()..].to_ascii_lowercase();
-            let hint = if key == "upstream" || UpstreamOptions::KEYS.contains(&key.as_str()) {
+            let upper = name.to_ascii_uppercase();
+            let is_ours = known.contains(&upper.as_str());
+            let hint = if !is_ours && (key == "upstream" || UpstreamOptions::KEYS.contains(&key.as_str())) {
                 "\nhint: settings for single upstreams are in `[[upstream]]` sections of the configuration file".into()
             } else {
-                let upper = name.to_ascii_uppercase();
                 let nearest = nearest(&upper, known.iter().copied().filter(|known| is_similar(&upper, known)));
                 nearest.map_or_else(String::new, |nearest| format!("\nhint: did you mean `{nearest}`?"))
             };
