@@ -282,7 +282,7 @@ fn flaws(what: What, all: &[(String, Certificate)], place: usize, at: OffsetDate
         }
         _ => {
             let unfit = checks::unfit_root(facts, anchor).into_iter().chain(checks::may_not_sign(facts, anchor));
-            let fix = "get the CA's present certificate; as it is, nothing that it issued is trusted";
+            let fix = "get the CA's current certificate; as it is, nothing that it issued is trusted";
             found.extend(unfit.map(|finding| Flaw::error(finding, fix)));
             found.extend(issuer(certificate, facts, what, &all[..place]));
         }
@@ -314,7 +314,7 @@ fn dates(
             (None, Code::NotYetValid) => Flaw::error(finding, "compare the clocks (`date -u`), or wait"),
             (None, _) => Flaw::error(
                 finding,
-                "take it out; if its CA has a present one, got by a way you trust, put that in its place",
+                "take it out; if its CA has a current one, obtained in a way you trust, put that in its place",
             ),
         });
     }

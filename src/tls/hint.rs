@@ -184,16 +184,16 @@ pub fn fix(case: &Case<'_>, finding: &Finding) -> String {
             }
             _ => "ask the CA for one without `critical` on that extension".into(),
         },
-        Code::RootExpired => "replace this root in --ca-bundle by its CA's present one".into(),
+        Code::RootExpired => "replace this root in --ca-bundle by its CA's current one".into(),
         Code::RootUnfit => {
-            "replace this root in --ca-bundle by its CA's present one, or have the server's certificate issued by a CA for servers".into()
+            "replace this root in --ca-bundle by its CA's current one, or have the server's certificate issued by a CA for servers".into()
         }
         Code::CertVersion => format!("have it reissued as X.509 v3 with `{san}` in subjectAltName"),
         Code::ChainTooLong => "add one of its intermediates to --ca-bundle".into(),
         Code::ChainTooComplex => "have the server send only the certificates between its own and the root".into(),
         Code::Revoked => "have it reissued with a new key; a revoked one may be in other hands".into(),
         Code::RevocationUnknown => "give the list of that CA with --crl, too: each CA of a chain has its own".into(),
-        Code::CrlExpired | Code::CrlInvalid => "get the CA's present list and give it with --crl".into(),
+        Code::CrlExpired | Code::CrlInvalid => "get the CA's current list and give it with --crl".into(),
         Code::PinMismatch => {
             "if the server's owner confirms that its key was changed, add the new pin to `pins` (`vouchsafe pin` prints it)".into()
         }

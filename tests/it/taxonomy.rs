@@ -877,7 +877,7 @@ async fn revocation() {
 
     let expired = format!("crl = \"{old}\"");
     let says = &["the revocation list of `CN=Lab Issuing` is out of date since ", "(10 days ago)"];
-    let end = refused("crl_expired", Presented(1), says, "get the CA's present list");
+    let end = refused("crl_expired", Presented(1), says, "get the CA's current list");
     t.row("list expired", good, &[issuing], &[root], end).with(&expired);
     let tolerate = "crl_policy = \"expired=tolerate\"";
     t.row("list expired, tolerated", good, &[issuing], &[root], Passes).with(&expired).with(tolerate);
@@ -901,7 +901,7 @@ async fn revocation() {
     *tampered.last_mut().unwrap() ^= 1;
     let tampered = lab.write("tampered.crl", tampered);
     let says = &["the revocation list of `CN=Lab Issuing` cannot be used", "it was not signed by that CA's key"];
-    let end = refused("crl_invalid", Presented(1), says, "get the CA's present list");
+    let end = refused("crl_invalid", Presented(1), says, "get the CA's current list");
     t.row("list's signature bad", good, &[issuing], &[root], end).with(&format!("crl = \"{}\"", text(&tampered)));
     // A root that is spelt otherwise in the bundle than in what it issued, its list included.
     let spelt = lab.authority("Spelt").key(&text(&root.key)).by_itself();
@@ -915,7 +915,7 @@ async fn revocation() {
     let mute = &lab.authority("Mute").ext("keyUsage", "critical,keyCertSign").by(root);
     let list = lab.list(mute, (-1, 30), "");
     let says = &["the revocation list of `CN=Mute` cannot be used", "its keyUsage lacks cRLSign"];
-    let end = refused("crl_invalid", Presented(1), says, "get the CA's present list");
+    let end = refused("crl_invalid", Presented(1), says, "get the CA's current list");
     t.row("list's issuer may not sign lists", &sound.by(mute), &[mute], &[root], end)
         .with(&format!("crl = \"{}\"", text(&list)));
     t.judge().await;
