@@ -117,8 +117,8 @@ pub fn mask_userinfo(target: &str) -> String {
 /// `/v2.0/tokens/TOKEN/endpoints` (Keystone) and `/v2.1/os-console-auth-tokens/TOKEN` (Nova).
 ///
 /// Servers differ in what they take for a segment. Whatever some server would take for a token is masked here, so an
-/// encoded slash, a backslash and `;` end a segment, empty segments do not count, and a dot segment after `tokens` masks
-/// the whole rest.
+/// encoded slash, a backslash and `;` end a segment, empty segments do not count, a dot segment after `tokens` masks the
+/// whole rest, and the value of `token=TOKEN` is masked.
 pub fn mask_tokens(path: &str) -> Cow<'_, str> {
     // As most paths are: nothing in it is encoded, and nothing announces a token.
     if path.is_ascii() && !path.contains('%') && !contains_token(path.as_bytes()) {
@@ -132,7 +132,7 @@ pub fn mask_tokens(path: &str) -> Cow<'_, str> {
             continue;
         }
         if decode(separator) == ";" {
-            masked.push_str(if masks_parameters { MASK } else { segment });
+            masked.push_str(&if masks_parameters { MASK.into() } else { without_value(segment) });
             continue;
         }
         let name = decode(segment);
@@ -144,7 +144,7 @@ pub fn mask_tokens(path: &str) -> Cow<'_, str> {
         token_is_next = names_tokens(&name);
         masks_parameters = is_token || token_is_next;
         has_tokens |= token_is_next;
-        masked.push_str(if is_token { MASK } else { segment });
+        masked.push_str(&if is_token { MASK.into() } else { without_value(segment) });
     }
     Cow::Owned(masked)
 }
@@ -153,6 +153,22 @@ pub fn mask_tokens(path: &str) -> Cow<'_, str> {
 fn contains_token(text: &[u8]) -> bool {
     let around = |at: usize| text.get(at.checked_sub(2)?..at + 3);
     memchr2_iter(b'k', b'K', text).any(|at| around(at).is_some_and(|word| word.eq_ignore_ascii_case(b"token")))
+}
+
+/// A segment without what follows the name of a token in it, as in `token=TOKEN`.
+fn without_value(segment: &str) -> Cow<'_, str> {
+    const SEPARATORS: [char; 3] = ['=', ':', ','];
+    let is_token = |text: &str| text.split_once(SEPARATORS).is_some_and(|(name, _)| names_tokens(name));
+    // Most segments have none of these, and need not be decoded again.
+    let may_have_value = segment.contains(SEPARATORS) || segment.contains('%');
+    if !may_have_value || !is_token(&decode(segment)) {
+        return segment.into();
+    }
+    match segment.find(SEPARATORS) {
+        Some(at) => format!("{}{MASK}", &segment[..=at]).into(),
+        // The separator is encoded.
+        None => MASK.into(),
+    }
 }
 
 /// The pieces of a path, each with the separator before it: none before the first.
@@ -191,8 +207,9 @@ fn separator_length(text: &str) -> usize {
 }
 
 /// Whether a decoded segment announces a token: `tokens`, `access_tokens`, `os-console-auth-tokens`. What some servers
-/// drop at its end (a space, a dot, a NUL) does not count.
+/// drop at its end (a space, a NUL, an extension such as `.json`) does not count.
 fn names_tokens(name: &str) -> bool {
+    let name = name.split('.').next().unwrap_or_default();
     let name = name.trim_end_matches(|c: char| !c.is_alphanumeric());
     name.ends_with("token") || name.ends_with("tokens")
 }
@@ -367,6 +384,13 @@ mod tests {
             ("/v2.0/tokens/./SECRET", "/v2.0/tokens/***"),
             ("/v2.0/tokens/x/%2e%2e/SECRET", "/v2.0/tokens/***/***"),
             ("/v2.0/tokens/token/SECRET", "/v2.0/tokens/***/***"),
+            ("/v2.0/tokens.json/SECRET", "/v2.0/tokens.json/***"),
+            ("/v2.0/tokens=SECRET", "/v2.0/tokens=***"),
+            ("/v2.0/Token:SECRET/x", "/v2.0/Token:***/x"),
+            ("/v2.0/tokens,SECRET", "/v2.0/tokens,***"),
+            ("/v2.0/images;token=SECRET;a=1", "/v2.0/images;token=***;a=1"),
+            ("/v2.0/token%3DSECRET", "/v2.0/***"),
+            ("/v2.0/image=1:2,3", "/v2.0/image=1:2,3"),
             ("/v2.0/tokens", "/v2.0/tokens"),
             ("/v2.0/tokens/", "/v2.0/tokens/"),
             ("/v1/images//detail", "/v1/images//detail"),

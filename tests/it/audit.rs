@@ -104,7 +104,7 @@ async fn what_differs_is_not_folded_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_chain_is_kept_once_and_judged_alike_offline() {
+async fn a_refused_chain_is_kept_once_and_verify_agrees_offline() {
     let directory = support::dir();
     let kept = directory.path().join("chains");
     let (front, proxy) = start(Case::WrongName, &["--save-failed-chains", &kept.display().to_string()]).await;

@@ -295,7 +295,7 @@ async fn one_reading_of_where_an_answer_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_behind_an_answer_is_no_answer() {
+async fn what_follows_an_answer_is_no_answer() {
     // What follows is the next client's answer, to whoever reads it so.
     let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     for (method, answer) in [

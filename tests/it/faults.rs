@@ -96,7 +96,7 @@ async fn a_stalled_upload_is_answered_and_aborted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_says_nothing_ends_in_a_mishap() {
+async fn an_upstream_that_says_nothing_is_a_failure() {
     let origin = Origin::start(|_, _| vec![Step::Stall]).await;
     let proxy = start(&origin, &["--response-timeout", "300ms"]);
     let seen = exchange(proxy.addr(0), GET).await;
@@ -105,7 +105,7 @@ async fn an_upstream_that_says_nothing_ends_in_a_mishap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mishaps_on_the_way_are_named() {
+async fn connection_failures_are_named() {
     // A port that was free a moment ago; one that accepts and stays silent; one that speaks plain HTTP.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -72,7 +72,7 @@ fn ladder(rungs: usize) -> Identity {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chains_of_any_length_and_shape_are_judged_in_bounded_time() {
+async fn chains_of_any_length_and_shape_are_verified_in_bounded_time() {
     let good = GALLERY.identity(Case::Good).unwrap();
     let (own, intermediate) = good.chain.split_at(1);
     let leaf = &[Spec::leaf("leaf", "L").der()][..];

@@ -235,7 +235,7 @@ async fn a_file_says_what_flags_say_and_more() {
 }
 
 #[test]
-fn the_demonstration_judges_as_it_must() {
+fn the_demonstration_shows_the_right_verdicts() {
     let output = vouchsafe(&["demo"], &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");

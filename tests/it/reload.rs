@@ -235,7 +235,7 @@ async fn a_revocation_list_that_appears_closes_the_connections_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sighup_takes_the_configuration_anew_but_for_what_takes_a_restart() {
+async fn sighup_reloads_all_but_what_takes_a_restart() {
     let world = World::new("World").await;
     let files = Files::new();
     let bundle = files.put("bundle.pem", &world.pem());
@@ -426,7 +426,7 @@ async fn a_file_that_never_answers_holds_up_neither_requests_nor_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_belongs_to_one_client_is_judged_again_too() {
+async fn a_connection_that_belongs_to_one_client_is_verified_again_too() {
     let (kept, dropped) = (World::new("Kept").await, World::new("Dropped").await);
     let files = Files::new();
     let bundle = files.put("bundle.pem", &(kept.pem() + &dropped.pem()));

@@ -1,5 +1,5 @@
 //! Upstreams that break the rules of TLS, by a foreign stack that is bent to do so: `tests/real/tls_attacker.py`.
-//! Each is a refusal or a mishap with a name of its own; without an attack, the same stack is believed.
+//! Each is a refusal or a failure with a name of its own; without an attack, the same stack is trusted.
 
 use std::{
     collections::HashMap,
@@ -90,7 +90,7 @@ impl Drop for Attacker {
     }
 }
 
-/// Meets each in turn; only who was verified may have been sent a request.
+/// Connects to each in turn; only a server that was verified may have been sent a request.
 async fn meet_all(rows: &[(&str, End)]) {
     let attacks: Vec<_> = rows.iter().map(|(attack, _)| *attack).collect();
     let (attacker, mut at) = Attacker::start(&attacks);
@@ -110,7 +110,7 @@ async fn meet_all(rows: &[(&str, End)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_attacker_without_an_attack_is_believed() {
+async fn the_attacker_without_an_attack_is_trusted() {
     meet_all(&[
         ("control-12", Accepted),
         ("control-13", Accepted),
@@ -214,7 +214,7 @@ async fn a_flood_in_the_handshake_ends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flight_that_ends_after_any_message_is_a_mishap() {
+async fn a_flight_that_ends_after_any_message_is_a_failure() {
     let closed = Refused("closed_in_handshake");
     meet_all(&[
         ("cut-ServerHello-12", closed),
@@ -234,7 +234,7 @@ async fn a_flight_that_ends_after_any_message_is_a_mishap() {
 
 /// The server was verified here, so that the request may be on its way; what it does then must end, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_verified_server_that_breaks_the_rules_later_is_a_mishap() {
+async fn a_verified_server_that_breaks_the_rules_later_is_a_failure() {
     let gone = Mishap("upstream_closed|bad_response");
     meet_all(&[
         ("client-cert-13", RefusedLate("client_cert_required")),

@@ -157,7 +157,7 @@ impl Pki {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pin_is_asked_for_beside_all_else() {
+async fn a_pin_is_required_in_addition_to_everything_else() {
     let lab = &Lab::new();
     let (pki, junk) = (Pki::new(lab, "Lab"), lab.root("Junk"));
     let server = &lab.s_server(&pki.own, &[&pki.issuing, &junk], &[]).ready();
@@ -194,7 +194,7 @@ async fn a_pin_is_asked_for_beside_all_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_identity_is_believed_and_no_other() {
+async fn an_identity_is_trusted_and_no_other() {
     let lab = &Lab::new();
     let pki = Pki::new(lab, "Lab");
     let vendor = lab.root("Vendor");
@@ -234,7 +234,7 @@ async fn an_identity_is_believed_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_certificate_is_shown_to_who_asks() {
+async fn a_client_certificate_is_sent_to_servers_that_request_one() {
     let lab = &Lab::new();
     let (pki, clients) = (Pki::new(lab, "Lab"), lab.root("Clients"));
     let client = |name: &str| lab.server(name, "").ext("extendedKeyUsage", "clientAuth");
@@ -505,7 +505,7 @@ async fn a_directory_is_a_bundle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_systems_roots_are_believed_where_it_is_said() {
+async fn the_system_roots_are_trusted_only_where_configured() {
     let lab = &Lab::new();
     let (ours, systems) = (Pki::new(lab, "Our"), Pki::new(lab, "System"));
     let (our, system) = (&ours.serve(lab, &[]), &systems.serve(lab, &[]));
@@ -991,7 +991,7 @@ fn values_that_do_not_do_are_refused_with_section_key_value_and_remedy() {
 }
 
 #[test]
-fn what_is_said_of_tls_stands_in_one_section() {
+fn tls_settings_of_an_upstream_are_in_one_section() {
     let lab = &Lab::new();
     let root = &lab.root("Lab Root");
     let pins = format!("pins = 'sha256:{}'", root.sha256());

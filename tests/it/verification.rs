@@ -89,12 +89,12 @@ async fn judge_all(bundle: Bundle, crl: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_certificate_of_the_gallery_is_judged_as_it_must_be() {
+async fn every_certificate_of_the_gallery_gets_its_verdict() {
     judge_all(Bundle::Root, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_in_the_bundle_are_judged_as_they_must_be() {
+async fn certificates_in_the_bundle_get_their_verdict() {
     judge_all(Bundle::Plus, false).await;
 }
 
@@ -127,7 +127,7 @@ fn written(name: &str, text: &str) -> (tempfile::TempDir, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_certificate_is_refused_though_it_stands_in_the_bundle() {
+async fn a_revoked_certificate_is_refused_though_it_is_in_the_bundle() {
     let own = gallery::GALLERY.identity(Case::Revoked).unwrap();
     let leaf = certs_dev::pki::certificates_pem(own.end_entity());
     let (_directory, bundle) = written("bundle.pem", &format!("{}{leaf}", gallery::GALLERY.bundle_pem(Bundle::Root)));
@@ -158,7 +158,7 @@ async fn an_upstreams_own_bundle_goes_with_the_same_revocation_lists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewed_root_is_believed_beside_the_one_it_replaces() {
+async fn a_renewed_root_is_trusted_alongside_the_one_it_replaces() {
     use certs_dev::pki::{Authority, CaSpec, LeafSpec, Validity};
     let now = time::OffsetDateTime::now_utc();
     let dated = |from, to| {
