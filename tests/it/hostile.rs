@@ -16,7 +16,7 @@ use crate::support::{
     gallery::GALLERY,
     hostile::{
         Bend, Bent,
-        End::{self, Accepted, Mishap, Refused},
+        End::{self, Accepted, Failure, Refused},
         FORGED, Last, Peer, ROOT, Script, Stage, at_once, evil_name, serve,
     },
 };
@@ -340,7 +340,7 @@ async fn a_handshake_may_be_cut_anywhere() {
         let whole = Bend::Cut(usize::MAX, false);
         let bent = Bent::start(&identity, version, whole).await;
         let stage = Stage::set(&[(format!("{version:?}"), bent.address)], &["--response-timeout", "300ms"]).await;
-        stage.meet(0, Mishap("response_timeout")).await;
+        stage.meet(0, Failure("response_timeout")).await;
         let seen = bent.has("the whole handshake", |seen| seen.over == 1).await;
         let (flight, plain) = (seen.sent, seen.plain);
         assert!(flight > 500 && plain > 100, "{seen:?}");
@@ -362,7 +362,7 @@ async fn a_handshake_may_be_cut_anywhere() {
         }
         // The neighbour: all of it passed, so the server was verified.
         bent.bend(Bend::Cut(flight, false));
-        stage.meet(0, Mishap("upstream_closed")).await;
+        stage.meet(0, Failure("upstream_closed")).await;
         stage.clear();
     }
 }

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::support::{
     hostile::{
-        End::{self, Accepted, Mishap, Refused, RefusedLate},
+        End::{self, Accepted, Failure, Refused, RefusedLate},
         ROOT, Stage, at_once,
     },
     proxy::PATIENCE,
@@ -103,7 +103,7 @@ async fn meet_all(rows: &[(&str, End)]) {
         match end {
             Accepted => assert_eq!(requests, 1, "{attack}: {why}"),
             Refused(_) => assert_eq!(requests, 0, "{attack}: {why}"),
-            Mishap(_) | RefusedLate(_) => assert!(requests <= 1, "{attack}: {why}"),
+            Failure(_) | RefusedLate(_) => assert!(requests <= 1, "{attack}: {why}"),
         }
     }
     stage.clear();
@@ -222,12 +222,12 @@ async fn a_flight_that_ends_after_any_message_is_a_failure() {
         ("cut-ServerKeyExchange-12", closed),
         ("cut-ServerHelloDone-12", closed),
         ("cut-ChangeCipherSpec-12", closed),
-        ("cut-Finished-12", Mishap("upstream_closed")),
+        ("cut-Finished-12", Failure("upstream_closed")),
         ("cut-ServerHello-13", closed),
         ("cut-EncryptedExtensions-13", closed),
         ("cut-Certificate-13", closed),
         ("cut-CertificateVerify-13", closed),
-        ("cut-Finished-13", Mishap("upstream_closed")),
+        ("cut-Finished-13", Failure("upstream_closed")),
     ])
     .await;
 }
@@ -235,7 +235,7 @@ async fn a_flight_that_ends_after_any_message_is_a_failure() {
 /// The server was verified here, so that the request may be on its way; what it does then must end, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verified_server_that_breaks_the_rules_later_is_a_failure() {
-    let gone = Mishap("upstream_closed|bad_response");
+    let gone = Failure("upstream_closed|bad_response");
     meet_all(&[
         ("client-cert-13", RefusedLate("client_cert_required")),
         ("client-cert-bad-13", RefusedLate("client_cert_required")),

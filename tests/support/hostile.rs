@@ -47,8 +47,8 @@ pub enum End {
     Refused(&'static str),
     /// The alert of a verified server behind its handshake: one event, and nobody knows what it was sent.
     RefusedLate(&'static str),
-    /// A verified server that misbehaves: a mishap of this class, no event.
-    Mishap(&'static str),
+    /// A verified server that misbehaves: a failure of this class, no event.
+    Failure(&'static str),
 }
 
 /// The program, with a route to each hostile upstream and one to a good one.
@@ -122,7 +122,7 @@ impl Stage {
                 assert_eq!((seen.status(), events.len()), (200, 0), "{context}");
                 return Value::Null;
             }
-            End::Mishap(classes) => {
+            End::Failure(classes) => {
                 assert_eq!((seen.status(), events.len()), (500, 0), "{context}");
                 assert!(classes.split('|').any(|class| text.contains(&format!(": {class} "))), "{context}");
                 let (_, id) = text.split_once("(event ").unwrap_or_else(|| panic!("no id: {context}"));
