@@ -486,6 +486,18 @@ pub struct Options {
     #[serde(deserialize_with = "one_or_more")]
     pub mirror: Vec<String>,
 
+    /// How clients reach a fixed route's listener, in links to it, where they do so neither by its address nor by the host
+    /// that they used, for example `0.0.0.0:9292=http://proxy.example:19292`.
+    #[arg(
+        long,
+        value_name = "LISTEN=URL",
+        env = "VOUCHSAFE_ADVERTISE",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
+    #[serde(deserialize_with = "one_or_more")]
+    pub advertise: Vec<String>,
+
     /// A forward listener: for tools that support `http_proxy`, and for names mapped to loopback. LISTEN is written as
     /// for --route.
     #[arg(long, value_name = "LISTEN", env = "VOUCHSAFE_FORWARD", value_delimiter = ',', help_heading = "Listeners")]

@@ -334,7 +334,7 @@ macro_rules! for_each_setting {
 }
 
 for_each_setting! {
-    route mirror forward transparent accept_host allow port_map allow_nonlocal_listen
+    route mirror advertise forward transparent accept_host allow port_map allow_nonlocal_listen
     ca_bundle system_roots crl crl_policy min_tls client_cert client_key reload_interval
     connect_to
     preset answer detail host field_case rewrite_redirects rewrite follow_redirects

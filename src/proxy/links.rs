@@ -12,7 +12,10 @@ use crate::{
         target::{Form, Target},
         url::{self, Origin, Url},
     },
-    route::{link_context::LinkContext, upstream::Upstream},
+    route::{
+        link_context::{FixedListener, LinkContext},
+        upstream::Upstream,
+    },
 };
 
 use super::{
@@ -81,7 +84,10 @@ pub(super) fn globalize(fields: &mut Fields, asked: Option<&Authority>, upstream
 
 /// Where the client is.
 pub(super) fn link_context<'a>(current: &'a Current, arrival: Arrival<'_>) -> Option<LinkContext<'a>> {
-    let fixed = |listener: &'a Listener| Some((listener.service.fixed()?, listener.address.tcp()?));
+    let fixed = |listener: &'a Listener| {
+        let (upstream, bound) = (listener.service.fixed()?, listener.address.tcp()?);
+        Some(FixedListener { upstream, bound, advertised: listener.advertised.as_ref() })
+    };
     let ports = |of: fn(&Service) -> bool| {
         let alike = current.listeners.iter().filter(move |listener| of(&listener.service));
         alike.filter_map(|listener| Some(listener.address.tcp()?.port())).collect()

@@ -74,6 +74,7 @@ impl Current {
         let listener = |(settings, address): (&ListenerSettings, &BoundAddress)| Listener {
             name: settings.name.as_str().into(),
             address: address.clone(),
+            advertised: settings.advertised.clone(),
             service: settings.service.clone(),
             policies: settings.policies.clone(),
             slot: OnceCell::new(),

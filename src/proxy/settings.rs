@@ -5,7 +5,10 @@ use std::{cell::OnceCell, fmt, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc
 use crate::{
     connect::pool::{PoolLimits, Slot},
     http1::head::HeadLimits,
-    message::{authority::Host, via::Pseudonym},
+    message::{
+        authority::{Authority, Host},
+        via::Pseudonym,
+    },
     rewrite::Scopes,
     route::{table::Routes, upstream::Upstream},
     text::show_value,
@@ -203,6 +206,8 @@ pub struct ListenerSettings {
     pub label: Option<String>,
     /// Where to listen.
     pub address: ListenAddress,
+    /// How clients reach it, where the operator says so.
+    pub advertised: Option<Authority>,
     /// Where its clients are taken.
     pub service: Service,
     pub policies: ListenerPolicies,
@@ -215,6 +220,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it is bound.
     pub address: BoundAddress,
+    /// How clients reach it, where the operator says so.
+    pub advertised: Option<Authority>,
     /// Where its clients are taken.
     pub service: Service,
     pub policies: ListenerPolicies,

@@ -19,8 +19,8 @@ pub struct LinkContext<'a> {
     pub own: Option<&'a Upstream>,
     /// The address that its listener is bound to, if it has one.
     pub address: Option<IpAddr>,
-    /// The upstreams of all fixed routes, and where their listeners are bound.
-    pub fixed: Vec<(&'a Upstream, SocketAddr)>,
+    /// All fixed routes.
+    pub fixed: Vec<FixedListener<'a>>,
     /// The ports of all forward listeners, for a client that resolves names to this host and whose requests have no
     /// more than their Host; `None` for every other.
     pub by_host: Option<Vec<u16>>,
@@ -32,6 +32,24 @@ pub struct LinkContext<'a> {
     pub only_ports: Option<Vec<u16>>,
     /// Whether the upstream was shown the authority that the client named, and may take it for its own.
     pub shown: bool,
+}
+
+/// The listener of a fixed route.
+#[derive(Clone, Copy, Debug)]
+pub struct FixedListener<'a> {
+    pub upstream: &'a Upstream,
+    /// Where it is bound.
+    pub bound: SocketAddr,
+    /// How clients reach it, where the operator says so.
+    pub advertised: Option<&'a Authority>,
+}
+
+impl FixedListener<'_> {
+    /// Whether a plain URL of this authority leads to it.
+    fn is_at(&self, authority: &Authority) -> bool {
+        let bound = Host::Ip(self.bound.ip()) == authority.host && authority.port.unwrap_or(80) == self.bound.port();
+        bound || self.advertised == Some(authority)
+    }
 }
 
 impl LinkContext<'_> {
@@ -46,7 +64,7 @@ impl LinkContext<'_> {
         match self.own {
             Some(_) if self.is_listener(origin) => None,
             Some(own) if own.is_at(host, port) => self.client.clone(),
-            Some(_) => self.reached(self.fixed.iter().find(|(upstream, _)| upstream.is_at(host, port))?.1),
+            Some(_) => self.reached(self.fixed.iter().find(|fixed| fixed.upstream.is_at(host, port))?),
             None if origin.https && self.routes.select(&origin.authority, true).is_ok() => {
                 self.plain(host, port).filter(|plain| self.is_caught(plain))
             }
@@ -66,10 +84,7 @@ impl LinkContext<'_> {
     /// Whether this is the plain URL of a fixed route's listener: it leads here as it is, even where a server at the
     /// same address is the upstream of another route.
     fn is_listener(&self, origin: &Origin) -> bool {
-        let at = |bound: &SocketAddr| {
-            Host::Ip(bound.ip()) == origin.authority.host && origin.authority.port.unwrap_or(80) == bound.port()
-        };
-        !origin.https && self.fixed.iter().any(|(_, bound)| at(bound))
+        !origin.https && self.fixed.iter().any(|fixed| fixed.is_at(&origin.authority))
     }
 
     /// Whether a plain request to there arrives at a forward listener. By its Host alone it does so only at the ports
@@ -93,8 +108,8 @@ impl LinkContext<'_> {
         let allowed = || self.routes.select(&origin.authority, https).ok();
         let upstream = match self.own {
             Some(own) if shown || own.is_at(host, port) => own.clone(),
-            Some(_) => match self.fixed.iter().find(|(upstream, _)| upstream.is_at(host, port)) {
-                Some((upstream, _)) => (*upstream).clone(),
+            Some(_) => match self.fixed.iter().find(|fixed| fixed.upstream.is_at(host, port)) {
+                Some(fixed) => fixed.upstream.clone(),
                 None => allowed()?,
             },
             None => allowed()?,
@@ -119,9 +134,13 @@ impl LinkContext<'_> {
         all.find(|authority| self.routes.port(authority, false) == tls)
     }
 
-    /// How the client reaches another listener. One on the same address as this one, or on all addresses, has the host
-    /// that the client reached this one by.
-    fn reached(&self, bound: SocketAddr) -> Option<Authority> {
+    /// How the client reaches another listener: as it is advertised; else one on the same address as this one, or on all
+    /// addresses, by the host that the client reached this one by.
+    fn reached(&self, listener: &FixedListener<'_>) -> Option<Authority> {
+        let FixedListener { bound, advertised, .. } = listener;
+        if let Some(advertised) = advertised {
+            return Some((*advertised).clone());
+        }
         let host = match bound.ip() {
             ip if ip.is_unspecified() || Some(ip) == self.address => self.client.as_ref()?.host.clone(),
             ip => Host::Ip(ip),
@@ -168,6 +187,10 @@ mod tests {
         }
     }
 
+    fn at<'a>(upstream: &'a Upstream, bound: &str) -> FixedListener<'a> {
+        FixedListener { upstream, bound: bound.parse().unwrap(), advertised: None }
+    }
+
     fn origin(url: &str) -> Origin {
         url::split(url).unwrap().0
     }
@@ -189,8 +212,7 @@ mod tests {
         let routes = routes(&["allowed.example"]);
         let fixed = |name: &str, port| routes.fixed(&name.parse().unwrap(), port).unwrap();
         let (a, b, c) = (fixed("a.example", 9443), fixed("b.example", 443), fixed("c.example", 8443));
-        let bound = |address: &str| address.parse::<SocketAddr>().unwrap();
-        let all = vec![(&a, bound("127.0.0.1:1")), (&b, bound("127.0.0.2:2")), (&c, bound("0.0.0.0:3"))];
+        let all = vec![at(&a, "127.0.0.1:1"), at(&b, "127.0.0.2:2"), at(&c, "0.0.0.0:3")];
         let client = Some("Local:7001".parse().unwrap());
         let (address, by_host) = (Some([127, 0, 0, 1].into()), None);
         let mut context = LinkContext {
@@ -247,8 +269,10 @@ mod tests {
         let routes = routes(&[]);
         let fixed = |name: &str, port| routes.fixed(&name.parse().unwrap(), port).unwrap();
         let (keystone, glance) = (fixed("cloud.example", 5000), fixed("127.0.0.1", 9292));
-        let bound = |address: &str| address.parse::<SocketAddr>().unwrap();
-        let all = vec![(&keystone, bound("127.0.0.2:5000")), (&glance, bound("127.0.0.2:9292"))];
+        let nova = fixed("nova.example", 8774);
+        let advertised = "proxy.example:18774".parse().unwrap();
+        let nova = FixedListener { advertised: Some(&advertised), ..at(&nova, "127.0.0.2:8774") };
+        let all = vec![at(&keystone, "127.0.0.2:5000"), at(&glance, "127.0.0.2:9292"), nova];
         let context = LinkContext {
             routes: &routes,
             own: Some(&keystone),
@@ -266,12 +290,15 @@ mod tests {
             ("http://127.0.0.2:9292", "-"),
             ("http://devstack:5000", "-"),
             ("https://cloud.example:8774", "-"),
+            ("https://nova.example:8774/v2.1", "proxy.example:18774"),
+            ("http://proxy.example:18774", "-"),
         ];
         check(&context, &rows);
         for (url, past) in [
             ("https://cloud.example:8774", true),
             ("http://cloud.example:8774", true),
             ("http://127.0.0.2:9292", false),
+            ("http://proxy.example:18774", false),
             ("http://devstack:5000", false),
         ] {
             assert_eq!(context.leads_past(&origin(url)), past, "{url}");

@@ -6,8 +6,10 @@ use flate2::{Compression, write::GzEncoder};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::support::{
-    self, gallery,
-    origin::{Origin, Seen, Step, exchange, read_response, read_to_end, send},
+    self,
+    command::vouchsafe,
+    gallery,
+    origin::{Origin, Seen, Step, exchange, hasty, read_response, send},
     proxy::Proxy,
 };
 
@@ -371,15 +373,26 @@ async fn an_answer_that_breaks_off_is_a_failure_and_no_part_of_it_is_passed_on()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_before_the_end_of_the_request_reaches_the_client() {
-    let origin = json("200 OK", token(&["https://OWN/v3"])).await;
-    let proxy = routed(&[&origin], &[HOST, REWRITE]);
+    let body_of = |host: &str| token(&[&format!("{host}/v3")]);
+    let text = body_of("https://good.gallery.test:OWN");
+    let head = |length: usize| {
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n")
+    };
+    // Its own port is not known before it is there: a URL of another upstream stands in for its own.
+    let other = Origin::start(|_, _| vec![]).await;
+    let text = text.replace("OWN", &other.address.port().to_string());
+    let address = hasty(vec![send(&(head(text.len()) + &text))]).await;
+    let name = format!("good.gallery.test:{}", address.port());
+    let route = [format!("--route=127.0.0.1:0=https://{name}"), format!("--connect-to={name}={address}")];
+    let mut flags = [bundle(), route.to_vec(), other.route()].concat();
+    flags.extend([HOST, REWRITE].map(str::to_owned));
+    let proxy = Proxy::start(&flags);
     let mut client = TcpStream::connect(proxy.addr(0)).await.unwrap();
-    let head = "POST / HTTP/1.1\r\nHost: local:7001\r\nContent-Length: 10\r\nConnection: close\r\n\r\n";
+    let head = "POST / HTTP/1.1\r\nHost: local:7001\r\nContent-Length: 100\r\n\r\npart";
     client.write_all(head.as_bytes()).await.unwrap();
-    origin.has_part_of(head.len() / 2).await;
-    client.write_all(b"0123456789").await.unwrap();
-    let seen = read_to_end(&mut client).await;
-    assert_eq!(body(&seen), token(&["http://local:7001/v3"]));
+    let answer = read_response(&mut client).await;
+    let expected = body_of(&format!("http://local:{}", proxy.addr(1).port()));
+    assert!(answer.ends_with(&expected) && answer.contains("\r\nConnection: close\r\n"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -466,4 +479,47 @@ async fn a_mirror_serves_the_same_ports_at_another_address() {
     let request = format!("GET / HTTP/1.1\r\nHost: 127.0.0.2:{port}\r\nConnection: close\r\n\r\n");
     let seen = exchange(proxy.addr(0), request.as_bytes()).await;
     assert_eq!(body(&seen), token(&[&format!("http://127.0.0.2:{port}/v3"), "https://good.gallery.test:2/"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_is_named_as_it_is_advertised() {
+    let glance = json("200 OK", "{}".into()).await;
+    let keystone = json("200 OK", token(&["https://OWN/v3", &format!("https://{}/v2", authority(&glance))])).await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut flags = [bundle(), keystone.route(), glance.route()].concat();
+    // The last route is Glance's.
+    let place = flags.iter().rposition(|flag| flag.starts_with("127.0.0.1:0=")).unwrap();
+    flags[place] = flags[place].replace("127.0.0.1:0=", &format!("127.0.0.1:{port}="));
+    flags.extend([
+        HOST.to_owned(),
+        REWRITE.to_owned(),
+        format!("--advertise=127.0.0.1:{port}=http://proxy.example:19292"),
+    ]);
+    let proxy = Proxy::start(&flags);
+    assert_eq!(body(&get(&proxy, "").await), token(&["http://local:7001/v3", "http://proxy.example:19292/v2"]));
+}
+
+#[test]
+fn settings_that_can_never_apply_are_errors() {
+    let bundle = gallery::bundle(certs_dev::Bundle::Root);
+    for (flag, expected) in [
+        ("--advertise=127.0.0.1:2=http://a", "no route listens on 127.0.0.1:2"),
+        ("--advertise=127.0.0.1:1=https://a", "a listener and an `http://` URL are expected"),
+        ("--advertise=127.0.0.1:1", "a listener and an `http://` URL are expected"),
+        ("--rewrite=catalog,none", "--rewrite: `none` excludes the others"),
+        ("--mirror=127.0.0.2=a.example", "--mirror `127.0.0.2=a.example`: no port is listed"),
+        ("--mirror=127.0.0.1=a.example:1", "127.0.0.1:1 is configured for two listeners"),
+        ("--mirror=192.0.2.1=a.example:1", "192.0.2.1 can be reached from other hosts"),
+    ] {
+        let said = vouchsafe(&[
+            "config",
+            "check",
+            "--ca-bundle",
+            &bundle,
+            "--route=127.0.0.1:1=https://good.gallery.test",
+            flag,
+        ]);
+        assert_eq!(said.code, Some(2), "{flag}: {said:?}");
+        assert!(said.err.contains(expected), "{flag}: {said:?}");
+    }
 }

@@ -45,8 +45,9 @@ fn page_commands() -> Vec<Vec<String>> {
     let blocks = PAGE.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
     let joined = blocks.map(|block| block.replace("\\\n", " "));
     let lines: Vec<String> = joined.flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
-    let words = |line: &String| line.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
-    lines.iter().map(words).collect()
+    let lines = lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty());
+    let words = |line: &str| line.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
+    lines.map(words).collect()
 }
 
 #[test]

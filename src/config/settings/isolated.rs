@@ -26,6 +26,7 @@ impl Build<'_> {
         let listener = |port| ListenerSettings {
             name: format!("isolate {port}"),
             label: None,
+            advertised: None,
             address: ListenAddress::Isolated((Ipv6Addr::UNSPECIFIED, port).into()),
             service: Service::Original(OriginalAddress::Accepted),
             policies: policies.clone(),

@@ -3,8 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
-    config::args::RewriteScope,
-    message::authority::{Authority, Host, parse_port},
+    config::args::{Options, RewriteScope},
+    message::{
+        authority::{Authority, Host, parse_port},
+        url::{self, Origin},
+    },
     proxy::settings::{ListenAddress, ListenerPolicies, ListenerSettings, OriginalAddress, Service},
     rewrite::Scopes,
     route::table::{RouteError, Routes},
@@ -45,6 +48,7 @@ impl Build<'_> {
                 name: format!("forward {text}"),
                 label: None,
                 address,
+                advertised: None,
                 service: Service::Forward,
                 policies: self.policies_of(text, &policies),
             });
@@ -61,11 +65,13 @@ impl Build<'_> {
                 name: format!("transparent {address}"),
                 label: None,
                 address,
+                advertised: None,
                 service: Service::Original(OriginalAddress::Redirected),
                 policies: own.clone(),
             };
             listeners.extend(self.take(addresses).unwrap_or_default().into_iter().map(listener));
         }
+        self.advertise(&mut listeners, routes.is_some());
         if listeners.is_empty() && !self.has_listeners() {
             self.problems.push("no listener is configured\nhint: set --route LISTEN=URL or --forward LISTEN".into());
         }
@@ -90,6 +96,30 @@ impl Build<'_> {
             }
         }
         listeners
+    }
+
+    /// Tells listeners how clients reach them. `complete`: every listener is there that could be read.
+    fn advertise(&mut self, listeners: &mut [ListenerSettings], complete: bool) {
+        for text in &self.options.advertise {
+            let read = parse_advertise(text).and_then(|(listen, url)| Ok((self.listen(listen)?, url)));
+            let set = read.and_then(|(address, authority)| {
+                let at = |listener: &&mut ListenerSettings| {
+                    listener.address == address && matches!(listener.service, Service::Fixed(_))
+                };
+                match listeners.iter_mut().find(at) {
+                    Some(listener) => listener.advertised = Some(authority),
+                    None if complete => {
+                        return Err(format!(
+                            "no route listens on {address}\nhint: remove it, or add --route {address}=URL"
+                        ));
+                    }
+                    None => {}
+                }
+                Ok(())
+            });
+            let set = set.map_err(|why| format!("{} `{}`: {why}", self.merged.name("advertise"), show_value(text)));
+            self.take(set);
+        }
     }
 
     /// The policies of every listener.
@@ -188,12 +218,13 @@ impl Build<'_> {
             ListenAddress::Tcp(address) if self.is_isolated() => ListenAddress::Isolated(address),
             address => address,
         };
-        Ok(Some(ListenerSettings { name, label, address, service, policies }))
+        Ok(Some(ListenerSettings { name, label, address, advertised: None, service, policies }))
     }
 
     /// Whether any listener is configured, valid or not.
     pub(super) fn has_listeners(&self) -> bool {
-        [&self.options.route, &self.options.forward, &self.options.transparent].iter().any(|texts| !texts.is_empty())
+        let Options { route, mirror, forward, transparent, .. } = self.options;
+        [route, mirror, forward, transparent].iter().any(|texts| !texts.is_empty())
     }
 
     /// The addresses of a transparent listener. On one host the kernel redirects to loopback, to that of the
@@ -302,6 +333,17 @@ fn unix_socket(text: &str) -> Result<ListenAddress, String> {
 /// Whether systemd could name a socket so (sd_listen_fds(3)).
 fn is_socket_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+}
+
+/// Reads where a listener is, and how clients reach it.
+fn parse_advertise(text: &str) -> Result<(&str, Authority), String> {
+    const EXPECTED: &str =
+        "a listener and an `http://` URL are expected, as in `0.0.0.0:9292=http://proxy.example:19292`";
+    let (listen, url) = text.split_once('=').ok_or(EXPECTED)?;
+    match url::split(url) {
+        Some((Origin { https: false, authority }, "" | "/")) => Ok((listen, authority)),
+        _ => Err(EXPECTED.into()),
+    }
 }
 
 /// Reads a name that clients may use for a fixed route.
