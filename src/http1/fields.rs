@@ -284,6 +284,19 @@ impl Fields {
         self.values(name).next()
     }
 
+    /// The value of the first line with a name that [`FieldName`] does not have, given in lower case. Lines of other
+    /// lengths are not looked at.
+    pub fn get_other(&self, name: &str) -> Option<&[u8]> {
+        let fits =
+            |line: &&FieldLine| line.name == FieldName::Other && (line.name_end - line.start) as usize == name.len();
+        self.lines
+            .iter()
+            .filter(fits)
+            .map(|line| self.field(line))
+            .find(|field| field.is(name))
+            .map(|field| field.value)
+    }
+
     /// Whether a line has this name.
     pub fn contains(&self, name: FieldName) -> bool {
         self.names.contains(name) && self.lines.iter().any(|line| line.name == name)

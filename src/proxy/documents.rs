@@ -61,6 +61,9 @@ impl PassedBody {
 
 /// Leaves a client's request no other codings than those that are decoded here.
 pub(super) fn narrow_encodings(fields: &mut Fields) {
+    if fields.get_other("accept-encoding").is_none() {
+        return;
+    }
     fields.map_values(FieldNames::of(&[FieldName::Other]), |field| {
         if !field.is("accept-encoding") {
             return None;
@@ -84,17 +87,8 @@ pub(super) fn may_have_urls(head: &ResponseHead) -> bool {
     if !matches!(head.status, 200 | 201 | 203 | 300) {
         return false;
     }
-    let mut json = false;
-    for field in head.fields.iter().filter(|field| field.name == FieldName::Other) {
-        match field.raw_name.len() {
-            12 if field.is("content-type") => json = is_json(field.value),
-            13 if field.is("content-range") => return false,
-            10 if field.is("x-trans-id") => return false,
-            11 if field.is("x-timestamp") => return false,
-            _ => {}
-        }
-    }
-    json
+    let is_json = head.fields.get_other("content-type").is_some_and(is_json);
+    is_json && ["content-range", "x-trans-id", "x-timestamp"].iter().all(|name| head.fields.get_other(name).is_none())
 }
 
 fn is_json(content_type: &[u8]) -> bool {

@@ -74,6 +74,9 @@ pub fn replace(
     let mut copied = 0;
     for url in urls {
         let Some(new) = with(url) else { continue };
+        if copied == 0 {
+            replaced.reserve(document.len());
+        }
         replaced.extend_from_slice(&document[copied..url.span.start]);
         replaced.extend_from_slice(serde_json::Value::String(new).to_string().as_bytes());
         copied = url.span.end;

@@ -268,11 +268,11 @@ mod tests {
     fn a_listener_on_the_same_address_is_reached_by_the_name_that_the_client_uses() {
         let routes = routes(&[]);
         let fixed = |name: &str, port| routes.fixed(&name.parse().unwrap(), port).unwrap();
-        let (keystone, glance) = (fixed("cloud.example", 5000), fixed("127.0.0.1", 9292));
+        let (keystone, glance) = (fixed("cloud.example", 5000), fixed("127.0.0.1", 9696));
         let nova = fixed("nova.example", 8774);
         let advertised = "proxy.example:18774".parse().unwrap();
         let nova = FixedListener { advertised: Some(&advertised), ..at(&nova, "127.0.0.2:8774") };
-        let all = vec![at(&keystone, "127.0.0.2:5000"), at(&glance, "127.0.0.2:9292"), nova];
+        let all = vec![at(&keystone, "127.0.0.2:5000"), at(&glance, "127.0.0.2:9696"), nova];
         let context = LinkContext {
             routes: &routes,
             own: Some(&keystone),
@@ -285,9 +285,9 @@ mod tests {
         };
         let rows = [
             ("https://cloud.example:5000/v3", "devstack:5000"),
-            ("https://127.0.0.1:9292", "devstack:9292"),
-            ("http://127.0.0.1:9292", "devstack:9292"),
-            ("http://127.0.0.2:9292", "-"),
+            ("https://127.0.0.1:9696", "devstack:9696"),
+            ("http://127.0.0.1:9696", "devstack:9696"),
+            ("http://127.0.0.2:9696", "-"),
             ("http://devstack:5000", "-"),
             ("https://cloud.example:8774", "-"),
             ("https://nova.example:8774/v2.1", "proxy.example:18774"),
@@ -297,7 +297,7 @@ mod tests {
         for (url, past) in [
             ("https://cloud.example:8774", true),
             ("http://cloud.example:8774", true),
-            ("http://127.0.0.2:9292", false),
+            ("http://127.0.0.2:9696", false),
             ("http://proxy.example:18774", false),
             ("http://devstack:5000", false),
         ] {
