@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// As many are logged by one generation of settings.
+/// As many of one class are logged by one generation of settings.
 const MOST: usize = 256;
 
 /// What was logged by one generation of settings, at all listeners and by all threads.
@@ -17,7 +17,10 @@ impl DocumentNotices {
     /// Whether this is to be logged now: that something of this class was met at this listener.
     pub(super) fn is_new(&self, listener: usize, class: &'static str, about: &str) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.len() < MOST && known.insert((listener, class, about.to_owned()))
+        let notice = (listener, class, about.to_owned());
+        !known.contains(&notice)
+            && known.iter().filter(|(_, of, _)| *of == class).count() < MOST
+            && known.insert(notice)
     }
 }
 
@@ -36,5 +39,6 @@ mod tests {
             notices.is_new(0, "a", &number.to_string());
         }
         assert!(!notices.is_new(0, "a", "another") && !notices.is_new(0, "a", "x"));
+        assert!(notices.is_new(0, "b", "another"));
     }
 }
