@@ -27,7 +27,8 @@ fuzz_target!(|input: &[u8]| {
             assert!(!settings.listeners.is_empty());
             assert!((1..=1024).contains(&settings.threads));
             settings.warnings.iter().flat_map(|warning| warning.split('\n')).for_each(is_plain);
-            let mut addresses: Vec<_> = settings.listeners.iter().filter_map(|listener| listener.address.tcp()).collect();
+            let mut addresses: Vec<_> =
+                settings.listeners.iter().filter_map(|listener| listener.address.tcp()).collect();
             addresses.retain(|address| address.port() != 0);
             addresses.sort();
             assert!(addresses.windows(2).all(|two| two[0] != two[1]), "{addresses:?}");

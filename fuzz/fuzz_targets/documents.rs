@@ -69,7 +69,13 @@ fn walk(document: &mut Value, scopes: Scopes, new: &dyn Fn(&str) -> String) {
     const PAGE: &[&str] = &["next", "previous"];
     const RESOURCE: &[&str] = &["self", "bookmark", "alternate", "collection", "next", "previous"];
     const DATA: &[&str] = &[
-        "attributes", "driver_info", "driver_internal_info", "extra", "instance_info", "metadata", "parameters",
+        "attributes",
+        "driver_info",
+        "driver_internal_info",
+        "extra",
+        "instance_info",
+        "metadata",
+        "parameters",
         "properties",
     ];
     for name in names {

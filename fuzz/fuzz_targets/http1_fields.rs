@@ -89,17 +89,16 @@ fn merge_lengths(lines: &mut Vec<Line>) {
 }
 
 fn set(lines: &mut Vec<Line>, name: &str, value: &[u8]) {
-    let line = Line::new(name.as_bytes(), value);
     match lines.iter().position(|line| line.is(name)) {
         Some(at) => {
-            lines[at] = line;
+            lines[at] = Line::new(&lines[at].name, value);
             let mut index = 0;
             lines.retain(|line| {
                 index += 1;
                 index - 1 == at || !line.is(name)
             });
         }
-        None => lines.insert(0, line),
+        None => lines.insert(0, Line::new(name.as_bytes(), value)),
     }
 }
 

@@ -8,7 +8,7 @@
 //! - a scheme other than http and https, userinfo, port 0,
 //! - a `#`, which the upstream would take for the end of the path.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use memchr::memchr2;
 
@@ -17,7 +17,7 @@ use crate::{
     text::{mask_tokens, mask_userinfo},
 };
 
-use super::authority::{Authority, AuthorityError};
+use super::authority::{Authority, AuthorityError, Host};
 
 /// The form of a request target (RFC 9112 section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,13 @@ fn host_field(head: &RequestHead) -> Result<Option<Authority>, TargetError> {
 
 fn authority(bytes: &[u8]) -> Result<Authority, TargetError> {
     let text = str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).ok_or(TargetError::HostBytes)?;
-    text.parse().map_err(|error: AuthorityError| TargetError::Authority(error.why()))
+    let authority: Authority = text.parse().map_err(|error: AuthorityError| TargetError::Authority(error.why()))?;
+    // People may write an IPv6 address as it is; in a message a reader could take its end for a port (RFC 3986 section
+    // 3.2.2).
+    if matches!(authority.host, Host::Ip(IpAddr::V6(_))) && !text.starts_with('[') {
+        return Err(TargetError::Authority("an IPv6 address without brackets"));
+    }
+    Ok(authority)
 }
 
 /// A raw target's path as it may be written down: without a query, a user name or password, and without tokens, which
@@ -239,6 +245,7 @@ mod tests {
             ("GET", "/v1?a=%2e", "g:1", Form::Origin, "g:1", "/v1?a=%2e"),
             ("GET", "//x/<>`\"", "g:1", Form::Origin, "g:1", "//x/<>`\""),
             ("GET", "http://g:1/v1", "other", Form::Absolute, "g:1", "/v1"),
+            ("GET", "/v1", "[::1]:80", Form::Origin, "[::1]:80", "/v1"),
             ("GET", "HTTPS://G", "other", Form::Absolute, "g", "/"),
             ("GET", "http://G?a", "other", Form::Absolute, "g", "/?a"),
             ("GET", "http://G/?a=http://b/", "other", Form::Absolute, "g", "/?a=http://b/"),
@@ -266,6 +273,9 @@ mod tests {
             ("GET", "/", &["a b"]),
             ("GET", "/", &["a@b"]),
             ("GET", "/", &["\u{e9}"]),
+            ("GET", "/", &["::1"]),
+            ("GET", "/", &["2001:db8::1:80"]),
+            ("GET", "http://::1/", &["a"]),
             ("GET", "/a#b", &["a"]),
             ("GET", "http://a/#b", &["a"]),
             ("GET", "a:80", &["a"]),
