@@ -38,6 +38,7 @@ use vouchsafe::{
         trust::TrustAnchors,
         verify::verify_with,
     },
+    transport::ClientAddress,
 };
 
 /// The root, an expired root, and the self-signed certificates that are trusted as they are.
@@ -109,7 +110,7 @@ pub fn ask(
                 time: now(),
                 upstream: &upstream,
                 refused: &refused,
-                client: address,
+                client: ClientAddress::Tcp(address),
                 listener: "forward",
                 method: "GET",
                 path: "/",

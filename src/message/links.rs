@@ -45,6 +45,7 @@ const WITH_REFERENCES: FieldNames = FieldNames::of(&[
     FieldName::ContentLocation,
     FieldName::Link,
     FieldName::Location,
+    FieldName::ManagementUrl,
     FieldName::Refresh,
     FieldName::StorageUrl,
     FieldName::WwwAuthenticate,
