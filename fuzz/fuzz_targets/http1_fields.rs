@@ -167,7 +167,7 @@ fn is_same(fields: &Fields, lines: &[Line]) {
 
 /// Another way to recognize a name.
 fn known(name: &[u8]) -> FieldName {
-    const NAMES: [(&str, FieldName); 30] = [
+    const NAMES: [(&str, FieldName); 32] = [
         ("authorization", FieldName::Authorization),
         ("connection", FieldName::Connection),
         ("content-length", FieldName::ContentLength),
@@ -181,6 +181,8 @@ fn known(name: &[u8]) -> FieldName {
         ("link", FieldName::Link),
         ("location", FieldName::Location),
         ("max-forwards", FieldName::MaxForwards),
+        ("x-cdn-management-url", FieldName::ManagementUrl),
+        ("x-server-management-url", FieldName::ManagementUrl),
         ("origin", FieldName::Origin),
         ("proxy-authenticate", FieldName::ProxyAuthenticate),
         ("proxy-authorization", FieldName::ProxyAuthorization),
