@@ -15,17 +15,19 @@ use super::{RedirectRules, sockets, users::User};
 
 /// What was found.
 #[derive(Debug)]
-pub struct CheckReport(Vec<Finding>);
+pub struct CheckReport(Vec<ProbeFinding>);
 
 #[derive(Debug)]
-struct Finding {
+struct ProbeFinding {
     user: User,
+    /// Whether the user is the proxy's, and not one of the rules.
+    is_own: bool,
     to: SocketAddr,
-    verdict: Verdict,
+    verdict: RuleVerdict,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum RuleVerdict {
     /// As the rules say; with what happened.
     Good(String),
     /// Otherwise than the rules say.
@@ -42,26 +44,37 @@ const NOWHERE: [IpAddr; 2] =
 impl CheckReport {
     /// Whether the rules do what they say.
     pub fn is_good(&self) -> bool {
-        !self.0.iter().any(|finding| matches!(finding.verdict, Verdict::Bad(_)))
+        !self.0.iter().any(|finding| matches!(finding.verdict, RuleVerdict::Bad(_)))
     }
 }
 
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { user, to, verdict } in &self.0 {
+        for ProbeFinding { user, to, verdict, .. } in &self.0 {
             match verdict {
-                Verdict::Good(what) => writeln!(f, "ok    {user} to {to}: {what}")?,
-                Verdict::Bad(what) => writeln!(f, "FAIL  {user} to {to}: {what}")?,
-                Verdict::Skipped(what) => writeln!(f, "skip  {user} to {to}: {what}")?,
+                RuleVerdict::Good(what) => writeln!(f, "ok    {user} to {to}: {what}")?,
+                RuleVerdict::Bad(what) => writeln!(f, "FAIL  {user} to {to}: {what}")?,
+                RuleVerdict::Skipped(what) => writeln!(f, "skip  {user} to {to}: {what}")?,
             }
         }
-        match self.is_good() {
-            true => writeln!(f, "the rules do what they say"),
-            false => writeln!(
-                f,
-                "the rules do not do what they say\n  hint: load them again as root, and see that no other rules come before them: `nft list ruleset`"
-            ),
+        if self.is_good() {
+            return writeln!(f, "the rules do what they say");
         }
+        writeln!(f, "the rules do not do what they say")?;
+        let fails = |is_own: bool| {
+            let mut bad = self.0.iter().filter(|finding| matches!(finding.verdict, RuleVerdict::Bad(_)));
+            bad.any(|finding| finding.is_own == is_own)
+        };
+        if fails(false) {
+            writeln!(
+                f,
+                "  hint: load them again as root; `nft list ruleset` shows whether other rules come before them"
+            )?;
+        }
+        if fails(true) {
+            writeln!(f, "  hint: other rules catch the user of vouchsafe; `nft list ruleset` shows them")?;
+        }
+        Ok(())
     }
 }
 
@@ -80,9 +93,9 @@ pub(super) fn check(rules: &RedirectRules) -> Result<CheckReport, String> {
     let mut findings = Vec::new();
     for user in &rules.users {
         let targets = targets(rules, HERE.iter().chain(&NOWHERE));
-        findings.extend(probe_as(user, rules.to, targets, judge_tool)?);
+        findings.extend(probe_as(user, false, rules.to, targets)?);
     }
-    findings.extend(probe_as(&own, rules.to, targets(rules, &HERE), judge_own)?);
+    findings.extend(probe_as(&own, true, rules.to, targets(rules, &HERE))?);
     Ok(CheckReport(findings))
 }
 
@@ -91,7 +104,7 @@ fn targets<'a>(rules: &RedirectRules, ips: impl IntoIterator<Item = &'a IpAddr>)
 }
 
 /// What became of a connection.
-enum Outcome {
+enum ProbeOutcome {
     /// It arrived at the transparent listener.
     Arrived,
     /// It stands, and leads elsewhere.
@@ -100,31 +113,26 @@ enum Outcome {
     Failed(String),
 }
 
-fn judge_tool(to: SocketAddr, outcome: Outcome) -> Verdict {
+fn judge_tool(to: SocketAddr, outcome: ProbeOutcome) -> RuleVerdict {
     match outcome {
-        Outcome::Arrived => Verdict::Good("redirected".into()),
-        Outcome::Elsewhere => Verdict::Bad("it is not redirected, and goes out in plain text".into()),
+        ProbeOutcome::Arrived => RuleVerdict::Good("redirected".into()),
+        ProbeOutcome::Elsewhere => RuleVerdict::Bad("it is not redirected, and goes out in plain text".into()),
         // The kernel looks for a route before it asks the rules.
-        Outcome::Failed(why) if NOWHERE.contains(&to.ip()) && why.contains("unreachable") => {
-            Verdict::Skipped("this host has no route there".into())
+        ProbeOutcome::Failed(why) if NOWHERE.contains(&to.ip()) && why.contains("unreachable") => {
+            RuleVerdict::Skipped("this host has no route there".into())
         }
-        Outcome::Failed(why) => Verdict::Bad(format!("it is not redirected: {why}")),
+        ProbeOutcome::Failed(why) => RuleVerdict::Bad(format!("it is not redirected: {why}")),
     }
 }
 
-fn judge_own(_: SocketAddr, outcome: Outcome) -> Verdict {
+fn judge_own(outcome: ProbeOutcome) -> RuleVerdict {
     match outcome {
-        Outcome::Arrived => Verdict::Bad("it is redirected: vouchsafe would connect to itself".into()),
-        Outcome::Elsewhere | Outcome::Failed(_) => Verdict::Good("left alone".into()),
+        ProbeOutcome::Arrived => RuleVerdict::Bad("it is redirected: vouchsafe would connect to itself".into()),
+        ProbeOutcome::Elsewhere | ProbeOutcome::Failed(_) => RuleVerdict::Good("left alone".into()),
     }
 }
 
-fn probe_as(
-    user: &User,
-    port: u16,
-    targets: Vec<SocketAddr>,
-    judge: impl Fn(SocketAddr, Outcome) -> Verdict,
-) -> Result<Vec<Finding>, String> {
+fn probe_as(user: &User, is_own: bool, port: u16, targets: Vec<SocketAddr>) -> Result<Vec<ProbeFinding>, String> {
     let failed = |error: io::Error| format!("cannot connect as {user}: {error}");
     let mut child = spawn(user, &targets).map_err(failed)?;
     let output = child.stdout.take().ok_or_else(|| format!("cannot connect as {user}"))?;
@@ -134,13 +142,14 @@ fn probe_as(
         let line = lines.next().unwrap_or(Err(io::ErrorKind::UnexpectedEof.into())).map_err(failed)?;
         let outcome = match line.split_once(' ') {
             Some(("connected", local)) => match local.parse() {
-                Ok(local) if sockets::arrives(local, port).map_err(failed)? => Outcome::Arrived,
-                _ => Outcome::Elsewhere,
+                Ok(local) if sockets::arrives(local, port).map_err(failed)? => ProbeOutcome::Arrived,
+                _ => ProbeOutcome::Elsewhere,
             },
-            Some((_, why)) => Outcome::Failed(why.into()),
+            Some((_, why)) => ProbeOutcome::Failed(why.into()),
             None => return Err(format!("cannot connect as {user}: {line}")),
         };
-        findings.push(Finding { user: user.clone(), to, verdict: judge(to, outcome) });
+        let verdict = if is_own { judge_own(outcome) } else { judge_tool(to, outcome) };
+        findings.push(ProbeFinding { user: user.clone(), is_own, to, verdict });
     }
     // The end of its input ends it.
     drop(child.stdin.take());

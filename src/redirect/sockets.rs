@@ -6,7 +6,7 @@ use std::{
 };
 
 /// A socket in the list.
-struct Socket {
+struct ListedSocket {
     local: SocketAddr,
     remote: SocketAddr,
     state: u8,
@@ -25,13 +25,13 @@ pub(super) fn listener(port: u16) -> io::Result<Option<u32>> {
 
 /// Whether a connection from this address has its other end at a port of this host.
 pub(super) fn arrives(from: SocketAddr, port: u16) -> io::Result<bool> {
-    let is_it = |socket: &Socket| {
+    let is_it = |socket: &ListedSocket| {
         socket.state == ESTABLISHED && socket.local.port() == port && socket.remote == canonical(from)
     };
     Ok(all()?.iter().any(is_it))
 }
 
-fn all() -> io::Result<Vec<Socket>> {
+fn all() -> io::Result<Vec<ListedSocket>> {
     // Of the calling thread: a test is in a namespace of its own.
     let v4 = fs::read_to_string("/proc/thread-self/net/tcp")?;
     // A kernel without IPv6 has no such file.
@@ -39,13 +39,13 @@ fn all() -> io::Result<Vec<Socket>> {
     Ok(v4.lines().chain(v6.lines()).filter_map(parse).collect())
 }
 
-fn parse(line: &str) -> Option<Socket> {
+fn parse(line: &str) -> Option<ListedSocket> {
     let mut fields = line.split_whitespace().skip(1);
     let local = address(fields.next()?)?;
     let remote = address(fields.next()?)?;
     let state = u8::from_str_radix(fields.next()?, 16).ok()?;
     let user = fields.nth(3)?.parse().ok()?;
-    Some(Socket { local, remote, state, user })
+    Some(ListedSocket { local, remote, state, user })
 }
 
 /// `0100007F:3A99`: each 32 bits of the address are a number in the order of the machine.

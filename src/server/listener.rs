@@ -11,7 +11,7 @@ use super::{
     Stop,
     limiter::ConnectionLimiter,
     session::{SessionContext, refuse, serve},
-    socket::{Accepted, Acceptor},
+    socket::{AcceptedConnection, Acceptor},
 };
 
 /// Out of descriptors or memory, accepting waits this long before it tries again.
@@ -65,7 +65,7 @@ pub async fn accept(listener: Acceptor, context: Rc<SessionContext>, limiter: Co
 
 /// Serves a connection, now or as soon as there is a permit for it.
 fn begin(
-    connection: Accepted,
+    connection: AcceptedConnection,
     context: &Rc<SessionContext>,
     limiter: &ConnectionLimiter,
     connections: &mut JoinSet<()>,

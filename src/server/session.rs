@@ -19,7 +19,7 @@ use crate::{
     transport::Transport,
 };
 
-use super::{Stop, first_bytes::identify, socket::Accepted};
+use super::{Stop, first_bytes::identify, socket::AcceptedConnection};
 
 /// Limits on clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +69,13 @@ struct Parked {
 }
 
 /// Tells a client that too many are connected.
-pub async fn refuse(connection: Accepted, context: &SessionContext) {
+pub async fn refuse(connection: AcceptedConnection, context: &SessionContext) {
     let session = Session::new(Parked::new(connection, context), context);
     session.refuse(&Failure::TooManyConnections).await;
 }
 
 /// Serves a connection to its end.
-pub async fn serve(connection: Accepted, context: &SessionContext) {
+pub async fn serve(connection: AcceptedConnection, context: &SessionContext) {
     let mut parked = Parked::new(connection, context);
     let mut until = Instant::now() + context.limits.head;
     let mut has_spoken = false;
@@ -100,8 +100,8 @@ pub async fn serve(connection: Accepted, context: &SessionContext) {
 }
 
 impl Parked {
-    fn new(connection: Accepted, context: &SessionContext) -> Self {
-        let Accepted { transport, original } = connection;
+    fn new(connection: AcceptedConnection, context: &SessionContext) -> Self {
+        let AcceptedConnection { transport, original } = connection;
         Self { transport, listener: ListenerContext { original, ..context.listener.clone() } }
     }
 }

@@ -175,16 +175,16 @@ impl Acceptor {
     ///
     /// # Errors
     /// The system's, some of them about the connection that was to be accepted.
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+    pub(super) async fn accept(&self) -> io::Result<AcceptedConnection> {
         match &self.socket {
             AsyncSocket::Tcp(listener) => {
                 let (tcp, peer) = listener.accept().await?;
                 let original = self.original.and_then(|how| original_address(&tcp, peer, how));
-                Ok(Accepted { transport: Transport::tcp(tcp, canonical(peer)), original })
+                Ok(AcceptedConnection { transport: Transport::tcp(tcp, canonical(peer)), original })
             }
             AsyncSocket::Unix(listener) => {
                 let (unix, _) = listener.accept().await?;
-                Ok(Accepted { transport: Transport::unix(unix), original: None })
+                Ok(AcceptedConnection { transport: Transport::unix(unix), original: None })
             }
         }
     }
@@ -192,7 +192,7 @@ impl Acceptor {
 
 /// An accepted connection.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct AcceptedConnection {
     pub(super) transport: Transport,
     /// Where the client wanted to connect to, if it is known that this is not the listener.
     pub(super) original: Option<SocketAddr>,

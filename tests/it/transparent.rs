@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
     sync::Arc,
 };
@@ -165,6 +166,7 @@ fn a_name_opens_no_special_address_and_a_forged_host_is_refused() {
         let at_loopback = curl(&["--resolve", "good.gallery.test:9292:127.0.0.1", "http://good.gallery.test:9292/"]);
         assert!(at_loopback.contains("127.0.0.1, the address that the client connected to, is not allowed"));
         assert_eq!(loopback.connections(), 0);
+        let at_loopback_client = proxy.wait_for_access("its end", |_| true)["client"].clone();
 
         let url = "http://203.0.113.9:9292/";
         // On one connection, each request is judged for itself.
@@ -174,9 +176,12 @@ fn a_name_opens_no_special_address_and_a_forged_host_is_refused() {
         let seen = curl(&[&["-H", allowed, url], &next[..], &["-H", denied, url]].concat());
         let answers: Vec<_> = seen.match_indices("HTTP/1.1 ").map(|(at, _)| &seen[at + 9..at + 12]).collect();
         assert_eq!(answers, ["200", "403"], "{seen}");
-        let clients = || proxy.log().into_iter().filter(|event| event["message"] == "request");
-        let clients: std::collections::BTreeSet<_> = clients().map(|event| event["client"].to_string()).collect();
-        assert_eq!(clients.len(), 2, "one connection for both, and that to loopback: {clients:?}");
+        let [first, second] = ["good.gallery.test:9292", ""].map(|upstream| {
+            let is_it =
+                |event: &serde_json::Value| event["upstream"] == upstream && event["client"] != at_loopback_client;
+            proxy.wait_for_access("the request", is_it)
+        });
+        assert_eq!(first["client"], second["client"], "one connection for both");
         let seen = curl(&["-H", mismatch, url]);
         assert!(seen.contains("the client connected to port 9292 and asked for `good.gallery.test:80`"), "{seen}");
         // The authority of an absolute-form target obeys the same.
@@ -330,6 +335,53 @@ fn rules_that_catch_the_proxy_itself_are_found_as_a_loop() {
     });
 }
 
+/// A forward listener that is reached by Host, and a rule that leads there.
+#[test]
+fn a_loop_over_a_forward_listener_is_found_too() {
+    in_namespace(HOST, || {
+        let proxy = Proxy::start(&[
+            "--ca-bundle",
+            &gallery::bundle(Bundle::Root),
+            "--forward=127.0.0.1:3128",
+            "--allow=good.gallery.test:9292",
+            "--connect-to=good.gallery.test:9292=203.0.113.9:9292",
+        ]);
+        redirect_user("0", proxy.addr(0));
+        let request = b"GET / HTTP/1.1\r\nHost: good.gallery.test:9292\r\nConnection: close\r\n\r\n";
+        let answer = String::from_utf8(send("127.0.0.1:3128", request).0).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("details=\"loop\""), "{answer}");
+        let audit = proxy.audit();
+        assert!(audit.len() == 2 && audit.iter().all(|event| event["error.code"] == "loop"), "{audit:?}");
+    });
+}
+
+/// Neither the listener nor the original address needs a privilege.
+#[test]
+fn an_ordinary_user_serves_redirected_connections() {
+    in_namespace(HOST, || {
+        let servers = Servers::new();
+        let good = servers.start(Case::Good, "203.0.113.9:9292");
+        let bundle = gallery::bundle(Bundle::Root);
+        let readable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(std::path::Path::new(&bundle).parent().unwrap(), readable).unwrap();
+        let user = ["setpriv", "--reuid", "2", "--regid", "2", "--clear-groups", "--bounding-set=-all"];
+        let user = user.map(str::to_owned);
+        let flags = ["--transparent=15001", "--allow=good.gallery.test", "--audit-log", "/dev/null", "--ca-bundle"];
+        let proxy = Proxy::start_under(&user, &[&flags[..], &[&bundle]].concat());
+        redirect();
+        let seen = curl(&["-H", "Host: good.gallery.test", "http://203.0.113.9:9292/"]);
+        assert!(seen.contains("the answer"), "{seen}");
+        assert_eq!(good.requests(), 1);
+        assert!(!proxy.raw_log().contains("runs as root"));
+        let (good, text) = check();
+        assert!(good && text.contains("ok    bin (2) to 127.0.0.1:9292: left alone"), "{text}");
+        redirect_user("2", proxy.addr(0));
+        let (good, text) = check();
+        assert!(!good && text.contains("FAIL  bin (2) to [::1]:9292: it is redirected"), "{text}");
+        assert!(text.contains("hint: other rules catch the user of vouchsafe"), "{text}");
+    });
+}
+
 #[test]
 fn first_bytes_that_are_not_http_are_refused_in_the_clients_own_terms() {
     in_namespace(HOST, || {
@@ -341,6 +393,7 @@ fn first_bytes_that_are_not_http_are_refused_in_the_clients_own_terms() {
             (&b"\x16\x03\x01\x00\x05hello"[..], &b"\x15\x03\x03\0\x02\x02\x28"[..], "tls_on_plain_listener", "a TLS"),
             (b"\x80\x2e\x01\x03\x01\x00\x15", b"\x15\x03\x03\0\x02\x02\x46", "tls_too_old", "framing of SSL 2"),
             (b"\0\0\0\x54\xffSMBsecret", b"HTTP/1.1 403 ", "not_http", "00 00 00 54 ff 53 4d 42"),
+            (b"SSH-2.0-secret\r\n", b"HTTP/1.1 403 ", "not_http", "53 53 48 2d 32 2e 30 2d"),
         ] {
             let (seen, _) = send(to, bytes);
             assert!(seen.starts_with(answer), "{code}: {seen:x?}");

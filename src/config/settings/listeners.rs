@@ -310,8 +310,8 @@ fn is_consistent(scopes: &[RewriteScope]) -> bool {
 /// Who may connect to a UNIX socket that is configured without a mode: its owner.
 const OWNER_ONLY: u32 = 0o600;
 
-/// The longest path of a UNIX socket (unix(7)), with room for the name that it is made under.
-const LONGEST_PATH: usize = 100;
+/// Bytes of the longest path of a UNIX socket (unix(7)).
+const LONGEST_PATH: usize = 107;
 
 /// Reads `PATH[,mode=MODE]`.
 fn unix_socket(text: &str) -> Result<ListenAddress, String> {
