@@ -461,6 +461,7 @@ fn help_is_word_for_word_what_was_reviewed() {
         "demo",
         "explain",
         "pin",
+        "redirect-rules",
         "run",
         "verify",
     ];
