@@ -251,16 +251,21 @@ async fn who_went_away_while_it_waited_holds_no_seat() {
     served.head().await;
     let open = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
     let before = open();
+    let has = async |count: usize, why: &str| {
+        let reached = async {
+            while open() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect(why);
+    };
+    // More than may wait, one after the other: one that the proxy has not noticed yet would hold its seat rightly.
     for _ in 0..200 {
         let waits = Talk::with(proxy.addr(0)).await;
+        has(before + 1, "it is accepted").await;
         waits.reset();
+        has(before, "it is let go").await;
     }
-    let gone = async {
-        while open() > before {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("they are let go");
     let mut waits = Talk::with(proxy.addr(0)).await;
     waits.say(GET).await;
     drop(served);
