@@ -237,6 +237,28 @@ fn a_signal_comes_once_from_the_terminal_and_once_from_a_process() {
     assert_eq!(code, Some(0), "{text}");
 }
 
+/// In a session of its own the tool gets nothing from the terminal. What came would have been forwarded.
+#[test]
+fn what_the_terminal_sends_is_not_forwarded() {
+    let scratch = dir();
+    let log = scratch.path().join("log");
+    let exec = Exec::new().flags(&["--log-level=debug".into(), format!("--log-file={}", log.display())]);
+    let mut terminal = Terminal::start(&format!("exec {}", exec.in_shell(&["setsid", "python3", "-c", COUNTS])));
+    let ready = |text: &str| text.split_once("parent ")?.1.split_once(" ready")?.0.parse().ok();
+    let pid = Pid::from_raw(terminal.wait_for("the tool", ready));
+    terminal.type_in("\x03");
+    let noticed = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"signal\":2,"));
+    while !noticed() {
+        std::thread::yield_now();
+    }
+    // It is forwarded behind whatever came before.
+    kill_process(pid.unwrap(), Signal::TERM).unwrap();
+    terminal.wait_for_text("signal 15 1");
+    terminal.type_in("\n");
+    let (text, code) = terminal.end();
+    assert!(text.contains("total 1") && code == Some(0), "{text}");
+}
+
 #[test]
 fn a_shell_stops_continues_and_backgrounds_the_tool_as_without_us() {
     let mut terminal = Terminal::start("exec bash --norc --noprofile -i");
