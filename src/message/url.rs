@@ -7,7 +7,7 @@
 use super::authority::Authority;
 
 /// Where a URL leads to (RFC 6454 section 4).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// Whether the scheme is https; else it is http.
     pub https: bool,

@@ -44,7 +44,7 @@ impl From<Failure> for Ended {
 }
 
 /// Where a request is to go: an upstream is chosen by nothing else.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Destination {
     /// To the upstream of the listener's fixed route.
     Route,
@@ -112,6 +112,11 @@ impl RequestContext<'_> {
     /// The slot of the destination's upstream by these settings.
     pub(super) fn choose(&self, current: &Current) -> Result<Rc<Slot>, Failure> {
         let listener = current.listeners.get(self.context.index).ok_or(Failure::NoDestination)?;
+        if let Destination::Asked { .. } | Destination::Original { .. } = &self.destination
+            && let Some(slot) = current.chosen.borrow().get(&self.destination)
+        {
+            return Ok(slot.clone());
+        }
         let upstream = match (&self.destination, &listener.service) {
             (Destination::Redirect { origin, asked }, _) => {
                 let arrival = Arrival { context: self.context, asked: asked.as_ref(), by_host: false };
@@ -134,7 +139,9 @@ impl RequestContext<'_> {
                 return Err(Failure::NoDestination);
             }
         };
-        Ok(self.proxy.slots.of(Cow::Owned(upstream), &current.generation))
+        let slot = self.proxy.slots.of(Cow::Owned(upstream), &current.generation);
+        current.remember(&self.destination, &slot);
+        Ok(slot)
     }
 
     /// The slot that is current for a destination whose connection does not pass under the newer settings.

@@ -24,6 +24,7 @@ pub mod upload;
 
 use std::{
     cell::{OnceCell, RefCell},
+    collections::HashMap,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -40,6 +41,7 @@ use crate::{
 };
 
 use self::{
+    context::Destination,
     failure::Failure,
     ids::Ids,
     respond::LocalResponse,
@@ -67,7 +69,12 @@ pub struct Proxy {
 struct Current {
     generation: Generation,
     listeners: Vec<Listener>,
+    /// The slots of destinations that clients chose and the policy of these settings allows.
+    chosen: RefCell<HashMap<Destination, Rc<Slot>>>,
 }
+
+/// More destinations than this are forgotten and chosen again.
+const MOST_CHOSEN: usize = 1024;
 
 impl Current {
     fn new(generation: Generation, bound: &[BoundAddress]) -> Self {
@@ -80,7 +87,16 @@ impl Current {
             slot: OnceCell::new(),
         };
         let listeners = generation.listeners.iter().zip(bound).map(listener).collect();
-        Self { generation, listeners }
+        Self { generation, listeners, chosen: RefCell::default() }
+    }
+
+    /// Keeps what was chosen for the next request to the same destination.
+    fn remember(&self, destination: &Destination, slot: &Rc<Slot>) {
+        let mut chosen = self.chosen.borrow_mut();
+        if chosen.len() >= MOST_CHOSEN {
+            chosen.clear();
+        }
+        chosen.insert(destination.clone(), slot.clone());
     }
 }
 
