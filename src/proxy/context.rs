@@ -7,7 +7,7 @@ use crate::{
     http1::{Version, conn::Connection, head::RequestHead},
     message::{
         authority::{Authority, Host},
-        target::Target,
+        target::{Target, TargetError},
         url::Origin,
     },
     route::table::RouteError,
@@ -107,6 +107,20 @@ impl RequestContext<'_> {
             method: self.head.method(),
             target: self.head.target(),
         }
+    }
+
+    /// What the request asks for, read as its listener takes it.
+    pub(super) fn target(&self) -> Result<Target, TargetError> {
+        match self.listener().service {
+            Service::Fixed(_) | Service::Forward => Target::read(&self.head),
+            Service::Original(_) => Target::read_at_address(&self.head),
+        }
+    }
+
+    /// Writes what waits for the client.
+    pub(super) async fn flush(&mut self) -> Result<(), Ended> {
+        let patience = self.current.generation.settings.response_body;
+        self.client.flush(patience).await.map_err(|_| Ended::ClientGone)
     }
 
     /// The slot of the destination's upstream by these settings.

@@ -4,8 +4,8 @@
 use std::{borrow::Cow, rc::Rc};
 
 use crate::{
-    audit::{event, tally::BadEnd},
-    connect::{error::ConnectError, pool::Slot, upstream::UpstreamConnection},
+    audit::tally::BadEnd,
+    connect::{pool::Slot, upstream::UpstreamConnection},
     http1::{
         Version,
         conn::Connection,
@@ -14,13 +14,12 @@ use crate::{
     },
     message::{
         authority::Authority,
-        target::{Form, Target, TargetError},
+        target::{Form, Target},
     },
-    text::{escape, escape_within},
 };
 
 use super::{
-    ListenerContext, Proxy, RequestSummary, TLS_INSIDE_CONNECT,
+    ListenerContext, Proxy, TLS_INSIDE_CONNECT,
     admission::admit,
     attempt::{Answered, Request},
     context::{BoundUpstream, Destination, Ended, RequestContext},
@@ -165,13 +164,6 @@ impl RequestContext<'_> {
         Ok(target)
     }
 
-    fn target(&self) -> Result<Target, TargetError> {
-        match self.listener().service {
-            Service::Fixed(_) | Service::Forward => Target::read(&self.head),
-            Service::Original(_) => Target::read_at_address(&self.head),
-        }
-    }
-
     /// CONNECT: plain HTTP inside is served like requests by Host. That it is plain is seen only after the answer; to
     /// port 443 nobody speaks plain HTTP, so there the answer can still tell why not.
     async fn connect(&mut self, target: Target) -> Result<(Outcome, bool), Ended> {
@@ -201,12 +193,6 @@ impl RequestContext<'_> {
         self.flush().await?;
         self.record.count(0, response.length() as u64);
         Ok((if keeps_alive { Outcome::KeepAlive } else { Outcome::Close { last: false } }, true))
-    }
-
-    /// Writes what waits for the client.
-    async fn flush(&mut self) -> Result<(), Ended> {
-        let patience = self.current.generation.settings.response_body;
-        self.client.flush(patience).await.map_err(|_| Ended::ClientGone)
     }
 
     /// Passes the request to the upstream and the response back.
@@ -391,89 +377,6 @@ impl RequestContext<'_> {
             self.client.recycle(self.head.fields.into_buffer());
         }
         outcome
-    }
-
-    /// Records a failure, and answers it as the policy says.
-    async fn refuse(mut self, failure: &Failure) -> Outcome {
-        let id = self.proxy.ids.next();
-        let words = failure.words();
-        let slot = self.upstream.clone();
-        let upstream = slot.as_ref().map(|slot| slot.authority.clone());
-        self.record_failure(failure, slot.as_deref(), &id);
-        let destination = upstream.clone().unwrap_or_else(|| self.asked_for().into());
-        self.proxy.audit.tally().count(words.kind.bad_end(), words.class, &destination);
-        let policies = &self.listener().policies;
-        let response = LocalResponse::to(failure, upstream.as_deref(), &id, policies.answer, policies.detail);
-        let status = response.as_ref().map_or(0, |response| response.status.as_u16());
-        self.record.refused(&id, status, words.class);
-        let Some(response) = response else {
-            self.record.interrupted();
-            return Outcome::Reset;
-        };
-        let to_head = self.head.method() == "HEAD";
-        response.write_to(self.client.outbox(), self.request_version, to_head, true);
-        if self.flush().await.is_err() {
-            return Outcome::Reset;
-        }
-        self.record.count_response(if to_head { 0 } else { response.length() as u64 });
-        self.record.whole();
-        Outcome::Close { last: false }
-    }
-
-    fn record_failure(&self, failure: &Failure, slot: Option<&Slot>, id: &str) {
-        let summary = self.summary();
-        match (failure, slot) {
-            (Failure::Connect(ConnectError::Handshake(refused)), Some(slot)) => {
-                self.proxy.record_handshake(refused, slot, &summary, id);
-            }
-            (failure, slot) if failure.is_policy() => self.record_policy(failure, slot, &summary, id),
-            (failure, slot) => {
-                let upstream = slot.map(|slot| &*slot.authority);
-                tracing::warn!(
-                    event = "request-failed",
-                    request = id,
-                    class = failure.words().class,
-                    upstream,
-                    client = %summary.client,
-                    listener = %summary.listener,
-                    method = escape_within(summary.method, 40),
-                    path = escape(&summary.path()),
-                    "{failure}"
-                );
-            }
-        }
-    }
-}
-
-impl RequestContext<'_> {
-    /// The authority that the client named, or else the address that it connected to; empty where neither is known.
-    fn asked_for(&self) -> String {
-        let asked = self.target().ok().and_then(|target| target.authority);
-        let original = || self.context.original.map(|original| original.to_string());
-        let asked = asked.as_ref().or(self.context.tunnel.as_ref()).map(Authority::to_string);
-        asked.or_else(original).unwrap_or_default()
-    }
-
-    /// A refusal that is not about a certificate belongs into the audit log, too.
-    fn record_policy(&self, failure: &Failure, slot: Option<&Slot>, summary: &RequestSummary<'_>, id: &str) {
-        let upstream = slot.map(|slot| &*slot.authority);
-        let asked = self.asked_for();
-        let target = if asked.is_empty() { upstream.unwrap_or_default().to_owned() } else { asked };
-        let path = if summary.method == "CONNECT" { String::new() } else { summary.path() };
-        self.proxy.audit.record_policy(&event::PolicyRefused {
-            id,
-            time: self.proxy.clock.now(),
-            class: failure.words().class,
-            message: &failure.to_string(),
-            hint: failure.hint(),
-            target: &target,
-            upstream,
-            address: failure.address().or(self.context.original),
-            client: summary.client,
-            listener: summary.listener,
-            request: Some((summary.method, &path)),
-            generation: self.current.generation.number,
-        });
     }
 }
 

@@ -15,6 +15,7 @@ mod links;
 pub mod notices;
 pub mod record;
 mod redirects;
+mod refuse;
 mod relay;
 pub mod respond;
 pub mod settings;
