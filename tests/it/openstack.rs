@@ -3,11 +3,11 @@
 
 use crate::support::{
     self,
-    cloud::{Clients, Cloud, OLD, TODAY, ToolEnd, run, run_script},
+    cloud::{Clients, Cloud, OLD, TODAY, ToolEnd, run, run_script, run_under},
     command::vouchsafe,
     gallery,
     glance15::is_available,
-    proxy::Proxy,
+    proxy::{Proxy, program},
     replicator::roomy_dir,
 };
 
@@ -135,6 +135,27 @@ async fn every_call_of_the_clients_works_and_none_goes_past_the_proxy() {
         assert_nothing_past(&cloud, call);
     }
     assert!(forward.audit().is_empty());
+
+    // By a tool that knows nothing of a proxy: the catalog's own addresses and ports lead to it.
+    let isolated = isolated(&cloud);
+    for (direct, call) in direct.iter().zip(TODAY) {
+        let variables = [("OS_AUTH_URL", keystone("http://127.0.0.1", "v3"))];
+        assert_same(direct, &run_under(&isolated, Clients::Today, call, &variables));
+        assert_nothing_past(&cloud, call);
+    }
+    for (call, shown) in OLD {
+        let variables = [("OS_AUTH_URL", keystone("http://127.0.0.1", "v2.0"))];
+        let end = run_under(&isolated, Clients::Old, call, &variables);
+        assert!(end.success && end.out.contains(shown), "{end}");
+        assert_nothing_past(&cloud, call);
+    }
+}
+
+/// The words that run a tool isolated, with all of the cloud allowed.
+fn isolated(cloud: &Cloud) -> Vec<String> {
+    let allowed = cloud.ports().split(',').map(|port| format!("--allow=127.0.0.1:{port}")).collect();
+    let words = [program().display().to_string(), "exec".into(), "--isolate".into(), "--preset=openstack".into()];
+    [words.to_vec(), cloud.flags(), allowed, vec!["--".into()]].concat()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

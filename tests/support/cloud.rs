@@ -335,6 +335,11 @@ impl fmt::Display for ToolEnd {
 
 /// Runs a call to its end, with these variables.
 pub fn run(clients: Clients, call: &str, variables: &[(&str, String)]) -> ToolEnd {
+    run_under(&[], clients, call, variables)
+}
+
+/// The same by a command that becomes the one that its last arguments are.
+pub fn run_under(wrapper: &[String], clients: Clients, call: &str, variables: &[(&str, String)]) -> ToolEnd {
     let environment = match clients {
         Clients::Old => "clients2012",
         Clients::Today => "clients",
@@ -342,7 +347,7 @@ pub fn run(clients: Clients, call: &str, variables: &[(&str, String)]) -> ToolEn
     let mut words = call.split(' ');
     let program = real().join(environment).join("bin").join(words.next().unwrap_or_default());
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "120"]).arg(program).args(words);
+    command.args(["--kill-after=5", "120"]).args(wrapper).arg(program).args(words);
     finish(command, call, clients, variables)
 }
 
