@@ -75,9 +75,12 @@ pub enum AppError {
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Audit(error) => write!(f, "{error}{}", audit_hint(error)),
+            Self::Audit(error @ AuditError::Path(_, path, why)) => write!(f, "{error}{}", path_hint(path, why)),
+            Self::Audit(error) => error.fmt(f),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {}", listen_error(address, error)),
-            Self::Ready(path, error) => write!(f, "--ready-file `{}`: {error}", path.display()),
+            Self::Ready(path, error) => {
+                write!(f, "--ready-file `{}`: {error}{}", path.display(), path_hint(path, error))
+            }
             Self::Cut(why) => write!(f, "{why}; requests that were still running were reset"),
             Self::Worker => f.write_str("a worker thread ended unexpectedly; this is a defect"),
             Self::System(error) => write!(f, "cannot start a thread or an event loop: {error}"),
@@ -87,9 +90,8 @@ impl fmt::Display for AppError {
 
 impl std::error::Error for AppError {}
 
-/// What to do about an audit file or directory that cannot be used.
-fn audit_hint(error: &AuditError) -> String {
-    let AuditError::Path(_, path, error) = error else { return String::new() };
+/// What to do about a file or directory that cannot be made.
+fn path_hint(path: &Path, error: &io::Error) -> String {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     match (error.kind(), directory) {
         (io::ErrorKind::NotFound, Some(directory)) if !directory.exists() => {

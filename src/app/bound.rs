@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use crate::{
-    proxy::settings::{BoundAddress, ListenAddress, ListenerSettings, Service},
+    proxy::settings::{BoundAddress, ListenAddress, ListenerSettings, OriginalAddress, Service},
     server::socket::{InheritedSockets, ListeningSocket, SocketPath},
 };
 
@@ -28,10 +28,9 @@ impl BoundListener {
 
     /// Its address, if connecting from here could lead to it: one of another network namespace is out of reach.
     pub(super) fn reachable(&self) -> Option<SocketAddr> {
-        match self.settings.address {
-            ListenAddress::Isolated(_) => None,
-            ListenAddress::Tcp(_) | ListenAddress::Unix { .. } | ListenAddress::Inherited { .. } => self.address.tcp(),
-        }
+        let is_elsewhere = matches!(self.settings.address, ListenAddress::Isolated(_))
+            || matches!(self.settings.service, Service::Original(OriginalAddress::Accepted));
+        self.address.tcp().filter(|_| !is_elsewhere)
     }
 }
 

@@ -51,17 +51,7 @@ impl fmt::Display for AuditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(flag, path, error) => {
-                write!(f, "{flag} `{}`: {error}", path.display())?;
-                match path.parent() {
-                    Some(parent) if error.kind() == io::ErrorKind::NotFound => {
-                        let parent = parent.display();
-                        write!(
-                            f,
-                            "\n  hint: make the directory: `install -d -o USER {parent}`, with the user that runs this"
-                        )
-                    }
-                    _ => Ok(()),
-                }
+                write!(f, "{flag} `{}`: {error}", path.display())
             }
             Self::Thread(error) => write!(f, "the system refuses a thread for the log: {error}"),
         }

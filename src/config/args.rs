@@ -43,7 +43,8 @@ pub enum Command {
     ///
     /// Exit status: 0 if there is nothing worse than a warning; 1 if there is an error; 2 if a file cannot be read.
     Bundle(BundleArgs),
-    /// Connects to servers as the proxy would, sends no request, and shows what is wrong and how to fix it.
+    /// Connects to servers as the proxy would and shows what is wrong and how to fix it; sends no request, except with
+    /// --catalog.
     ///
     /// Takes the flags, variables and configuration file of `run`; settings for listeners are ignored, except with
     /// --catalog. Exit status: 0 if all servers are trusted, and with --catalog served; 1 if one is not; 2 for a usage
@@ -411,7 +412,7 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub run: RunArgs,
 
-    /// Print one JSON array with an object for each server.
+    /// Print one JSON array with an object for each server; with --catalog, one object.
     #[arg(long)]
     pub json: bool,
 
@@ -745,7 +746,7 @@ pub struct Options {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerOptions {
-    /// The listener, as `route`, `mirror`, `forward` or `transparent` has it: `ADDRESS:PORT`.
+    /// The listener, as `route`, `mirror`, `forward` or `transparent` has it: `ADDRESS:PORT`, `unix:PATH` or `fd:NAME`.
     pub of: String,
     /// How failures are answered.
     pub answer: Option<AnswerPolicy>,

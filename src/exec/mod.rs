@@ -144,7 +144,12 @@ async fn preflight(settings: &Settings) -> Result<(), ExecError> {
     let routes = &settings.routes;
     let fixed = settings.listeners.iter().filter_map(|listener| listener.service.fixed().cloned());
     let allowed = routes.policy.exact_names().filter_map(|(host, port)| routes.fixed(host, port).ok());
-    let targets = fixed.chain(allowed).map(|upstream| (upstream.authority(), upstream));
+    let targets: Vec<_> = fixed.chain(allowed).map(|upstream| (upstream.authority(), upstream)).collect();
+    if targets.is_empty() {
+        return Err(ExecError::Config(ConfigError::one(
+            "--preflight: there is no server to verify\nhint: set --route, or --allow HOST:PORT with a name and a port",
+        )));
+    }
     let mut bad = 0;
     let tell = |report: &Report| {
         if !report.is_trusted() {
@@ -152,7 +157,7 @@ async fn preflight(settings: &Settings) -> Result<(), ExecError> {
             writer::print(&report.to_string());
         }
     };
-    probe_all(settings.connect, targets.collect(), tell).await;
+    probe_all(settings.connect, targets, tell).await;
     if bad == 0 { Ok(()) } else { Err(ExecError::Preflight(bad)) }
 }
 

@@ -1,6 +1,6 @@
 //! What is said at the end: a tool that ended with 0 may have swallowed that its requests were refused.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use crate::{
     audit::tally::{BadEnd, TallyKey},
@@ -51,9 +51,12 @@ impl Summary {
         match attempt {
             Attempt::Tcp(address) => {
                 let name = self.report.name_of(address);
+                // Destinations are allowed by the port that TLS is spoken to, and that of port 80 is 443.
+                let tls = SocketAddr::new(address.ip(), if address.port() == 80 { 443 } else { address.port() });
+                let allow = self.report.name_of(tls);
                 let pass = if address.ip().is_loopback() { format!(", or --pass {address}") } else { String::new() };
                 format!(
-                    "vouchsafe: the tool also tried {name}{times}, and was refused; if it may go there, add --allow {name}{pass}\n"
+                    "vouchsafe: the tool also tried {name}{times}, and was refused; if it may go there, add --allow {allow}{pass}\n"
                 )
             }
             Attempt::Udp(address) => {
@@ -129,5 +132,10 @@ mod tests {
             "vouchsafe: 3 requests were refused (2 expired: a:1, 1 name_mismatch: b:1), 1 request failed (bad_head), 1 response was cut (response_incomplete: c:1); the tool was killed by SIGTERM\n"
         );
         assert_eq!(Summary { counts: BTreeMap::new(), report: Report::default() }.text(ToolEnd::Exited(0)), "");
+        let nothing = Summary { counts: BTreeMap::new(), report: Report::default() };
+        let said = nothing.attempt(Attempt::Tcp("10.0.0.1:80".parse().unwrap()), 2);
+        assert!(said.contains("tried 10.0.0.1:80 2 times") && said.ends_with("add --allow 10.0.0.1:443\n"), "{said}");
+        let said = nothing.attempt(Attempt::Tcp("127.0.0.1:3306".parse().unwrap()), 1);
+        assert!(said.ends_with("add --allow 127.0.0.1:3306, or --pass 127.0.0.1:3306\n"), "{said}");
     }
 }

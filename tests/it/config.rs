@@ -286,6 +286,18 @@ async fn a_listener_may_have_policies_of_its_own() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && said.contains(expected), "{said}");
     }
+    let unix = |of: &str| {
+        let route = format!("unix:{}/a.sock,mode=0660=https://a.example", directory.path().display());
+        format!(
+            "ca_bundle = {:?}\nroute = [{route:?}]\n[[listener]]\nof = {of:?}\nhost = \"client\"\n",
+            gallery::bundle(Bundle::Root)
+        )
+    };
+    for mode in ["", ",mode=0660"] {
+        fs::write(&config, unix(&format!("unix:{}/a.sock{mode}", directory.path().display()))).unwrap();
+        let output = vouchsafe(&["config", "check", "--config", config.to_str().unwrap()], &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
     fs::write(&config, text(of_forward)).unwrap();
     let shown = shown(&["--config", config.to_str().unwrap()], &[]).join("\n");
     assert!(shown.contains("[[listener]]") && shown.contains("answer = \"standard\"\ndetail = \"none\""), "{shown}");

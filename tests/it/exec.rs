@@ -170,6 +170,11 @@ async fn preflight_refuses_before_the_tool_starts() {
         ended.err
     );
     assert_eq!(expired.counters.application_bytes(), 0);
+    // Any port of a name is no server to connect to.
+    let nobody = ["--forward=127.0.0.1:0", "--allow=*.example", "--preflight"];
+    let ended = Exec::new().flags(&nobody).run(&["echo", "ran"]).await;
+    assert_eq!((ended.code, ended.out.as_str()), (Some(125), ""), "{ended:?}");
+    assert!(ended.err.contains("--preflight: there is no server to verify\n  hint: set --route"), "{}", ended.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

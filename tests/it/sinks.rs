@@ -237,9 +237,9 @@ fn an_audit_log_or_chain_directory_that_cannot_be_used_stops_the_start_with_word
     drop(held);
     let missing = directory.path().join("missing/audit.jsonl");
     for (flag, path, words) in [
-        ("--save-failed-chains", &missing, "hint: make the directory: `install -d -o USER "),
+        ("--save-failed-chains", &missing, "hint: create the directory: `install -d -o USER "),
         ("--audit-log", &path, "it is a FIFO that nobody reads; start its reader first"),
-        ("--audit-log", &missing, "hint: make the directory: `install -d -o USER "),
+        ("--audit-log", &missing, "hint: create the directory: `install -d -o USER "),
     ] {
         let mut command = Command::new("timeout");
         command.arg("60").arg(program()).args(["run", "--route", "127.0.0.1:0=https://a.example"]);

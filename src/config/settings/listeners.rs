@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
-    config::args::{Options, RewriteScope},
+    config::args::{ListenerOptions, Options, RewriteScope},
     message::{
         authority::{Authority, Host, parse_port},
         url::{self, Origin},
@@ -101,16 +101,15 @@ impl Build<'_> {
     /// Tells listeners how clients reach them. `complete`: every listener is there that could be read.
     fn advertise(&mut self, listeners: &mut [ListenerSettings], complete: bool) {
         for text in &self.options.advertise {
-            let read = parse_advertise(text).and_then(|(listen, url)| Ok((self.listen(listen)?, url)));
-            let set = read.and_then(|(address, authority)| {
-                let at = |listener: &&mut ListenerSettings| {
-                    listener.address == address && matches!(listener.service, Service::Fixed(_))
-                };
-                match listeners.iter_mut().find(at) {
+            // A route that could not be read was a problem before.
+            let is_known = |listen: &str| self.routed().iter().any(|known| known == listen);
+            let set = parse_advertise(text).and_then(|(listen, authority)| {
+                match listeners.iter_mut().find(|listener| listener.name == format!("route {listen}")) {
                     Some(listener) => listener.advertised = Some(authority),
-                    None if complete => {
+                    None if complete && !is_known(listen) => {
+                        let listen = show_value(listen);
                         return Err(format!(
-                            "no route listens on {address}\nhint: remove it, or add --route {address}=URL"
+                            "no route listens on {listen}\nhint: remove it, or add --route {listen}=URL"
                         ));
                     }
                     None => {}
@@ -145,7 +144,8 @@ impl Build<'_> {
 
     /// The policies of one listener, by its section if it has one.
     fn policies_of(&self, listen: &str, all: &ListenerPolicies) -> ListenerPolicies {
-        let Some(own) = self.options.listener.iter().find(|section| section.of == listen) else { return all.clone() };
+        let is_for_it = |section: &&ListenerOptions| without_mode(&section.of) == without_mode(listen);
+        let Some(own) = self.options.listener.iter().find(is_for_it) else { return all.clone() };
         // One that cannot be read was a problem before.
         let accept_host: Vec<_> = own.accept_host.iter().filter_map(|text| parse_accept_host(text).ok()).collect();
         ListenerPolicies {
@@ -160,17 +160,24 @@ impl Build<'_> {
         }
     }
 
+    /// Where fixed routes listen, as they were written.
+    fn routed(&self) -> Vec<String> {
+        let mirrored = self.options.mirrors().into_iter().filter_map(|(_, routes)| routes.ok()).flatten();
+        let listen = |text: String| Some(without_mode(parse_route(&text).ok()?.0).to_owned());
+        self.options.route.iter().cloned().chain(mirrored).filter_map(listen).collect()
+    }
+
     /// What is wrong with the `[[listener]]` sections themselves.
     fn sections(&mut self) {
         let options = self.options;
-        let mirrored = options.mirrors().into_iter().filter_map(|(_, routes)| routes.ok()).flatten();
-        let listen = |text: String| Some(text.split_once('=')?.0.to_owned());
-        let routes: Vec<_> = options.route.iter().cloned().chain(mirrored).filter_map(listen).collect();
-        let others: Vec<_> = options.forward.iter().chain(&options.transparent).cloned().collect();
+        let routes = self.routed();
+        let names = |texts: &[String]| texts.iter().map(|text| without_mode(text).to_owned()).collect::<Vec<_>>();
+        let others = [names(&options.forward), names(&options.transparent)].concat();
         for (place, section) in options.listener.iter().enumerate() {
             let name = format!("[[listener]] {} (`{}`)", place + 1, show_value(&section.of));
             self.each(&format!("{name}: accept_host"), &section.accept_host, parse_accept_host);
-            if !routes.contains(&section.of) && !others.contains(&section.of) {
+            let of = without_mode(&section.of).to_owned();
+            if !routes.contains(&of) && !others.contains(&of) {
                 let known: Vec<_> =
                     routes.iter().chain(&others).map(|listen| format!("`{}`", show_value(listen))).collect();
                 let known = if known.is_empty() {
@@ -179,13 +186,13 @@ impl Build<'_> {
                     format!("the listeners are {}", known.join(", "))
                 };
                 self.problems.push(format!("{name}: no listener has this address\nhint: {known}"));
-            } else if options.listener[..place].iter().any(|other| other.of == section.of) {
+            } else if options.listener[..place].iter().any(|other| without_mode(&other.of) == of) {
                 self.problems.push(format!("{name}: an earlier section is for the same listener\nhint: merge the two"));
             }
             if section.values().len() == 1 {
                 self.warnings.push(format!("{name}: the section sets nothing"));
             }
-            if !section.accept_host.is_empty() && others.contains(&section.of) {
+            if !section.accept_host.is_empty() && others.contains(&of) {
                 self.warnings.push(format!("{name}: accept_host has no effect: it is for fixed routes"));
             }
             if !is_consistent(&section.rewrite) {
@@ -335,10 +342,21 @@ fn is_socket_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
 }
 
+/// The address of a listener as sections refer to it: of a UNIX socket, without its mode.
+fn without_mode(listen: &str) -> &str {
+    match listen.strip_prefix("unix:").and_then(|_| listen.split_once(",mode=")) {
+        Some((path, _)) => path,
+        None => listen,
+    }
+}
+
 /// Reads where a listener is, and how clients reach it.
 fn parse_advertise(text: &str) -> Result<(&str, Authority), String> {
     const EXPECTED: &str =
         "a listener and an `http://` URL are expected, as in `0.0.0.0:9292=http://proxy.example:19292`";
+    if text.starts_with("unix:") {
+        return Err("a UNIX socket has no URL by which links could lead to it".into());
+    }
     let (listen, url) = text.split_once('=').ok_or(EXPECTED)?;
     match url::split(url) {
         Some((Origin { https: false, authority }, "" | "/")) => Ok((listen, authority)),
