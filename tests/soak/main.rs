@@ -45,7 +45,7 @@ use support::{
     strict::{Broken, Framing, Pattern, Random, Reader},
 };
 
-/// Clients at a time, and the pause of each between two sessions: what one core carries beside the generator.
+/// Clients at a time, and the pause of each between two sessions: what one core carries in addition to the generator.
 const CLIENTS: usize = 24;
 const PAUSE: Duration = Duration::from_millis(150);
 
@@ -54,7 +54,7 @@ const TIMEOUT: &str = "3s";
 
 /// Memory at rest, against that after the warm-up; under load, the last fifth of the time against the first.
 const MOST_GROWTH: f64 = 1.25;
-/// What an allocator may keep beside that, in KiB.
+/// What an allocator may keep in addition, in KiB.
 const SLACK: u64 = 6 << 10;
 
 /// What an upstream does wrong.
@@ -369,7 +369,7 @@ enum Manner {
     SlowWriter,
 }
 
-/// Whom a session is with.
+/// The peer of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// A fixed route, or the forward listener.
