@@ -65,7 +65,7 @@ async fn a_response_comes_back_as_it_was_written() {
          x-Odd_name: a, b\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 2\r\n"
     );
     assert!(via.ends_with("\r\n\r\n{}"), "{via}");
-    // The upstream's `Connection: close` is its own affair: the client's connection still serves.
+    // The upstream's `Connection: close` is its own business: the client's connection still serves.
     client.write_all(b"GET /again HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert!(read_response(&mut client).await.ends_with("{}"));
 }

@@ -70,8 +70,8 @@ async fn what_may_be_repeated_is_answered_whatever_the_connection_died_of() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_not_be_repeated_arrives_once_or_not_at_all() {
-    // The last is large enough that the connection dies in the midst of it.
-    let mid_upload = ("RST in the midst of an upload", To::Origin, 100_000, Reset);
+    // The last is large enough that the connection dies in the middle of it.
+    let mid_upload = ("RST in the middle of an upload", To::Origin, 100_000, Reset);
     for death in DEATHS.iter().chain([&mid_upload]) {
         for (method, body) in [("POST", 0), ("POST", 10), ("POST", 1_000_000), ("PUT", 10), ("PUT", 1_000_000)] {
             if death.2 > body as u64 + 1 {

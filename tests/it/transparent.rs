@@ -28,6 +28,7 @@ use vouchsafe::{
 use crate::support::{
     command::vouchsafe,
     gallery::{self, GALLERY},
+    glance15,
     image_server::{Image, ImageServer},
     netns::{TOOL, feed, in_namespace, run, tool},
     proxy::{PATIENCE, Proxy},
@@ -477,10 +478,11 @@ fn a_listener_of_another_namespace_takes_the_address_of_the_accepted_socket() {
     });
 }
 
-/// The real replicator, with its own names and ports, as a user that knows nothing of the proxy.
+/// The real replicators, with their own names and ports, as a user that knows nothing of the proxy.
 #[test]
-fn the_replicator_of_glance_33_is_secured_by_rules_of_each_kind() {
-    in_namespace(&["203.0.113.9/24"], || {
+fn the_replicators_are_secured_by_rules_of_each_kind() {
+    let has_glance15 = glance15::is_available("the_replicators_are_secured_by_rules_of_each_kind");
+    in_namespace(&["203.0.113.9/24"], move || {
         let images: Vec<_> = (0..5).map(|n| Image::new(n, "copied", vec![n as u8; 40_000]).owned()).collect();
         let identity = |case| GALLERY.identity(case).unwrap();
         let start = |at: &str, case, images| ImageServer::start_at(at.parse().unwrap(), &identity(case), images);
@@ -494,12 +496,15 @@ fn the_replicator_of_glance_33_is_secured_by_rules_of_each_kind() {
         let hosts: String = all.map(|(last, name)| format!("203.0.113.{last} {name}\n")).collect();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("hosts"), hosts).unwrap();
-        let script = format!(
-            "mount --bind {}/hosts /etc/hosts && exec setpriv --reuid {TOOL} --regid {TOOL} --clear-groups \"$@\"",
-            directory.path().display()
-        );
-        let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
-        let replicate = |arguments: &[&str]| Release::Glance33.run_under(&wrapper, PATIENCE * 3, arguments);
+        let script = format!("mount --bind {}/hosts /etc/hosts && exec \"$@\"", directory.path().display());
+        let user = ["setpriv", "--reuid", TOOL, "--regid", TOOL, "--clear-groups"].map(str::to_owned);
+        let replicate_by = |release: Release, arguments: &[&str]| {
+            let with_hosts = ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned);
+            let words = [with_hosts.to_vec(), release.opened(), user.to_vec()].concat();
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            release.run_under(&words, PATIENCE * 3, arguments)
+        };
+        let replicate = |arguments: &[&str]| replicate_by(Release::Glance33, arguments);
         for ((loader, format), (last, target_name)) in LOADERS.into_iter().zip(targets) {
             let target = start(&format!("203.0.113.{last}:9292"), Case::GoodWildcard, Vec::new());
             let target_name = format!("{target_name}:9292");
@@ -516,6 +521,11 @@ fn the_replicator_of_glance_33_is_secured_by_rules_of_each_kind() {
             let compare = replicate(&["compare", &source_name, &target_name]).succeeded();
             assert!(compare.missing().is_empty(), "{loader}: {compare}");
             replicate(&["size", &expired_name]).failed();
+            if has_glance15 {
+                let compare = replicate_by(Release::Glance15, &["compare", &source_name, &target_name]).succeeded();
+                assert!(compare.missing().is_empty(), "{loader}: {compare}");
+                replicate_by(Release::Glance15, &["size", &expired_name]).failed();
+            }
             run(&["nft", "flush", "ruleset"]);
             run(&["sh", "-c", "for t in nat filter; do iptables-legacy -t $t -F; ip6tables-legacy -t $t -F; done"]);
         }

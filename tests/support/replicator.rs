@@ -40,17 +40,16 @@ impl Release {
 
     /// Isolated, by `vouchsafe exec` with these flags, as a user without capabilities.
     pub fn run_isolated(self, flags: &[String], arguments: &[&str]) -> Outcome {
-        let mut words = self.as_user();
+        let mut words = [self.opened(), as_user()].concat();
         words.extend(["exec", "--isolate", "--preset=glance-replicator", "--log-level=error"].map(str::to_owned));
         words.extend(flags.iter().cloned());
         words.push("--".into());
         self.run_under(&words.iter().map(String::as_str).collect::<Vec<_>>(), LIMIT, arguments)
     }
 
-    /// The words that run the program as a user without capabilities. Its Python may be in a home directory that is
-    /// closed to others; then it is opened for this one process.
-    fn as_user(self) -> Vec<String> {
-        let words = as_user();
+    /// The words by which another user may run it: its Python may be in a home directory that is closed to others, and is
+    /// opened for what these words run.
+    pub fn opened(self) -> Vec<String> {
         let environment = match self {
             Self::Glance15 => "glance15",
             Self::Glance33 => "glance33",
@@ -66,10 +65,12 @@ impl Release {
         let home = fs::canonicalize(home.trim()).expect("its home");
         let mode = |path: &Path| fs::metadata(path).expect("a directory").permissions().mode();
         let mut pairs = home.ancestors().zip(home.ancestors().skip(1));
-        let Some((next, closed)) = pairs.find(|(_, parent)| is_root() && mode(parent) & 1 == 0) else { return words };
+        let Some((next, closed)) = pairs.find(|(_, parent)| is_root() && mode(parent) & 1 == 0) else {
+            return Vec::new();
+        };
         let opening = [Path::new(OPEN), closed, next].map(|word| word.display().to_string());
         let [script, closed, next] = opening;
-        [["unshare", "--mount", "sh", "-ec"].map(str::to_owned).to_vec(), vec![script, closed, next], words].concat()
+        [["unshare", "--mount", "sh", "-ec"].map(str::to_owned).to_vec(), vec![script, closed, next]].concat()
     }
 
     /// The same by a command that becomes the one that its last arguments are.
