@@ -44,6 +44,7 @@ fn walk(document: &mut Value, scopes: Scopes, new: &dyn Fn(&str) -> String) {
     let Value::Object(members) = document else { return };
     let lists_endpoints = members.contains_key("endpoints");
     let has_links = members.contains_key("links");
+    let has_id = members.contains_key("id");
     let names: Vec<String> = members.keys().cloned().collect();
     let replace_in = |value: Option<&mut Value>| {
         if let Some(Value::String(url)) = value {
@@ -116,6 +117,7 @@ fn walk(document: &mut Value, scopes: Scopes, new: &dyn Fn(&str) -> String) {
             }
             name if DATA.contains(&name) => {}
             _ if !scopes.pages => {}
+            "next" | "previous" | "first" if has_id => {}
             "next" | "previous" | "first" => replace_in(Some(value)),
             "links" => match value {
                 Value::Object(_) => {

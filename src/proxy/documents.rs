@@ -1,7 +1,7 @@
 //! JSON documents whose URLs lead the client here: which responses may be one, their bodies collected whole, and what
 //! that changes in their heads. What is not changed passes byte for byte.
 
-use std::io::Read as _;
+use std::{io::Read as _, time::Duration};
 
 use flate2::read::MultiGzDecoder;
 
@@ -24,12 +24,15 @@ use super::{
     download::{BodyCoding, Download, DownloadError},
     failure::Failure,
     links::{Arrival, link_context},
-    relay::{Cut, Patience, Relay},
+    relay::{CollectBounds, Collected, Cut, Patience, Relay},
     upload::Upload,
 };
 
 /// Bytes of a body that are collected, as it came and decoded. A catalog has some ten KiB, and a long list a few MiB.
 const LIMIT: usize = 4 << 20;
+
+/// How long a body is collected: what comes so slowly is relayed as it comes.
+const TIME: Duration = Duration::from_secs(10);
 
 /// The body that a response has for its client.
 #[derive(Debug)]
@@ -81,14 +84,15 @@ pub(super) fn narrow_encodings(fields: &mut Fields) {
     });
 }
 
-/// Whether a response may be one of the documents, by its head alone: JSON that a service of an API made. What Swift
-/// answers is the user's, whatever its type.
+/// Whether a response may be one of the documents, by its head alone: JSON that a service of an API made. What Swift and
+/// S3 answer is the user's, whatever its type.
 pub(super) fn may_have_urls(head: &ResponseHead) -> bool {
     if !matches!(head.status, 200 | 201 | 203 | 300) {
         return false;
     }
     let is_json = head.fields.get_other("content-type").is_some_and(is_json);
-    is_json && ["content-range", "x-trans-id", "x-timestamp"].iter().all(|name| head.fields.get_other(name).is_none())
+    const OF_STORES: [&str; 4] = ["content-range", "x-amz-request-id", "x-timestamp", "x-trans-id"];
+    is_json && OF_STORES.iter().all(|name| head.fields.get_other(name).is_none())
 }
 
 fn is_json(content_type: &[u8]) -> bool {
@@ -128,6 +132,8 @@ impl ContentEncoding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unread {
     TooLarge,
+    TooMany,
+    TooSlow,
     Encoded,
 }
 
@@ -162,9 +168,16 @@ impl RequestContext<'_> {
         let mut download = Box::new(Download::new(head.length, BodyCoding::AsCame));
         let patience = Patience::of(&self.current.generation.settings);
         let mut relay = Relay { client: self.client, upstream, upload, patience };
-        let whole = relay.collect(&mut download, LIMIT, &mut self.record).await;
-        if !whole.map_err(ended)? {
-            self.log_unread(Unread::TooLarge);
+        let mut bounds = CollectBounds::new(LIMIT, TIME, &self.proxy.collected);
+        let collected = relay.collect(&mut download, &mut bounds, &mut self.record).await;
+        let unread = match collected.map_err(ended)? {
+            Collected::Whole => None,
+            Collected::TooLarge => Some(Unread::TooLarge),
+            Collected::TooMany => Some(Unread::TooMany),
+            Collected::TooSlow => Some(Unread::TooSlow),
+        };
+        if let Some(unread) = unread {
+            self.log_unread(unread);
             return Ok(PassedBody::Partly(download));
         }
         let received = download.collected();
@@ -238,6 +251,10 @@ impl RequestContext<'_> {
     fn log_unread(&self, unread: Unread) {
         let (class, why) = match unread {
             Unread::TooLarge => ("catalog_too_large", "has more than 4 MiB"),
+            Unread::TooMany => {
+                ("catalog_too_large", "has, together with others that come at the same time, more than 32 MiB")
+            }
+            Unread::TooSlow => ("catalog_too_slow", "takes more than 10 s to come"),
             Unread::Encoded => {
                 ("catalog_encoded", "cannot be decoded: it has a Content-Encoding other than gzip, or is damaged")
             }

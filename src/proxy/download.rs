@@ -118,6 +118,11 @@ impl Download {
         }
     }
 
+    /// How many bytes were collected.
+    pub(super) fn collected_length(&self) -> usize {
+        self.collected.len()
+    }
+
     /// What was collected.
     pub(super) fn collected(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.collected)

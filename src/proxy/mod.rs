@@ -24,7 +24,7 @@ mod tunnel;
 pub mod upload;
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
@@ -63,6 +63,8 @@ pub struct Proxy {
     clock: Clock,
     slots: Slots,
     ids: Ids,
+    /// Bytes of documents that are collected to be rewritten.
+    collected: Cell<usize>,
 }
 
 /// The settings that requests begin with now.
@@ -125,7 +127,16 @@ impl Proxy {
         clock: Clock,
     ) -> Self {
         let current = RefCell::new(Rc::new(Current::new(generation, &bound)));
-        Self { current, bound, connector, audit, clock, slots: Slots::default(), ids: Ids::new() }
+        Self {
+            current,
+            bound,
+            connector,
+            audit,
+            clock,
+            slots: Slots::default(),
+            ids: Ids::new(),
+            collected: Cell::new(0),
+        }
     }
 
     /// Uses newer settings from now on. Idle connections are verified again by them, and closed where they do not

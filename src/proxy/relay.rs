@@ -4,6 +4,7 @@
 //! Nothing is read from one side while the other has yet to take something, so what waits is at most a piece each way.
 
 use std::{
+    cell::Cell,
     fmt,
     future::poll_fn,
     task::{Context, Poll, ready},
@@ -60,6 +61,52 @@ pub(super) struct Relay<'a> {
     pub(super) upstream: &'a mut UpstreamConnection,
     pub(super) upload: &'a mut Upload,
     pub(super) patience: Patience,
+}
+
+/// How far a body may be collected.
+#[derive(Debug)]
+pub(super) struct CollectBounds<'a> {
+    bytes: usize,
+    until: Instant,
+    /// Bytes that are collected by all exchanges of the worker, and the share of this one.
+    all: &'a Cell<usize>,
+    held: usize,
+}
+
+/// Bytes that the exchanges of one worker collect at a time.
+const MOST_COLLECTED: usize = 32 << 20;
+
+impl<'a> CollectBounds<'a> {
+    /// At most `bytes`, within `time`; `all` counts what all exchanges of the worker collect.
+    pub(super) fn new(bytes: usize, time: Duration, all: &'a Cell<usize>) -> Self {
+        Self { bytes, until: Instant::now() + time, all, held: 0 }
+    }
+
+    /// Counts what this exchange has collected; false where that is too much with what others have.
+    fn hold(&mut self, bytes: usize) -> bool {
+        self.all.set(self.all.get() - self.held + bytes);
+        self.held = bytes;
+        self.all.get() <= MOST_COLLECTED
+    }
+}
+
+impl Drop for CollectBounds<'_> {
+    fn drop(&mut self) {
+        self.all.set(self.all.get() - self.held);
+    }
+}
+
+/// How collecting a body has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Collected {
+    /// All of it is there.
+    Whole,
+    /// It has more bytes than one body may have.
+    TooLarge,
+    /// All that are collected at a time have too many.
+    TooMany,
+    /// It takes too long to come.
+    TooSlow,
 }
 
 /// Why there is no response head.
@@ -183,23 +230,28 @@ impl Relay<'_> {
         .await
     }
 
-    /// The body of the response, whole, while the request moves on; nothing of it is written. False where it has more
-    /// than `limit` bytes: what came until then is kept.
+    /// The body of the response, whole, while the request moves on; nothing of it is written. Where it does not come to
+    /// its end within `bounds`, what came until then is kept.
     pub(super) async fn collect(
         &mut self,
         download: &mut Download,
-        limit: usize,
+        bounds: &mut CollectBounds<'_>,
         record: &mut ExchangeRecord,
-    ) -> Result<bool, Cut> {
+    ) -> Result<Collected, Cut> {
         poll_fn(|cx| {
-            let end = self.poll_collect(cx, download, limit);
+            let end = self.poll_collect(cx, download, bounds);
             record.count(self.upload.content_sent(), 0);
             end
         })
         .await
     }
 
-    fn poll_collect(&mut self, cx: &mut Context<'_>, download: &mut Download, limit: usize) -> Poll<Result<bool, Cut>> {
+    fn poll_collect(
+        &mut self,
+        cx: &mut Context<'_>,
+        download: &mut Download,
+        bounds: &mut CollectBounds<'_>,
+    ) -> Poll<Result<Collected, Cut>> {
         if let Poll::Ready(Err(error)) = self.upload.poll(cx, self.client, self.upstream) {
             return Poll::Ready(Err(Cut::ClientBody(error)));
         }
@@ -209,11 +261,20 @@ impl Relay<'_> {
         {
             return Poll::Ready(Err(Cut::ClientGone));
         }
+        let limit = bounds.bytes;
         if let Poll::Ready(end) = download.poll_collect(cx, self.upstream, limit) {
+            let end = end.map(|whole| if whole { Collected::Whole } else { Collected::TooLarge });
             return Poll::Ready(end.map_err(Cut::Body));
+        }
+        if !bounds.hold(download.collected_length()) {
+            return Poll::Ready(Ok(Collected::TooMany));
         }
         if !self.upload.reads_client(self.upstream) && self.client.poll_reset(cx).is_ready() {
             return Poll::Ready(Err(Cut::ClientGone));
+        }
+        // A client that has closed its connection shows that only when something is written to it.
+        if self.client.poll_deadline(cx, bounds.until).is_ready() {
+            return Poll::Ready(Ok(Collected::TooSlow));
         }
         ready!(self.poll_silence(cx, download, false))?;
         Poll::Pending

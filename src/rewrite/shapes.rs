@@ -6,7 +6,7 @@
 //! | catalog | `token.catalog[].endpoints[].url` | tokens of Keystone v3 |
 //! | catalog | `catalog[].endpoints[].url`, where the document has `links` and no `endpoints` | `GET /v3/auth/catalog` |
 //! | versions | `versions[]`, `versions.values[]`, `choices[]`, `version`, `default_version`: `links[].href`, `rel` is `self` or `collection` | version documents |
-//! | pages | `<x>_links[].href`, `rel` is `next` or `previous`; `links.next`, `links.previous`; `next`, `previous`, `first` | lists |
+//! | pages | `<x>_links[].href`, `rel` is `next` or `previous`; `links.next`, `links.previous`; `next`, `previous`, `first`, where the document has no `id` | lists |
 //! | pages | `links[].href` of the document, of a resource and of its `image` and `flavor` | resources and their lists |
 
 use super::Scope;

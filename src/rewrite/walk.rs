@@ -106,26 +106,31 @@ impl<'a> Visitor<'a> for Walk<'a, '_> {
 }
 
 impl<'a> Walk<'a, '_> {
-    /// The document. A catalog that is a member of it is one by its siblings.
+    /// The document. A catalog that is a member of it is one by its siblings, and so is a link to another page: a resource
+    /// has an id, and may have members of these names that are its user's (the properties of an image).
     fn document<A: MapAccess<'a>>(self, map: A) -> Result<(), A::Error> {
         let Self { node, findings } = self;
-        let (mut links, mut endpoints) = (false, false);
-        let mut catalog = Vec::new();
+        let (mut links, mut endpoints, mut id) = (false, false, false);
+        let (mut catalog, mut pages) = (Vec::new(), Vec::new());
         Walk { node, findings: &mut *findings }.members(map, |name, range| match name {
             "links" => links = true,
             "endpoints" => endpoints = true,
+            "id" => id = true,
             "catalog" => catalog.push(range),
+            "next" | "previous" | "first" => pages.push(range),
             _ => {}
         })?;
-        if !links || endpoints {
-            for range in catalog.into_iter().rev() {
-                findings.urls.drain(range);
-            }
+        let is_catalog = links && !endpoints;
+        let mut data: Vec<_> =
+            catalog.into_iter().filter(|_| !is_catalog).chain(pages.into_iter().filter(|_| id)).collect();
+        data.sort_by_key(|range| range.start);
+        for range in data.into_iter().rev() {
+            findings.urls.drain(range);
         }
         Ok(())
     }
 
-    /// The members of an object. `note` hears of each that was looked into: its name, and which URLs were found in it.
+    /// The members of an object. `note` hears of each: its name, and which URLs were found in it.
     fn members<A: MapAccess<'a>>(
         self,
         mut map: A,
@@ -133,18 +138,16 @@ impl<'a> Walk<'a, '_> {
     ) -> Result<(), A::Error> {
         let Self { node, findings } = self;
         while let Some(Key(name)) = map.next_key()? {
+            let before = findings.urls.len();
             match node.member(&name) {
-                Member::Inner(inner) => {
-                    let before = findings.urls.len();
-                    map.next_value_seed(Walk { node: inner, findings: &mut *findings })?;
-                    note(&name, before..findings.urls.len());
-                }
+                Member::Inner(inner) => map.next_value_seed(Walk { node: inner, findings: &mut *findings })?,
                 Member::Url(scope) if findings.scopes.has(scope) => {
                     let url = findings.url(map.next_value()?, scope);
                     findings.urls.extend(url);
                 }
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
+            note(&name, before..findings.urls.len());
         }
         Ok(())
     }

@@ -3,14 +3,17 @@
 use std::io::Write as _;
 
 use flate2::{Compression, write::GzEncoder};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::support::{
     self,
     command::vouchsafe,
     gallery,
     origin::{Origin, Seen, Step, exchange, hasty, read_response, send},
-    proxy::Proxy,
+    proxy::{PATIENCE, Proxy},
 };
 
 const REWRITE: &str = "--rewrite=catalog,versions,pages";
@@ -134,6 +137,7 @@ async fn what_is_not_a_document_of_an_api_is_as_it_came() {
         // Swift's: an object of JSON is its user's.
         "200 OK\r\nContent-Type: application/json\r\nX-Trans-Id: tx1",
         "200 OK\r\nContent-Type: application/json\r\nX-Timestamp: 1.0",
+        "200 OK\r\nContent-Type: application/json\r\nX-Amz-Request-Id: tx1",
     ] {
         let text = token(&["https://OWN/v3"]);
         let origin =
@@ -325,6 +329,50 @@ async fn a_document_of_more_than_4_mib_passes_as_it_came_with_a_warning() {
             assert_eq!(events[0]["class"], "catalog_too_large");
         }
     }
+}
+
+/// JSON of which a part comes, and the rest never.
+async fn unfinished(part: usize) -> Origin {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", part + 1);
+    Origin::start(move |_, _| vec![send(&format!("{head}{}", " ".repeat(part))), Step::Stall]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_documents_take_together_is_bounded() {
+    let origin = unfinished((4 << 20) - 2).await;
+    let proxy = routed(&[&origin], &[HOST, REWRITE]);
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = TcpStream::connect(proxy.addr(0)).await.unwrap();
+        client.write_all(b"GET /v3 HTTP/1.1\r\nHost: local:7001\r\n\r\n").await.unwrap();
+        clients.push(client);
+    }
+    proxy.wait_for_log("the bound", |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        event["class"] == "catalog_too_large" && message.contains("more than 32 MiB")
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_takes_too_long_is_relayed_and_a_client_that_left_is_noticed() {
+    let origin = unfinished(100_000).await;
+    let proxy = routed(&[&origin], &[HOST, REWRITE]);
+    let mut stays = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    let mut leaves = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    for client in [&mut stays, &mut leaves] {
+        client.write_all(b"GET /v3 HTTP/1.1\r\nHost: local:7001\r\n\r\n").await.unwrap();
+    }
+    origin.has_requests(2).await;
+    drop(leaves);
+    let mut read = Vec::new();
+    while !read.ends_with(&[b' '; 1000]) {
+        let more = tokio::time::timeout(PATIENCE, stays.read_buf(&mut read)).await.expect("what came so far").unwrap();
+        assert_ne!(more, 0);
+    }
+    assert!(read.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    let event = proxy.wait_for_access("the client that left", |_| true);
+    assert_eq!((&event["class"], &event["whole"]), (&"interrupted".into(), &false.into()), "{event}");
+    assert_eq!(catalog_events(&proxy)[0]["class"], "catalog_too_slow");
 }
 
 fn dechunked(mut text: &str) -> String {
