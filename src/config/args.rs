@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, ffi::OsString, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum as _, value_parser};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, Visitor},
@@ -622,7 +622,7 @@ pub struct Options {
     /// Rewrite URLs to served upstreams in JSON answers of OpenStack services too: in service catalogs (`catalog`), lists
     /// of API versions (`versions`), links to pages and resources (`pages`) [default: none]
     #[arg(long, value_name = "WHAT", env = "VOUCHSAFE_REWRITE", value_delimiter = ',', help_heading = "Responses")]
-    #[serde(deserialize_with = "one_or_more")]
+    #[serde(deserialize_with = "rewrite_scopes")]
     pub rewrite: Vec<RewriteScope>,
 
     /// Follow redirects of GET and HEAD for the client; every hop is verified [default: false]
@@ -759,7 +759,7 @@ pub struct ListenerOptions {
     /// Rewrite links to served upstreams in response headers.
     pub rewrite_redirects: Option<bool>,
     /// Documents in which links are rewritten.
-    #[serde(default, deserialize_with = "one_or_more")]
+    #[serde(default, deserialize_with = "rewrite_scopes")]
     pub rewrite: Vec<RewriteScope>,
     /// Follow redirects of GET and HEAD for the client.
     pub follow_redirects: Option<bool>,
@@ -880,6 +880,14 @@ fn one_or_more<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) 
     }
 }
 
+/// Reads kinds of documents by their names.
+fn rewrite_scopes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RewriteScope>, D::Error> {
+    const NAMES: &[&str] = &["catalog", "none", "pages", "versions"];
+    let names: Vec<String> = one_or_more(deserializer)?;
+    let scope = |name: &String| RewriteScope::from_str(name, false).map_err(|_| Error::unknown_variant(name, NAMES));
+    names.iter().map(scope).collect()
+}
+
 /// Reads a TOML date, or a date as text.
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     #[derive(Deserialize)]
@@ -907,8 +915,7 @@ pub enum Preset {
 }
 
 /// A kind of JSON documents whose URLs are rewritten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum RewriteScope {
     Catalog,
     /// No documents, whatever the preset has.

@@ -240,6 +240,14 @@ mod tests {
                 "log_level = \"u:secret@a\"\n",
                 "1: log_level: `…@a`: one of `debug`, `error`, `info`, `warn` is expected",
             ),
+            (
+                "rewrite = \"catalogs\"\n",
+                "1: rewrite: `catalogs`: one of `catalog`, `none`, `pages`, `versions` is expected",
+            ),
+            (
+                "[[listener]]\nof = \"a\"\nrewrite = [\"page\"]\n",
+                "3: rewrite: `page`: one of `catalog`, `none`, `pages`, `versions` is expected",
+            ),
             ("crl = []\n", "1: crl: the list is empty; remove the key"),
         ] {
             assert_eq!(parse(text).unwrap_err(), [expected], "{text}");

@@ -553,6 +553,7 @@ fn settings_that_can_never_apply_are_errors() {
     for (flag, expected) in [
         ("--advertise=127.0.0.1:2=http://a", "no route listens on 127.0.0.1:2"),
         ("--advertise=127.0.0.1:1=https://a", "a listener and an `http://` URL are expected"),
+        ("--advertise=127.0.0.1:1=http://a,127.0.0.1:1=http://b", "an earlier one is for the same listener"),
         ("--advertise=127.0.0.1:1", "a listener and an `http://` URL are expected"),
         ("--rewrite=catalog,none", "--rewrite: `none` excludes the others"),
         ("--mirror=127.0.0.2=a.example", "--mirror `127.0.0.2=a.example`: no port is listed"),

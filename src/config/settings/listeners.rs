@@ -105,6 +105,9 @@ impl Build<'_> {
             let is_known = |listen: &str| self.routed().iter().any(|known| known == listen);
             let set = parse_advertise(text).and_then(|(listen, authority)| {
                 match listeners.iter_mut().find(|listener| listener.name == format!("route {listen}")) {
+                    Some(listener) if listener.advertised.is_some() => {
+                        return Err("an earlier one is for the same listener\nhint: remove one of the two".into());
+                    }
                     Some(listener) => listener.advertised = Some(authority),
                     None if complete && !is_known(listen) => {
                         let listen = show_value(listen);
