@@ -138,6 +138,11 @@ fn is_passed_on(side: Side, message: &Message) {
     if message.end == End::Refused {
         return;
     }
+    // CRLF in place of a lone LF makes a head longer, which may then be above the limit.
+    let too_large = HeadError::TooLarge.to_string();
+    if again.refused.as_ref() == Some(&too_large) && message.passed.len() > LIMITS.bytes {
+        return;
+    }
     assert_eq!((again.messages.len(), &again.refused), (1, &None), "{message:?} became {again:?}");
     let passed = &again.messages[0];
     assert_eq!((&passed.fields, &passed.content, passed.end), (&message.fields, &message.content, message.end));
