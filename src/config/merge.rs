@@ -160,6 +160,9 @@ pub const ROUTE_PREFIX: &str = "VOUCHSAFE_ROUTE_";
 /// What the names of all own variables begin with.
 pub const VARIABLE_PREFIX: &str = "VOUCHSAFE_";
 
+/// Where the forward listener of `exec` is that no setting names.
+pub const FORWARD_OF_TOOL: &str = "127.0.0.1:0";
+
 impl Purpose {
     /// The defaults that differ from those of `run`.
     fn defaults(&self) -> Options {
@@ -167,7 +170,7 @@ impl Purpose {
             Self::Run => Options::default(),
             Self::Exec { log_file, isolated } => Options {
                 // Whatever the tool sends by `http_proxy` is verified or refused, also where only routes are configured.
-                forward: if isolated.is_none() { vec!["127.0.0.1:0".into()] } else { Vec::new() },
+                forward: if isolated.is_none() { vec![FORWARD_OF_TOOL.into()] } else { Vec::new() },
                 drain_timeout: Some(Span(Duration::from_secs(5))),
                 // On stderr it is between the lines of the tool, for whoever reads those.
                 log_format: Some(if *log_file { LogFormat::Json } else { LogFormat::Text }),

@@ -1,6 +1,10 @@
 //! `vouchsafe exec`: the tool notices nothing, and nothing that was refused passes for a success.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    process::{Command, Stdio},
+};
 
 use certs_dev::Case;
 use rustix::process::{Pid, Signal, kill_process};
@@ -108,6 +112,23 @@ async fn curl_python_and_go_pass_the_proxy_whatever_they_inherit() {
         }
         assert_eq!((good.counters.requests(), expired.counters.application_bytes()), (1, 0), "{tool:?}");
     }
+}
+
+/// `http_proxy` cannot name a UNIX socket.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forward_listener_on_a_unix_socket_is_not_the_only_one() {
+    let scratch = dir();
+    let socket = scratch.path().join("socket").display().to_string();
+    let good = Front::start(Case::Good).await;
+    let forward = format!("--forward=unix:{socket}");
+    let url = format!("http://{}/", good.authority());
+    let other = TcpListener::bind("127.0.0.9:0").unwrap();
+    let plain = format!("http://{}/", other.local_addr().unwrap());
+    let tool = "curl -sS -m 20 -o /dev/null -w '%{http_code} ' $0; curl -sS -o /dev/null -w '%{http_code}' $1";
+    let ended = Exec::new().flags(&[forward]).allow(&good).run(&["sh", "-c", tool, &plain, &url]).await;
+    assert_eq!((ended.code, ended.out.as_str()), (Some(0), "403 200"), "{ended:?}");
+    other.set_nonblocking(true).unwrap();
+    assert!(other.accept().is_err(), "plain text went past the proxy");
 }
 
 fn curl(front: &Front) -> String {

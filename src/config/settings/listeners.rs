@@ -3,7 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::{
-    config::args::{ListenerOptions, Options, RewriteScope},
+    config::{
+        args::{ListenerOptions, Options, RewriteScope},
+        merge::FORWARD_OF_TOOL,
+    },
     message::{
         authority::{Authority, Host, parse_port},
         url::{self, Origin},
@@ -43,7 +46,8 @@ impl Build<'_> {
             self.unused_if_isolated();
             return self.checked(listeners);
         }
-        for text in &self.options.forward {
+        let forward = self.options.forward.iter().map(String::as_str);
+        for text in forward.chain(self.forward_of_tool()) {
             let listener = self.listen(text).map(|address| ListenerSettings {
                 name: format!("forward {text}"),
                 label: None,
@@ -229,6 +233,14 @@ impl Build<'_> {
             address => address,
         };
         Ok(Some(ListenerSettings { name, label, address, advertised: None, service, policies }))
+    }
+
+    /// A forward listener in addition to those that are configured: `http_proxy` cannot name a UNIX socket, and without
+    /// `http_proxy` the tool would go past the proxy.
+    fn forward_of_tool(&self) -> Option<&'static str> {
+        let is_needed = matches!(self.merged.purpose, Purpose::Exec { isolated: None, .. })
+            && self.options.forward.iter().all(|text| text.starts_with("unix:"));
+        is_needed.then_some(FORWARD_OF_TOOL)
     }
 
     /// Whether any listener is configured, valid or not.
