@@ -115,8 +115,12 @@ pub async fn exec(mut args: ExecArgs) -> Result<ToolEnd, ExecError> {
     let (place, inherited) = Place::prepare(&args, &settings)?;
     let app = App::bind(settings.clone(), inherited).map_err(ExecError::App)?;
     let mut running = Running::start(app, Some(reloader)).map_err(ExecError::App)?;
-    if args.preflight {
-        preflight(&settings).await?;
+    let verified = async { if args.preflight { preflight(&settings).await } else { Ok(()) } };
+    tokio::select! {
+        biased;
+        // The tool is not there yet, to which it would have been left.
+        signal = signals::to_end(&mut signals) => return Ok(ToolEnd::Killed(signal)),
+        verified = verified => verified?,
     }
     let line = command_line(&args, &settings, running.addresses())?;
     let routes = move || newer.borrow().as_ref().map_or_else(|| settings.routes.clone(), |newer| newer.routes.clone());

@@ -4,7 +4,7 @@
 //! reaches it without help; forwarded, it would come twice. A signal that a process sent is for this process alone, and
 //! is forwarded. The kernel tells the two apart by `si_code` (sigaction(2)).
 
-use std::{fs, io, thread};
+use std::{fs, future::pending, io, thread};
 
 use signal_hook::{
     consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH},
@@ -28,6 +28,17 @@ impl Signal {
     /// Whether it asks for the end.
     pub(super) fn is_to_end(self) -> bool {
         matches!(self.number, SIGHUP | SIGINT | SIGQUIT | SIGTERM)
+    }
+}
+
+/// Waits for a signal that asks for the end: its number. Others that come meanwhile are ignored.
+pub(super) async fn to_end(signals: &mut UnboundedReceiver<Signal>) -> i32 {
+    loop {
+        match signals.recv().await {
+            Some(signal) if signal.is_to_end() => return signal.number,
+            Some(_) => {}
+            None => pending().await,
+        }
     }
 }
 

@@ -199,6 +199,27 @@ async fn preflight_refuses_before_the_tool_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signal_during_preflight_ends_it_and_the_tool_is_not_started() {
+    for signal in [Signal::TERM, Signal::INT] {
+        // It accepts and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        let flags = [
+            "--preflight".to_owned(),
+            format!("--route=glance-a=https://good.gallery.test:{}", address.port()),
+            format!("--connect-to=good.gallery.test:{}={address}", address.port()),
+        ];
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec {}", Exec::new().flags(&flags).in_shell(&["echo", "ran"]))]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _connection = silent.accept().unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let ended = Ended::from(child.wait_with_output().unwrap());
+        assert_eq!((ended.signal, ended.out.as_str()), (Some(signal.as_raw()), ""), "{ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_goes_to_a_file_and_never_to_stdout() {
     let scratch = dir();
     let log = scratch.path().join("log").display().to_string();
