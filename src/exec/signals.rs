@@ -4,10 +4,17 @@
 //! reaches it without help; forwarded, it would come twice. A signal that a process sent is for this process alone, and
 //! is forwarded. The kernel tells the two apart by `si_code` (sigaction(2)).
 
-use std::{fs, future::pending, io, thread};
+use std::{
+    fs,
+    future::pending,
+    io,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 
 use signal_hook::{
-    consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH},
+    consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH},
+    flag,
     iterator::{SignalsInfo, exfiltrator::WithOrigin},
     low_level::siginfo::Cause,
 };
@@ -49,6 +56,11 @@ pub(super) async fn to_end(signals: &mut UnboundedReceiver<Signal>) -> i32 {
 pub(super) fn receive() -> io::Result<UnboundedReceiver<Signal>> {
     // With a handler, the tool would no longer inherit that a signal is ignored, as `nohup` has it.
     let ignored = ignored(&fs::read_to_string("/proc/self/status")?);
+    if ignored & mask(SIGCHLD) != 0 {
+        // Ignored, it would have the kernel reap the tool and forget its status (wait(2)). Any handler changes that, and
+        // the tool finds the default in its place.
+        flag::register(SIGCHLD, Arc::new(AtomicBool::new(false)))?;
+    }
     let heard = FORWARDED.into_iter().filter(|number| ignored & mask(*number) == 0);
     let mut signals = SignalsInfo::<WithOrigin>::new(heard)?;
     let (sender, receiver) = unbounded_channel();

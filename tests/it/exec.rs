@@ -351,6 +351,16 @@ async fn an_ignored_hangup_stays_ignored() {
     assert_eq!(ignored(Exec::new().run(&tool).await), 0);
 }
 
+/// Where nobody wants to know of children, none could be waited for.
+#[tokio::test]
+async fn an_ignored_sigchld_is_neither_kept_nor_passed_on() {
+    let tool = ["sh", "-c", "grep SigIgn /proc/self/status; exit 7"];
+    let ended = Exec::under(&["env", "--ignore-signal=CHLD"]).run(&tool).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(7), ""), "{ended:?}");
+    let digits = ended.out.trim().strip_prefix("SigIgn:\t").expect("a line");
+    assert_eq!(u64::from_str_radix(digits, 16).expect("hexadecimal") & 1 << 16, 0, "{digits}");
+}
+
 #[tokio::test]
 async fn as_the_first_process_of_a_container_it_reaps_and_tells_a_death_by_its_number() {
     let init = || Exec::under(&["unshare", "--user", "--map-current-user", "--pid", "--fork", "--mount-proc"]);
