@@ -10,7 +10,7 @@ use std::{
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use super::netlink::is_without_ipv6;
+use super::{NAMES, netlink::is_without_ipv6};
 
 /// How the tool tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,9 +122,13 @@ fn refused_connection(from: IpAddr, segment: &[u8]) -> Option<Attempt> {
     is_refusal.then_some(Attempt::Tcp(SocketAddr::new(from, port(segment)?)))
 }
 
-/// The packet that a message of ICMP is about follows a header of 8 bytes.
+/// The packet that a message of ICMP is about follows a header of 8 bytes. From the port of the name server it is an answer
+/// to a tool that did not wait for it.
 fn refused_datagram(message: &[u8]) -> Option<Attempt> {
     let ((_, to), UDP, body) = ip(message.get(8..)?)? else { return None };
+    if port(body)? == NAMES {
+        return None;
+    }
     Some(Attempt::Udp(SocketAddr::new(to, port(body.get(2..)?)?)))
 }
 
@@ -177,6 +181,9 @@ mod tests {
         let unreachable = v4(1, &[&[3, 3, 0, 0, 0, 0, 0, 0], datagram.as_slice()].concat());
         let by_icmp = refused(Some(Protocol::ICMPV4), from, &unreachable);
         assert_eq!(by_icmp, Some(Attempt::Udp(attempted("192.0.2.7:8125"))));
+        let answer = v4(UDP, &[0, 53, 0x91, 0x3f, 0, 8, 0, 0]);
+        let unread = v4(1, &[&[3, 3, 0, 0, 0, 0, 0, 0], answer.as_slice()].concat());
+        assert_eq!(refused(Some(Protocol::ICMPV4), from, &unread), None, "an answer about a name is not the tool's");
         let segment = tcp(0, RST | ACK);
         let by_v6 = |received: &[u8]| refused(Some(Protocol::TCP), from_v6, received);
         assert_eq!(by_v6(&segment), Some(Attempt::Tcp(attempted("[2001:db8::1]:8080"))));
