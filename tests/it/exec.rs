@@ -35,12 +35,14 @@ async fn status_streams_and_death_are_the_tools_own() {
 #[tokio::test]
 async fn own_failures_are_none_that_a_tool_has() {
     let config = Exec::new().flags(&["--route=nonsense"]).run(&["echo", "ran"]).await;
+    let inherited = Exec::new().flags(&["--route=fd:a=https://a.example"]).run(&["echo", "ran"]).await;
     let usage = Exec::new().flags(&["--no-such-flag"]).run(&["echo", "ran"]).await;
     let without_tool = Exec::new().end().await;
     let placeholder = Exec::new().flags(&["--route=glance-a=https://a.example"]).run(&["echo", "{glance-b}"]).await;
     let log = Exec::new().flags(&["--log-file=/no/such/directory/log"]).run(&["echo", "ran"]).await;
     for (ended, said) in [
         (config, "--route `nonsense`: an address and a URL are expected"),
+        (inherited, "--route `fd:a=https://a.example`: `exec` takes no sockets of systemd; only `run` does\n  hint: "),
         (usage, "--no-such-flag"),
         (without_tool, "<TOOL>"),
         (placeholder, "`{glance-b}` is no placeholder\n  hint: did you mean `{glance-a}`?"),
@@ -404,6 +406,36 @@ async fn a_proxy_that_is_killed_leaves_the_tool_without_a_way_out() {
 fn is_zombie(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
+/// `kill -TERM 0` reaches the tool and vouchsafe, and what vouchsafe passes on may come after the tool's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_at_once_after_the_end_of_the_tool_cuts_nothing() {
+    let stuck =
+        Origin::start(|_, _| vec![send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"), Step::Stall]).await;
+    let authority = format!("good.gallery.test:{}", stuck.address.port());
+    let scratch = dir();
+    let log = scratch.path().join("log");
+    let flags = [
+        // Less than the second within which signals are one.
+        "--drain-timeout=900ms".to_owned(),
+        format!("--log-file={}", log.display()),
+        format!("--allow={authority}"),
+        format!("--connect-to={authority}={}", stuck.address),
+    ];
+    let tool = format!(
+        "cd {}; mkfifo seen; curl -sN http://{authority}/ | {{ head -c 4; : >seen; cat; }} & read line <seen; exit 5",
+        scratch.path().display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("exec {}", Exec::new().flags(&flags).in_shell(&["sh", "-c", &tool]))]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"draining\"")) {
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    assert!(ended.code == Some(5) && ended.err.contains("the drain timeout has passed"), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -268,6 +268,12 @@ impl Build<'_> {
             return unix_socket(rest);
         }
         if let Some(name) = text.strip_prefix("fd:") {
+            if self.merged.purpose != Purpose::Run {
+                return Err(
+                    "`exec` takes no sockets of systemd; only `run` does\nhint: write an address and a port, as in `127.0.0.1:19292`"
+                        .into(),
+                );
+            }
             return match is_socket_name(name) {
                 true => {
                     let allow_nonlocal = self.options.allow_nonlocal_listen == Some(true);
