@@ -1,10 +1,8 @@
 //! What a signal to stop means: the first drains, a later one stops at once.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
-use crate::server::Stop;
+use crate::server::{SAME_SIGNAL, Stop};
 
 /// The signals to stop that came so far.
 #[derive(Debug, Default)]
@@ -23,11 +21,10 @@ impl StopSignals {
     }
 }
 
-/// Signals within this time are one: `timeout`, `tini -g` and shells signal the process and its group, and so send two.
-const SAME_SIGNAL: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

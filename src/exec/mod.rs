@@ -13,7 +13,7 @@ mod summary;
 
 use std::{env, ffi::OsString, fmt, io, path::PathBuf};
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
 use tracing::{debug, info};
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     logging::{self, writer},
     proxy::settings::{BoundAddress, Service},
     reload::Reloader,
-    server::Stop,
+    server::{SAME_SIGNAL, Stop},
     text::show_value,
 };
 
@@ -223,13 +223,17 @@ async fn wait(
     }
 }
 
-/// Finishes what still runs, as long as that may take, or until a signal comes.
+/// Finishes what still runs, as long as that may take, or until a signal comes. One that comes at once is that by which
+/// the tool ended.
 async fn drain(running: &mut Running, signals: &mut UnboundedReceiver<Signal>) -> Result<(), AppError> {
     running.stop(Stop::Drain);
+    let begin = Instant::now();
     loop {
         tokio::select! {
             end = running.join() => return end,
-            Some(signal) = signals.recv() => if signal.is_to_end() { running.stop(Stop::Now) },
+            Some(signal) = signals.recv() => if signal.is_to_end() && begin.elapsed() >= SAME_SIGNAL {
+                running.stop(Stop::Now);
+            },
         }
     }
 }

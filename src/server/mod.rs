@@ -8,6 +8,12 @@ mod original;
 pub mod session;
 pub mod socket;
 
+use std::time::Duration;
+
+/// Signals to stop within this time are one: `timeout`, `tini -g` and shells signal the process and its group, and so send
+/// two.
+pub const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 /// How far the end of the process has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
