@@ -20,7 +20,8 @@ pub(super) struct Summary {
 impl Summary {
     /// Whether there is nothing to say.
     pub(super) fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.report.refused.is_empty()
+        let Report { refused, denied, unresolved, .. } = &self.report;
+        self.counts.is_empty() && refused.is_empty() && denied.is_empty() && unresolved.is_empty()
     }
 
     /// All lines, with how the tool ended.
@@ -41,6 +42,9 @@ impl Summary {
         }
         for (name, why) in &self.report.unresolved {
             text += &format!("vouchsafe: `{name}` is allowed, but was not found: {why}\n");
+        }
+        if self.report.unlisted > 0 {
+            text += &format!("vouchsafe: and {} more, which are not listed\n", self.report.unlisted);
         }
         text
     }

@@ -23,7 +23,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{connect::dial::dial, message::authority::Host, route::table::Routes};
+use crate::{
+    connect::{dial::dial, resolve::search_domains},
+    message::authority::Host,
+    route::table::Routes,
+};
 
 use super::{
     ServiceSockets,
@@ -42,6 +46,10 @@ pub struct Report {
     pub unresolved: BTreeMap<String, String>,
     /// The name that an address was the answer for.
     pub names: HashMap<IpAddr, String>,
+    /// Attempts and questions that are neither in `refused` nor in `denied` nor in `unresolved`, which are full.
+    pub unlisted: u64,
+    /// Names that were found.
+    found: BTreeSet<String>,
 }
 
 /// More different ones are not told apart: the tool chooses them.
@@ -59,6 +67,8 @@ impl Report {
     fn note_attempt(&mut self, attempt: Attempt) {
         if self.refused.len() < MOST || self.refused.contains_key(&attempt) {
             *self.refused.entry(attempt).or_default() += 1;
+        } else {
+            self.unlisted += 1;
         }
     }
 
@@ -66,20 +76,38 @@ impl Report {
         let name = host.to_string();
         match known {
             Known::Addresses(addresses) => {
+                if self.found.len() < 16 * MOST {
+                    self.found.insert(name.clone());
+                }
                 for address in addresses.iter().filter(|address| !address.is_loopback() || name != "localhost") {
                     if self.names.len() < 16 * MOST {
                         self.names.insert(*address, name.clone());
                     }
                 }
             }
-            Known::NotAllowed if self.denied.len() < MOST => {
+            Known::NotAllowed if self.denied.len() < MOST || self.denied.contains(&name) => {
                 self.denied.insert(name);
             }
-            Known::Unresolved { why, .. } if self.unresolved.len() < MOST => {
+            Known::Unresolved { why, .. } if self.unresolved.len() < MOST || self.unresolved.contains_key(&name) => {
                 self.unresolved.insert(name, why.clone());
             }
-            Known::NotAllowed | Known::Unresolved { .. } => {}
+            Known::NotAllowed | Known::Unresolved { .. } => self.unlisted += 1,
         }
+    }
+
+    /// Leaves out names that a resolver made by these search domains (resolv.conf(5)), if it found the name that it was
+    /// given otherwise.
+    fn without_searched(mut self, domains: &[String]) -> Self {
+        let found = std::mem::take(&mut self.found);
+        let is_found = |given: &str| {
+            found.contains(given) || domains.iter().any(|domain| found.contains(&format!("{given}.{domain}")))
+        };
+        let given = |name: &str, domain: &str| Some(name.strip_suffix(domain)?.strip_suffix('.')?.to_owned());
+        let is_searched =
+            |name: &str| domains.iter().filter_map(|domain| given(name, domain)).any(|given| is_found(&given));
+        self.denied.retain(|name| !is_searched(name));
+        self.unresolved.retain(|name, _| !is_searched(name));
+        self
     }
 }
 
@@ -117,7 +145,7 @@ impl Watch {
         // It may have failed, which it has logged.
         let _ = self.stop.send(());
         let _ = self.thread.join();
-        std::mem::take(&mut lock(&self.report))
+        std::mem::take(&mut *lock(&self.report)).without_searched(&search_domains())
     }
 }
 
@@ -272,5 +300,29 @@ async fn pass(listener: TcpListener, to: SocketAddr) {
                 Err(error) => tracing::warn!(%error, %to, "a service that is passed to the tool cannot be reached"),
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_search_list_made_of_a_name_that_was_found_is_no_refusal() {
+        let mut report = Report::default();
+        let found = Known::Addresses(vec![[192, 0, 2, 1].into()]);
+        for (name, known) in [
+            ("glance-a.example.ns.svc", &Known::NotAllowed),
+            ("glance-a.example.svc", &Known::NotAllowed),
+            ("glance-a.example", &found),
+            ("keystone.ns.svc", &Known::NotAllowed),
+            ("keystone.svc", &found),
+            ("db.svc", &Known::NotAllowed),
+            ("other.glance-a.example", &Known::NotAllowed),
+        ] {
+            report.note_name(&name.parse().unwrap(), known);
+        }
+        let report = report.without_searched(&["ns.svc", "svc"].map(str::to_owned));
+        assert_eq!(report.denied.into_iter().collect::<Vec<_>>(), ["db.svc", "other.glance-a.example"]);
     }
 }

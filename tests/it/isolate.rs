@@ -207,6 +207,46 @@ for ask in udp, tcp:
     assert_eq!(ended.out, lines("udp") + &lines("tcp"), "{ended:?}");
 }
 
+/// The answer then goes to a port that nobody has, which is not the tool's doing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_whose_answer_is_not_awaited_is_no_datagram_of_the_tool() {
+    const ASK: &str = r"
+import socket
+question = bytes.fromhex('000701000001000000000000') + b'\x09localhost\0\0\1\0\1'
+for is_awaited in False, True:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20)
+    s.sendto(question, ('9.9.9.9', 53))
+    if is_awaited: s.recv(999)
+    s.close()
+";
+    let front = Front::start(Case::Good).await;
+    let ended = run(&front, &["--fail-on-refusal"], &["/usr/bin/python3", "-c", ASK]).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_was_not_answered_does_not_pass_for_a_success() {
+    let front = Front::start(Case::Good).await;
+    let flags = ["--fail-on-refusal", "--allow=glance.invalid:9292"];
+    for (name, said) in [
+        ("other.test", "asked for the address of `other.test`"),
+        ("glance.invalid", "`glance.invalid` is allowed, but was not found"),
+    ] {
+        let tool = format!("curl -s http://{name}:9292/; exit 0");
+        let ended = run(&front, &flags, &["sh", "-c", &tool]).await;
+        assert!(ended.code == Some(120) && ended.err.contains(said), "{ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_listed_at_the_end_is_counted() {
+    let front = Front::start(Case::Good).await;
+    let tool = "for port in $(seq 1001 1070); do (exec 3<>/dev/tcp/10.0.0.1/$port) 2>/dev/null; done; exit 0";
+    let ended = run(&front, &[], &["bash", "-c", tool]).await;
+    assert_eq!(ended.err.matches("the tool also tried").count(), 64, "{}", ended.err);
+    assert!(ended.err.ends_with("vouchsafe: and 6 more, which are not listed\n"), "{}", ended.err);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_allowed_name_that_is_not_found_is_told() {
     let ended = Exec::isolated()

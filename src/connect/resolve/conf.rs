@@ -12,7 +12,8 @@ use super::server::NameServer;
 pub(super) struct ResolvConf {
     /// The name servers, in their order.
     pub(super) servers: Vec<NameServer>,
-    search: Vec<Name>,
+    /// The domains that are appended to names.
+    pub(super) search: Vec<Name>,
     ndots: usize,
     no_tld_query: bool,
     /// How often each server is asked before it counts as failed.

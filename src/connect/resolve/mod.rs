@@ -101,6 +101,12 @@ pub fn name_servers() -> Vec<SocketAddr> {
     conf.servers.iter().filter_map(server::NameServer::global_address).collect()
 }
 
+/// The domains that programs on this host append to names, without the dot at their end.
+pub fn search_domains() -> Vec<String> {
+    let conf = ResolvConf::read("/etc/resolv.conf".as_ref());
+    conf.search.iter().map(|domain| domain.to_ascii().trim_end_matches('.').to_ascii_lowercase()).collect()
+}
+
 impl Default for Resolver {
     fn default() -> Self {
         Self::new()
