@@ -213,7 +213,7 @@ async fn a_question_whose_answer_is_not_awaited_is_no_datagram_of_the_tool() {
     const ASK: &str = r"
 import socket
 question = bytes.fromhex('000701000001000000000000') + b'\x09localhost\0\0\1\0\1'
-for is_awaited in False, True:
+for is_awaited in [False] * 50 + [True]:
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20)
     s.sendto(question, ('9.9.9.9', 53))
     if is_awaited: s.recv(999)
