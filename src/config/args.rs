@@ -145,7 +145,8 @@ pub struct ExecArgs {
     #[arg(long, help_heading = "Tool")]
     pub preflight: bool,
 
-    /// Exit with 120 if the tool ended with 0 although requests were refused, failed, or were cut.
+    /// Exit with 120 if the tool ended with 0 although requests were refused, failed, or were cut, or connections or names of
+    /// an isolated tool were refused.
     #[arg(long, help_heading = "Tool")]
     pub fail_on_refusal: bool,
 
