@@ -1,4 +1,4 @@
-//! A JSON document whose URLs are replaced: not a byte beside them changes, and what a client reads then is what a plain
+//! A JSON document whose URLs are replaced: no byte outside of them changes, and what a client reads then is what a plain
 //! walk over the tree of the document makes of it.
 
 #![no_main]

@@ -1,4 +1,4 @@
-//! The field lines of a head, read and changed: the same as a list of lines that is kept beside them. The first byte
+//! The field lines of a head, read and changed: the same as a list of lines that is kept along with them. The first byte
 //! says whose head it is and how many changes follow, one in each byte; then comes the head.
 
 #![no_main]

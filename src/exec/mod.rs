@@ -11,9 +11,12 @@ mod placeholders;
 mod signals;
 mod summary;
 
-use std::{env, ffi::OsString, fmt, io, path::PathBuf};
+use std::{env, ffi::OsString, fmt, io, path::PathBuf, sync::Arc};
 
-use tokio::{sync::mpsc::UnboundedReceiver, time::Instant};
+use tokio::{
+    sync::{mpsc::UnboundedReceiver, watch},
+    time::Instant,
+};
 use tracing::{debug, info};
 
 use crate::{
@@ -26,7 +29,7 @@ use crate::{
     },
     isolate::{IsolateError, Watch},
     logging::{self, writer},
-    proxy::settings::{BoundAddress, Service},
+    proxy::settings::{BoundAddress, Generation, Service},
     reload::Reloader,
     server::{SAME_SIGNAL, Stop},
     text::show_value,
@@ -115,16 +118,16 @@ pub async fn exec(mut args: ExecArgs) -> Result<ToolEnd, ExecError> {
     let (place, inherited) = Place::prepare(&args, &settings)?;
     let app = App::bind(settings.clone(), inherited).map_err(ExecError::App)?;
     let mut running = Running::start(app, Some(reloader)).map_err(ExecError::App)?;
-    let verified = async { if args.preflight { preflight(&settings).await } else { Ok(()) } };
-    tokio::select! {
-        biased;
-        // The tool is not there yet, to which it would have been left.
-        signal = signals::to_end(&mut signals) => return Ok(ToolEnd::Killed(signal)),
-        verified = verified => verified?,
+    let begun = begin(&args, &settings, place, &running, &mut signals, newer).await;
+    if !matches!(begun, Ok(Begun::Tool(..))) {
+        // The ready file goes with it; that nothing was served is no news.
+        running.stop(Stop::Now);
+        let _ = running.join().await;
     }
-    let line = command_line(&args, &settings, running.addresses())?;
-    let routes = move || newer.borrow().as_ref().map_or_else(|| settings.routes.clone(), |newer| newer.routes.clone());
-    let (mut tool, watch) = place.start(line, routes)?;
+    let (mut tool, watch) = match begun? {
+        Begun::Tool(tool, watch) => (tool, watch),
+        Begun::Signal(signal) => return Ok(ToolEnd::Killed(signal)),
+    };
     let (end, failed) = wait(&mut tool, &mut running, &mut signals).await?;
     let cut = match failed {
         None => drain(&mut running, &mut signals).await.err(),
@@ -134,6 +137,35 @@ pub async fn exec(mut args: ExecArgs) -> Result<ToolEnd, ExecError> {
     let report = watch.map(Watch::finish).unwrap_or_default();
     let counts = running.audit().tally().counts();
     conclude(&args, &Summary { counts, report }, end, cut)
+}
+
+/// What came first: the tool, or a signal that ends this process.
+enum Begun {
+    Tool(Tool, Option<Watch>),
+    Signal(i32),
+}
+
+/// Verifies servers, if that is wanted, and starts the tool.
+async fn begin(
+    args: &ExecArgs,
+    settings: &Settings,
+    place: Place,
+    running: &Running,
+    signals: &mut UnboundedReceiver<Signal>,
+    newer: watch::Receiver<Option<Arc<Generation>>>,
+) -> Result<Begun, ExecError> {
+    let verified = async { if args.preflight { preflight(settings).await } else { Ok(()) } };
+    tokio::select! {
+        biased;
+        // The tool is not there yet, to which it would have been left.
+        signal = signals::to_end(signals) => return Ok(Begun::Signal(signal)),
+        verified = verified => verified?,
+    }
+    let line = command_line(args, settings, running.addresses())?;
+    let started = settings.routes.clone();
+    let routes = move || newer.borrow().as_ref().map_or_else(|| started.clone(), |newer| newer.routes.clone());
+    let (tool, watch) = place.start(line, routes)?;
+    Ok(Begun::Tool(tool, watch))
 }
 
 /// Starts the log: warnings on stderr, which is the tool's too, or all in a file.

@@ -1,7 +1,7 @@
 //! `vouchsafe exec`: the tool notices nothing, and nothing that was refused passes for a success.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     net::TcpListener,
     process::{Command, Stdio},
 };
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
     dir,
-    exec::{Ended, Exec, go_client},
+    exec::{Ended, Exec, go_client, output_without_proxy},
     gallery::Front,
     origin::{Origin, Step, send},
     pty::Terminal,
@@ -183,7 +183,10 @@ async fn preflight_refuses_before_the_tool_starts() {
     let (good, expired) = (Front::start(Case::Good).await, Front::start(Case::Expired).await);
     let good_one = Exec::new().flags(&good.route()).flags(&["--preflight"]).run(&["echo", "ran"]).await;
     assert_eq!((good_one.code, good_one.out.as_str()), (Some(0), "ran\n"), "{good_one:?}");
-    let flags = [good.route(), expired.route(), vec!["--preflight".into()]].concat();
+    let scratch = dir();
+    let ready = scratch.path().join("ready");
+    let more = vec!["--preflight".into(), format!("--ready-file={}", ready.display())];
+    let flags = [good.route(), expired.route(), more].concat();
     let ended = Exec::new().flags(&flags).run(&["echo", "ran"]).await;
     assert_eq!((ended.code, ended.out.as_str()), (Some(125), ""), "{ended:?}");
     assert!(ended.err.contains("expired"), "{}", ended.err);
@@ -192,7 +195,12 @@ async fn preflight_refuses_before_the_tool_starts() {
         "{}",
         ended.err
     );
+    assert!(!ready.exists());
     assert_eq!(expired.counters.application_bytes(), 0);
+    let alike = ["--route=a-b=https://a.example", "--route=a_b=https://b.example"];
+    let ended = Exec::new().flags(&alike).run(&["echo", "ran"]).await;
+    assert_eq!((ended.code, ended.out.as_str()), (Some(125), ""), "{ended:?}");
+    assert!(ended.err.contains("the routes `a-b` and `a_b` would have the same variables"), "{}", ended.err);
     // Any port of a name is no server to connect to.
     let nobody = ["--forward=127.0.0.1:0", "--allow=*.example", "--preflight"];
     let ended = Exec::new().flags(&nobody).run(&["echo", "ran"]).await;
@@ -383,29 +391,9 @@ async fn as_the_first_process_of_a_container_it_reaps_and_tells_a_death_by_its_n
 async fn a_proxy_that_is_killed_leaves_the_tool_without_a_way_out() {
     let front = Front::start(Case::Good).await;
     let tool = format!("echo $PPID; read line; curl -sS -w '%{{http_code}}' http://{}/", front.authority());
-    let mut child = Exec::new().allow(&front).start(&["sh", "-c", &tool]);
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    let pid = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-    while kill_process(pid, Signal::WINCH).is_ok() && !is_zombie(pid) {
-        std::thread::yield_now();
-    }
-    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-    let mut rest = String::new();
-    tokio::task::spawn_blocking(move || out.read_to_string(&mut rest).map(|_| rest))
-        .await
-        .unwrap()
-        .map(|rest| assert_eq!(rest, "000"))
-        .unwrap();
-    child.wait().unwrap();
+    let child = Exec::new().allow(&front).start(&["sh", "-c", &tool]);
+    assert_eq!(output_without_proxy(child).await, "000");
     assert_eq!(front.counters.connections(), 0);
-}
-
-fn is_zombie(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 /// `kill -TERM 0` reaches the tool and vouchsafe, and what vouchsafe passes on may come after the tool's end.

@@ -1,17 +1,16 @@
 //! `exec --isolate`: a tool that knows nothing keeps its names and ports, and not one of its packets leaves.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     process::Command,
 };
 
 use certs_dev::Case;
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
     dir,
-    exec::{Ended, Exec, go_client, is_root},
+    exec::{Ended, Exec, go_client, is_root, output_without_proxy},
     gallery::Front,
 };
 
@@ -262,26 +261,9 @@ async fn a_proxy_that_is_killed_leaves_the_tool_without_a_way_out() {
     let front = Front::start(Case::Good).await;
     let tool =
         "echo $PPID; read line; curl -sS -w '%{http_code}' http://good.gallery.test:9292/ http://127.200.0.1:9292/";
-    let mut child = exec(&front, &[]).start(&["sh", "-c", tool]);
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    let pid = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-    while kill_process(pid, Signal::WINCH).is_ok() && !is_zombie(pid) {
-        std::thread::yield_now();
-    }
-    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-    let mut rest = String::new();
-    let read = tokio::task::spawn_blocking(move || out.read_to_string(&mut rest).map(|_| rest));
-    assert_eq!(read.await.unwrap().unwrap(), "000000");
-    child.wait().unwrap();
+    let child = exec(&front, &[]).start(&["sh", "-c", tool]);
+    assert_eq!(output_without_proxy(child).await, "000000");
     assert_eq!(front.counters.connections(), 0);
-}
-
-fn is_zombie(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Each class that can be reported alone, against every second defect that can be beside it: nothing passes that would
+//! Each class that can be reported alone, against every second defect that can occur with it: nothing passes that would
 //! be refused if the reported class were mended.
 
 use crate::{

@@ -460,12 +460,12 @@ async fn chains() {
     let says = &["the server sent the CA `CN=Lab Root` (sha256 ", "the bundle holds another CA of that name"];
     let end = refused("issuer_key_mismatch", Presented(2), says, "add that CA to --ca-bundle alongside the other");
     t.row("root sent, with twins", good, &[issuing, root], &[twin, twin_root], end);
-    // A cross-certificate that has expired, beside the root that is in the bundle.
+    // A cross-certificate that has expired, along with the root that is in the bundle.
     let old = &lab.root("Old Root");
     let cross = &lab.authority("Lab Root").key(&text(&root.key)).days(-400, -9).by(old);
     let sha1 = &sound.clone().digest("sha1").by(issuing);
     let end = refused("weak_signature", Presented(0), &["is signed with SHA-1"], "SHA-256");
-    t.row("SHA-1, beside an expired cross-certificate", sha1, &[issuing, cross], &[root, old], end);
+    t.row("SHA-1, with an expired cross-certificate", sha1, &[issuing, cross], &[root, old], end);
     // The root's name in other letters and another string type.
     let plain = lab.authority("Letters").key(&text(&root.key)).by_itself();
     let lower = &lab.authority("LETTERS").key(&text(&root.key)).by_itself();

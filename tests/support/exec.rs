@@ -2,13 +2,15 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::LazyLock,
 };
 
 use certs_dev::Bundle;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{
@@ -26,6 +28,29 @@ pub fn as_user() -> Vec<String> {
     let words = if is_root() { setpriv } else { Vec::new() };
     let program = PROGRAM_FOR_ALL.path.display().to_string();
     words.into_iter().map(str::to_owned).chain([program]).collect()
+}
+
+/// The output of a tool after its proxy was killed. Its first line is the proxy's process id; it goes on when it reads a line.
+pub async fn output_without_proxy(mut child: Child) -> String {
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    let pid = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    while kill_process(pid, Signal::WINCH).is_ok() && !is_zombie(pid) {
+        std::thread::yield_now();
+    }
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let mut rest = String::new();
+    let read = tokio::task::spawn_blocking(move || out.read_to_string(&mut rest).map(|_| rest));
+    let rest = read.await.unwrap().unwrap();
+    child.wait().unwrap();
+    rest
+}
+
+fn is_zombie(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 pub fn is_root() -> bool {

@@ -86,9 +86,15 @@ impl Build<'_> {
     fn checked(&mut self, listeners: Vec<ListenerSettings>) -> Vec<ListenerSettings> {
         for (place, listener) in listeners.iter().enumerate() {
             let label = listener.label.as_ref();
-            if let Some(label) = label.filter(|_| listeners[..place].iter().any(|other| other.label.as_ref() == label))
-            {
-                self.problems.push(format!("`{label}` is the name of two routes"));
+            // Their variables have `_` for `-`, and upper case.
+            let variable = |label: &String| label.replace('-', "_").to_ascii_uppercase();
+            let earlier =
+                |label| listeners[..place].iter().filter_map(|l| l.label.as_ref()).find(|l| variable(l) == label);
+            if let Some((label, other)) = label.and_then(|label| Some((label, earlier(variable(label))?))) {
+                self.problems.push(match label == other {
+                    true => format!("`{label}` is the name of two routes"),
+                    false => format!("the routes `{other}` and `{label}` would have the same variables for the tool\nhint: rename one of them"),
+                });
             }
             let twin = listeners[..place].iter().find(|other| other.address == listener.address);
             let is_any_port = listener.address.tcp().is_some_and(|address| address.port() == 0);
