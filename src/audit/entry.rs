@@ -363,7 +363,7 @@ mod tests {
             (format!("{{{LEAST}}}").replace(r#""c""#, r#""two words""#).into_bytes(), Flaw::NotAnEvent),
             (format!("{{{LEAST}}}").replace(r#""u""#, &format!("{long:?}")).into_bytes(), Flaw::NotAnEvent),
             (format!("{{{LEAST}}}").replace(r#""u""#, r#""a\nb""#).into_bytes(), Flaw::NotAnEvent),
-            // Which of the two would be true?
+            // Nobody could tell which of the two is true.
             (with(r#""error.code":"d""#), Flaw::NotAnEvent),
             (with(r#""vouchsafe.count":0"#), Flaw::NotAnEvent),
             (with(r#""vouchsafe.count":-1"#), Flaw::NotAnEvent),

@@ -1,7 +1,7 @@
 //! Where audit events go: to stderr, and to a file if one was named.
 //!
 //! A worker leaves an event and goes on: it never waits. The writer thread folds and writes. What it cannot take is
-//! lost, and that is said in the log and in the audit file: a disk that hangs, or a pipe that nobody reads, must not
+//! lost, and the log and the audit file report that: a disk that hangs, or a pipe that nobody reads, must not
 //! stop a request.
 //!
 //! A refusal stands whether or not it can be written. A file that cannot be written is reported on stderr, tried again

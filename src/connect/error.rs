@@ -28,7 +28,7 @@ pub enum ConnectError {
     Dns {
         /// The name.
         name: String,
-        /// What the name servers said.
+        /// The answers of the name servers.
         why: String,
     },
     /// A name server was silent, and no other had an answer.
@@ -37,7 +37,7 @@ pub enum ConnectError {
         name: String,
         /// How long was waited.
         after: Duration,
-        /// What the name servers said, or did not.
+        /// The answers of the name servers, or that there were none.
         why: String,
     },
     /// The handshake failed, or the peer was refused.

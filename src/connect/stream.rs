@@ -46,7 +46,7 @@ pub(super) struct TlsStream {
     buffers: BufferPool,
     /// Bytes of data that were received.
     received: u64,
-    /// The peer asked for a new handshake, and was told that there is none.
+    /// The peer asked for a new handshake, which was declined.
     declined_renegotiation: bool,
     input: Input,
 }

@@ -29,7 +29,7 @@ pub(super) struct Proxies<'a> {
     pub(super) no_proxy: &'a [String],
 }
 
-/// Of what a service manager said to this process and not to the tool (sd_listen_fds(3), sd_notify(3)).
+/// Variables that a service manager set for this process and not for the tool (sd_listen_fds(3), sd_notify(3)).
 const OF_SERVICE_MANAGER: [&str; 6] =
     ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
@@ -50,7 +50,7 @@ impl Environment {
     ) -> Self {
         let mut environment = Self { unset: OF_SERVICE_MANAGER.to_vec(), ..Self::default() };
         for (name, value) in inherited {
-            // In a variable that is not meant for it, what is nearly a placeholder is none.
+            // In a variable, what is nearly a placeholder is plain text.
             if let Some(replaced) = replace(&value, endpoints).ok().filter(|replaced| *replaced != value) {
                 environment.set.push((name, replaced));
             }

@@ -1,4 +1,4 @@
-//! What is said at the end: a tool that ended with 0 may have swallowed that its requests were refused.
+//! The report at the end: a tool that ended with 0 may have ignored that its requests were refused.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 

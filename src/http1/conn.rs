@@ -1,7 +1,7 @@
 //! A client's HTTP/1 connection: the next head, pieces of a body, and what is written back, in order.
 //!
 //! What is written waits in one place until the socket takes it, so nothing can pass anything else, and back-pressure
-//! is the answer to one question: is [`Connection::unsent`] zero?
+//! follows from one number: whether [`Connection::unsent`] is zero.
 
 use std::{
     cell::OnceCell,

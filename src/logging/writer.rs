@@ -82,7 +82,7 @@ struct State {
     finishing: bool,
 }
 
-/// Lines that were dropped since the log last said so.
+/// Lines that were dropped since the log last reported it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Lost {
     access: u64,
@@ -194,7 +194,7 @@ impl Queue {
         lost
     }
 
-    /// So many lines were taken and could not be written, the one that said `said` among them.
+    /// So many lines were taken and could not be written, with the one that reported `said`.
     fn lose(&self, lines: u64, said: Lost) {
         let mut state = self.lock();
         let lines = if said == Lost::NOTHING { lines } else { lines.saturating_sub(1) };

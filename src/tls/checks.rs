@@ -138,7 +138,7 @@ fn path_length(links: &[Link<'_>]) -> Option<Finding> {
     })
 }
 
-/// No key of the path among the pins?
+/// Finds that no key of the path is among the pins.
 pub fn unpinned(pins: &[Fingerprint], path: &[Link<'_>]) -> Option<Finding> {
     let is_pinned = |(certificate, _): &Link<'_>| {
         certificate.facts.as_ref().is_ok_and(|facts| pins.contains(&Fingerprint::of(&facts.spki)))
@@ -177,7 +177,7 @@ fn not_a_ca(certificate: &Certificate, at: CertificateRef) -> Option<Finding> {
     Some(Finding { code: Code::IssuerNotCa, subject: at, sentence })
 }
 
-/// A keyUsage that does not let it sign certificates?
+/// Finds a keyUsage that does not let it sign certificates.
 pub fn may_not_sign(facts: &Facts, at: CertificateRef) -> Option<Finding> {
     let (code, what) = match at {
         CertificateRef::Anchor(_) => (Code::RootUnfit, "the root"),
@@ -226,7 +226,7 @@ fn anchor_validity(certificate: &Certificate, at: CertificateRef, now: OffsetDat
     Some(Finding { code, sentence, ..finding })
 }
 
-/// Outside its validity?
+/// Finds that the time is outside its validity.
 pub fn validity(certificate: &Certificate, at: CertificateRef, now: OffsetDateTime) -> Option<Finding> {
     let facts = certificate.facts.as_ref().ok()?;
     let what = certificate_label(at);
@@ -249,7 +249,7 @@ pub fn validity(certificate: &Certificate, at: CertificateRef, now: OffsetDateTi
     None
 }
 
-/// Another version of X.509 than 3?
+/// Finds another version of X.509 than 3.
 pub fn version(certificate: &Certificate, at: CertificateRef) -> Option<Finding> {
     let facts = certificate.facts.as_ref().ok().filter(|facts| facts.version != 3)?;
     let sentence =
@@ -257,7 +257,7 @@ pub fn version(certificate: &Certificate, at: CertificateRef) -> Option<Finding>
     Some(Finding { code: Code::CertVersion, subject: at, sentence })
 }
 
-/// Not meant for servers?
+/// Finds that it is not meant for servers.
 pub fn purpose(facts: &Facts, at: CertificateRef) -> Option<Finding> {
     let purposes = facts.purposes.as_ref()?;
     if purposes.iter().any(|purpose| purpose == SERVER_AUTH) {
@@ -282,7 +282,7 @@ fn list(purposes: &[String]) -> String {
     }
 }
 
-/// Too weak a key, or of a kind that is not supported?
+/// Finds a key that is too weak, or of a kind that is not supported.
 pub fn strength(certificate: &Certificate, at: CertificateRef) -> Option<Finding> {
     let facts = match &certificate.facts {
         Ok(facts) => facts,
@@ -336,7 +336,7 @@ pub fn signature(certificate: &Certificate, at: CertificateRef) -> Option<Findin
     Some(Finding { code, subject: at, sentence })
 }
 
-/// A critical extension that is not understood?
+/// Finds a critical extension that is not understood.
 pub fn critical(certificate: &Certificate, at: CertificateRef) -> Option<Finding> {
     let facts = certificate.facts.as_ref().ok()?;
     let oid = facts.unknown_critical.first()?;

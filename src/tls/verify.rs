@@ -396,7 +396,7 @@ fn accept_without_path(proof: Proof, own: &Certificate) -> Accepted {
     Accepted { proof, path: vec![CertificateRef::Presented(0)], until }
 }
 
-/// Another certificate than those that were named?
+/// Finds another certificate than those that were named.
 fn other_identity(case: &Case<'_>, own: &Certificate) -> Option<Finding> {
     let (found, wanted) = (Fingerprint::of(&own.der), &case.trust.terms.identities);
     if wanted.contains(&found) {

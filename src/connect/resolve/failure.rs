@@ -1,4 +1,4 @@
-//! Why a name has no address: which name server was asked, and what it said.
+//! Why a name has no address: which name server was asked, and what it answered.
 
 use std::io::ErrorKind;
 
@@ -89,8 +89,8 @@ impl LookupFailure {
         Self { replies: last }
     }
 
-    /// The failure that leaves most open: that a name does not exist is said only where every server that was asked
-    /// for any form of it said so.
+    /// The failure that leaves most open: that a name does not exist is reported only if every server that was asked
+    /// for any form of it answered so.
     pub(super) fn worst(failures: Vec<Self>) -> Self {
         failures.into_iter().max_by_key(Self::rank).unwrap_or(Self { replies: Vec::new() })
     }
@@ -100,7 +100,7 @@ impl LookupFailure {
         self.rank() == Some(Reply::Silence)
     }
 
-    /// Whether a name server said that the name does not exist.
+    /// Whether a name server answered that the name does not exist.
     pub(super) fn is_no_such_name(&self) -> bool {
         self.rank() == Some(Reply::NoSuchName)
     }
@@ -109,7 +109,7 @@ impl LookupFailure {
         self.replies.iter().map(|(_, reply)| reply.clone()).max()
     }
 
-    /// For people: what is wrong, what each server said, and as what the name was looked up.
+    /// For people: what is wrong, what each server answered, and as what the name was looked up.
     pub(super) fn describe(&self, names: &[Name]) -> String {
         let all = |is: fn(&Reply) -> bool| self.replies.iter().all(|(_, reply)| is(reply));
         let what = match self.rank() {

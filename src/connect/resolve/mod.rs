@@ -62,7 +62,7 @@ impl Resolver {
     /// not apply. Ends within `limit`.
     ///
     /// # Errors
-    /// [`ConnectError::Dns`] or [`ConnectError::DnsTimeout`], with what each name server said.
+    /// [`ConnectError::Dns`] or [`ConnectError::DnsTimeout`], with what each name server answered.
     pub async fn lookup(&self, name: &str, limit: Duration) -> Result<Vec<IpAddr>, ConnectError> {
         let begun = Instant::now();
         let bare = name.strip_suffix('.').unwrap_or(name);
