@@ -14,6 +14,8 @@ mod config;
 mod corpora;
 mod differential;
 mod docs;
+mod docs_commands;
+mod docs_reference;
 mod documents;
 mod duties;
 mod exec;
