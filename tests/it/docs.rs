@@ -54,10 +54,22 @@ fn every_class_has_its_entry_and_no_entry_is_without_a_class() {
 fn every_entry_says_what_it_means_what_is_seen_how_it_comes_about_and_what_to_do() {
     let about = FAILURES.split_once("# Part one").unwrap().1;
     for entry in about.split("\n## ").skip(1) {
-        for part in ["**Means.**", "**You see.**", "**How it comes about.**", "**What to do.**"] {
+        let parts =
+            ["**Means.**", "**You see.**", "**How it comes about.**", "**Is it an attack?**", "**What to do.**"];
+        for part in parts {
             assert!(entry.contains(part), "`{}` lacks {part}", entry.lines().next().unwrap());
         }
     }
+}
+
+#[test]
+fn codes_that_may_be_an_attack_are_listed() {
+    let (head, about) = FAILURES.split_once("# Part one").unwrap();
+    let list = head.split_once("## Is this an attack?").unwrap().1.split("\n## ").next().unwrap();
+    let listed: Vec<_> = list.split("](#").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    let possible = about.split("\n## ").skip(1).filter(|entry| entry.contains("**Is it an attack?** Possibly"));
+    let possible: Vec<_> = possible.map(|entry| entry.lines().next().unwrap()).collect();
+    assert_eq!(listed, sorted(possible));
 }
 
 fn properties(schema: &Value, found: &mut BTreeSet<String>) {
