@@ -30,13 +30,13 @@ const TABLE: &str = include_str!("../../docs/faults.md");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
     /// An answer of our own.
-    Mishap,
+    Failure,
     /// A reset, perhaps behind a part of the upstream's answer.
     Reset,
     /// The whole answer.
     Whole,
 }
-use Client::{Mishap, Whole};
+use Client::{Failure, Whole};
 
 /// Where on the wire it happens.
 #[derive(Clone, Copy, Debug)]
@@ -73,26 +73,26 @@ use Framing::{Chunked, Counted, ToTheEnd};
 type Row = (&'static str, Client, &'static str, Place);
 
 const ROWS: &[Row] = &[
-    ("port closed", Mishap, "connection_refused", Connect(Door::Refuses)),
-    ("black hole: no answer to SYN", Mishap, "connect_timeout", Connect(Door::Swallows)),
-    ("accepts and hangs", Mishap, "handshake_timeout", Connect(Door::Hangs)),
-    ("reset at the first byte", Mishap, "closed_in_handshake", Connect(Door::Resets)),
-    ("every byte in a segment of its own", Whole, "", Connect(Door::Slices)),
-    ("no such name (NXDOMAIN)", Mishap, "dns_error", Own),
-    ("name server fails (SERVFAIL)", Mishap, "dns_error", Own),
-    ("name server silent", Mishap, "dns_timeout", Own),
+    ("port closed", Failure, "connection_refused", Connect(Door::Refuses)),
+    ("black hole: no answer to SYN", Failure, "connect_timeout", Connect(Door::Swallows)),
+    ("accepts and hangs", Failure, "handshake_timeout", Connect(Door::Hangs)),
+    ("reset at the first byte", Failure, "closed_in_handshake", Connect(Door::Resets)),
+    ("every byte in its own segment", Whole, "", Connect(Door::Slices)),
+    ("no such name (NXDOMAIN)", Failure, "dns_error", Own),
+    ("name server fails (SERVFAIL)", Failure, "dns_error", Own),
+    ("name server silent", Failure, "dns_timeout", Own),
     ("one address of three dead", Whole, "", Own),
-    ("all of three addresses dead", Mishap, "connect_timeout", Own),
-    ("handshake: FIN", Mishap, "closed_in_handshake", Handshake(|| Fin)),
-    ("handshake: half-close", Mishap, "closed_in_handshake", Handshake(|| HalfClose)),
-    ("handshake: reset", Mishap, "closed_in_handshake", Handshake(|| Reset)),
-    ("handshake: stall", Mishap, "handshake_timeout", Handshake(|| Stall)),
-    ("handshake: flipped bit", Mishap, "tls_protocol", Handshake(|| Flip)),
-    ("response head: FIN", Mishap, "upstream_closed", Head(|| Fin)),
-    ("response head: half-close", Mishap, "upstream_closed", Head(|| HalfClose)),
-    ("response head: reset", Mishap, "upstream_closed", Head(|| Reset)),
-    ("response head: stall", Mishap, "response_timeout", Head(|| Stall)),
-    ("response head: flipped bit", Mishap, "upstream_closed", Head(|| Flip)),
+    ("all of three addresses dead", Failure, "connect_timeout", Own),
+    ("handshake: FIN", Failure, "closed_in_handshake", Handshake(|| Fin)),
+    ("handshake: half-close", Failure, "closed_in_handshake", Handshake(|| HalfClose)),
+    ("handshake: reset", Failure, "closed_in_handshake", Handshake(|| Reset)),
+    ("handshake: stall", Failure, "handshake_timeout", Handshake(|| Stall)),
+    ("handshake: flipped bit", Failure, "tls_protocol", Handshake(|| Flip)),
+    ("response head: FIN", Failure, "upstream_closed", Head(|| Fin)),
+    ("response head: half-close", Failure, "upstream_closed", Head(|| HalfClose)),
+    ("response head: reset", Failure, "upstream_closed", Head(|| Reset)),
+    ("response head: stall", Failure, "response_timeout", Head(|| Stall)),
+    ("response head: flipped bit", Failure, "upstream_closed", Head(|| Flip)),
     ("body with Content-Length: FIN", Client::Reset, "response_incomplete", Body(Counted, || Fin)),
     ("body with Content-Length: half-close", Client::Reset, "response_incomplete", Body(Counted, || HalfClose)),
     ("body with Content-Length: reset", Client::Reset, "response_incomplete", Body(Counted, || Reset)),
@@ -113,15 +113,15 @@ const ROWS: &[Row] = &[
     ("body to the end of the connection: reset", Client::Reset, "response_incomplete", Body(ToTheEnd, || Reset)),
     ("body to the end of the connection: stall", Client::Reset, "response_incomplete", Body(ToTheEnd, || Stall)),
     ("body to the end of the connection: flipped bit", Client::Reset, "response_incomplete", Body(ToTheEnd, || Flip)),
-    ("upload: FIN", Mishap, "upstream_closed", Upload(|| Fin)),
-    ("upload: half-close", Mishap, "upstream_closed", Upload(|| HalfClose)),
-    ("upload: reset", Mishap, "upstream_closed", Upload(|| Reset)),
-    ("upload: stall", Mishap, "response_timeout", Upload(|| Stall)),
-    ("upload: flipped bit", Mishap, "upstream_closed", Upload(|| Flip)),
-    ("upstream answers early and resets", Whole, "", Own),
-    ("upstream down", Mishap, "connection_refused", Own),
-    ("our end: drain", Whole, "", Own),
-    ("our end: drain over its limit", Client::Reset, "interrupted", Own),
+    ("upload: FIN", Failure, "upstream_closed", Upload(|| Fin)),
+    ("upload: half-close", Failure, "upstream_closed", Upload(|| HalfClose)),
+    ("upload: reset", Failure, "upstream_closed", Upload(|| Reset)),
+    ("upload: stall", Failure, "response_timeout", Upload(|| Stall)),
+    ("upload: flipped bit", Failure, "upstream_closed", Upload(|| Flip)),
+    ("upstream responds early and resets", Whole, "", Own),
+    ("upstream down", Failure, "connection_refused", Own),
+    ("vouchsafe: drain", Whole, "", Own),
+    ("vouchsafe: drain over its limit", Client::Reset, "interrupted", Own),
 ];
 
 fn row(name: &str) -> &'static Row {
@@ -131,9 +131,9 @@ fn row(name: &str) -> &'static Row {
 impl Client {
     fn in_words(self) -> &'static str {
         match self {
-            Self::Mishap => "500",
+            Self::Failure => "500",
             Self::Reset => "RST",
-            Self::Whole => "the answer",
+            Self::Whole => "the response",
         }
     }
 
@@ -143,11 +143,11 @@ impl Client {
             return self == Self::Reset && seen.reset;
         }
         match (self, seen.status()) {
-            (Self::Mishap, 500) => {
+            (Self::Failure, 500) => {
                 !seen.reset && seen.text().contains("\r\nProxy-Status: ") && seen.text().ends_with(")\n")
             }
             // A bit that is flipped in the version of a handshake.
-            (Self::Mishap, 403) => !seen.reset && seen.text().contains("details=\"tls_version\""),
+            (Self::Failure, 403) => !seen.reset && seen.text().contains("details=\"tls_version\""),
             (Self::Reset, 200) => seen.reset,
             (Self::Whole, 200) => !seen.reset && holds(&seen.bytes, body),
             _ => false,
@@ -448,7 +448,7 @@ async fn a_fault_at_any_byte_is_loud_or_does_no_harm() {
             let mut found = std::collections::HashMap::<Found, usize>::new();
             while let Some(seen) = running.join_next().await {
                 let seen = seen.unwrap();
-                let end = match [Mishap, Client::Reset, Whole].into_iter().find(|end| end.is(&seen, TEXT.as_bytes())) {
+                let end = match [Failure, Client::Reset, Whole].into_iter().find(|end| end.is(&seen, TEXT.as_bytes())) {
                     Some(Whole) => Found::Whole,
                     Some(_) => Found::Loud,
                     None => panic!("{framing:?} {fault:?}: reset: {}: {}", seen.reset, seen.text()),
@@ -477,7 +477,7 @@ async fn an_upstream_that_restarts_under_load_costs_only_loud_failures() {
             let (mut whole, mut loud) = (0, 0);
             while !stop.load(std::sync::atomic::Ordering::SeqCst) {
                 let seen = exchange(proxy.addr(0), GET).await;
-                match [Mishap, Client::Reset, Whole].into_iter().find(|end| end.is(&seen, body().as_bytes())) {
+                match [Failure, Client::Reset, Whole].into_iter().find(|end| end.is(&seen, body().as_bytes())) {
                     Some(Whole) => whole += 1,
                     Some(_) => loud += 1,
                     None => panic!("reset: {}: {}", seen.reset, seen.text()),
@@ -509,7 +509,7 @@ async fn an_upstream_that_restarts_under_load_costs_only_loud_failures() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_finishes_what_runs_and_resets_what_does_not_end() {
-    for (row, ends) in [(row("our end: drain"), true), (row("our end: drain over its limit"), false)] {
+    for (row, ends) in [(row("vouchsafe: drain"), true), (row("vouchsafe: drain over its limit"), false)] {
         let origin = Origin::start(|_, _| answer_in(Counted)).await;
         let gate = Arc::new(Notify::new());
         let whole = rehearse(Counted).await;
@@ -557,7 +557,7 @@ async fn an_early_answer_before_a_reset_is_passed_on() {
     let proxy = proxy_to(origin, &[]);
     let mut request = b"PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 8000000\r\n\r\n".to_vec();
     request.resize(request.len() + 8_000_000, b'u');
-    let (name, client, class, _) = row("upstream answers early and resets");
+    let (name, client, class, _) = row("upstream responds early and resets");
     for n in 0..20 {
         let seen = exchange(proxy.addr(0), &request).await;
         assert!(client.is(&seen, body().as_bytes()), "{name}, {n}: {}", seen.text());
