@@ -8,14 +8,18 @@ ci:
 test:
     tests/run
 
-# The command of two minutes: a gallery of good and bad upstreams, and what became of each.
+# A set of good and bad upstreams, and what passes and what is refused.
 demo:
     cargo run --release -- demo
 
-# The sidecar beside an unmodified glance-replicator, in containers.
+# The sidecar alongside an unmodified glance-replicator, in containers.
 docker:
     docker/test
 
-# Bring the code into shape.
+# The documentation as a book, in target/book.
+book:
+    .ci/book
+
+# Format the code.
 fmt:
     cargo fmt --all

@@ -179,6 +179,8 @@ fn links_lead_somewhere() {
             let (path, wanted) = link.split_once('#').unwrap_or((link, ""));
             let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
             assert!(target.exists(), "{}: {link}", page.display());
+            let in_book = |path: &Path| path.canonicalize().unwrap().starts_with(root.join("docs").canonicalize().unwrap());
+            assert!(in_book(&target) || !in_book(&page), "the book lacks it: {}: {link}", page.display());
             if !wanted.is_empty() {
                 let there = anchors(&fs::read_to_string(&target).unwrap());
                 assert!(there.contains(wanted), "{}: {link}", page.display());
@@ -187,4 +189,15 @@ fn links_lead_somewhere() {
         }
     }
     assert!(links > 50, "{links}");
+}
+
+#[test]
+fn every_page_is_in_the_summary_of_the_book() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let summary = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+    let listed = sorted(summary.split("](").skip(1).filter_map(|rest| rest.split(')').next()));
+    let names: Vec<_> =
+        fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let pages = names.iter().map(String::as_str).filter(|name| name.ends_with(".md") && *name != "SUMMARY.md");
+    assert_eq!(listed, sorted(pages));
 }
