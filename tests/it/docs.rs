@@ -179,7 +179,8 @@ fn links_lead_somewhere() {
             let (path, wanted) = link.split_once('#').unwrap_or((link, ""));
             let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
             assert!(target.exists(), "{}: {link}", page.display());
-            let in_book = |path: &Path| path.canonicalize().unwrap().starts_with(root.join("docs").canonicalize().unwrap());
+            let in_book =
+                |path: &Path| path.canonicalize().unwrap().starts_with(root.join("docs").canonicalize().unwrap());
             assert!(in_book(&target) || !in_book(&page), "the book lacks it: {}: {link}", page.display());
             if !wanted.is_empty() {
                 let there = anchors(&fs::read_to_string(&target).unwrap());

@@ -24,7 +24,10 @@ fn the_reference_is_what_the_settings_say() {
     }
     let expected = std::fs::read_to_string(path).unwrap_or_default();
     let line = text.lines().zip(expected.lines()).find(|(new, old)| new != old);
-    assert!(text == expected, "settings have changed; write the reference with UPDATE_GOLDEN=1. The first line: {line:?}");
+    assert!(
+        text == expected,
+        "settings have changed; write the reference with UPDATE_GOLDEN=1. The first line: {line:?}"
+    );
 }
 
 fn reference() -> String {
@@ -52,7 +55,11 @@ fn reference() -> String {
 
     for (name, keys, about) in [
         ("upstream", &UpstreamOptions::KEYS[..], "Settings for one upstream; in the file only."),
-        ("listener", &ListenerOptions::KEYS[..], "Policies of one listener, in place of those for all; in the file only."),
+        (
+            "listener",
+            &ListenerOptions::KEYS[..],
+            "Policies of one listener, in place of those for all; in the file only.",
+        ),
     ] {
         let docs = documented(if name == "upstream" { "UpstreamOptions" } else { "ListenerOptions" });
         writeln!(text, "\n## [[{name}]]\n\n{about}\n\n| key | what |\n|---|---|").unwrap();
