@@ -7,7 +7,9 @@ mod bound;
 mod running;
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    future::pending,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     rc::Rc,
@@ -21,7 +23,7 @@ use tokio::{
     runtime::{self, LocalOptions},
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{interval, sleep, timeout},
+    time::{Interval, interval, sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -34,6 +36,7 @@ use crate::{
         ListenerContext, Proxy,
         settings::{BoundAddress, Generation, ListenAddress, ListenerSettings, OriginalAddress, Service},
     },
+    ready::ReadyFile,
     server::{
         Stop,
         limiter::{ConnectionLimiter, WAIT_QUEUE},
@@ -41,6 +44,7 @@ use crate::{
         session::{ClientLimits, SessionContext},
         socket::{Acceptor, InheritedSockets, ListeningSocket},
     },
+    supervisor::{Beat, Pulse, Supervisor},
     text::escape,
 };
 
@@ -53,6 +57,7 @@ pub struct App {
     settings: Settings,
     listeners: Vec<BoundListener>,
     audit: Arc<AuditSink>,
+    supervisor: Supervisor,
 }
 
 /// Why the proxy cannot do its duty.
@@ -120,7 +125,13 @@ impl App {
         for name in inherited.names() {
             warn!("the socket `{}` was handed to this process, and no listener has it; `fd:{0}` would", escape(name));
         }
-        Ok(Self { settings, listeners, audit: Arc::new(audit) })
+        Ok(Self { settings, listeners, audit: Arc::new(audit), supervisor: Supervisor::default() })
+    }
+
+    /// Tells a service manager what becomes of it.
+    #[must_use]
+    pub fn supervised_by(self, supervisor: Supervisor) -> Self {
+        Self { supervisor, ..self }
     }
 
     /// Where the listeners are, in the order of the settings.
@@ -152,9 +163,11 @@ impl App {
         let (tell, told) = watch::channel(Stop::No);
         let (adopted, in_force) = mpsc::unbounded_channel();
         let (mut workers, mut listening) = (JoinSet::new(), Vec::new());
+        let mut pulse = Pulse::of(&self.supervisor);
         for number in 0..self.settings.threads {
-            let worker =
+            let mut worker =
                 self.worker(shared.clone(), &limiters, newer.clone(), adopted.clone()).map_err(AppError::System)?;
+            worker.beat = pulse.as_mut().map(Pulse::add_worker);
             let stop = told.clone();
             let (up, is_up) = oneshot::channel();
             listening.push(is_up);
@@ -177,16 +190,27 @@ impl App {
         let ready = ready_lines(&listeners);
         let count = listeners.len();
         let paths: Vec<_> = listeners.into_iter().map(|bound| bound.path).collect();
-        if let Some(path) = &self.settings.ready_file {
-            write_ready(path, &ready).map_err(|error| AppError::Ready(path.clone(), error))?;
-        }
+        let ready_file = self
+            .settings
+            .ready_file
+            .as_ref()
+            .map(|path| ReadyFile::write(path, &ready).map_err(|error| AppError::Ready(path.clone(), error)));
+        let ready_file = ready_file.transpose()?;
         info!(listeners = count, threads = workers.len(), "ready");
+        self.supervisor.ready(&status(&self.settings.generation(1, "start")));
+        // It ends with this function.
+        let mut background = JoinSet::new();
+        if let Some(pulse) = pulse {
+            background.spawn(pulse.feed());
+        }
         let mut now = stop.clone();
         let died = tokio::select! {
             _ = stop.wait_for(|stop| *stop >= Stop::Drain) => None,
             end = all(&mut workers) => Some(end.and(Err(AppError::Worker))),
-            () = say_in_force(in_force, self.settings.threads) => Some(Err(AppError::Worker)),
+            () = say_in_force(in_force, self.settings.threads, &self.supervisor) => Some(Err(AppError::Worker)),
         };
+        drop(ready_file);
+        self.supervisor.stopping();
         let end = if let Some(end) = died {
             end
         } else {
@@ -204,9 +228,6 @@ impl App {
             tell.send_replace(Stop::Now);
             // Resetting takes no time; a worker that hangs must not hold up the end.
             let _ = timeout(LAST_WORD, all(&mut workers)).await;
-        }
-        if let Some(path) = &self.settings.ready_file {
-            let _ = fs::remove_file(path);
         }
         self.audit.close();
         info!("stopped");
@@ -273,6 +294,7 @@ impl App {
             client: self.settings.client,
             newer,
             adopted,
+            beat: None,
         })
     }
 }
@@ -282,14 +304,18 @@ fn ready_lines(listeners: &[BoundListener]) -> String {
     listeners.iter().map(|bound| format!("{} {}\n", bound.address, target(&bound.settings.service))).collect()
 }
 
-/// Whole or not at all: a script may be waiting for it.
-fn write_ready(path: &Path, lines: &str) -> io::Result<()> {
-    let partial = path.with_extension("partial");
-    fs::write(&partial, lines)?;
-    fs::rename(&partial, path).inspect_err(|_| {
-        // The rename has failed already, and that is the error to report.
-        let _ = fs::remove_file(&partial);
-    })
+/// What a service manager shows.
+fn status(generation: &Generation) -> String {
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let (listeners, anchors) =
+        (generation.listeners.len(), generation.routes.tls.0.settings().trust.anchors.anchors().len());
+    format!(
+        "ready: {listeners} listener{}, {anchors} trusted CA{}, settings of {} ({})",
+        plural(listeners),
+        plural(anchors),
+        generation.why,
+        generation.number
+    )
 }
 
 fn target(service: &Service) -> String {
@@ -332,13 +358,15 @@ struct Worker {
     client: ClientLimits,
     newer: watch::Receiver<Option<Arc<Generation>>>,
     adopted: mpsc::UnboundedSender<Arc<Generation>>,
+    /// For a service manager with a watchdog.
+    beat: Option<Beat>,
 }
 
 impl Worker {
     /// Serves every listener to its end; says so when it is `up`.
     fn run(self, up: oneshot::Sender<()>, stop: watch::Receiver<Stop>) -> Result<(), AppError> {
         let _log = Flush;
-        let Self { listeners, make, client, mut newer, adopted } = self;
+        let Self { listeners, make, client, mut newer, adopted, beat } = self;
         let mut runtime = runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().on_thread_park(flush).build_local(LocalOptions::default());
         runtime.map_err(AppError::System)?.block_on(async move {
@@ -358,6 +386,7 @@ impl Worker {
             // Nobody waits for it any more where another worker failed.
             let _ = up.send(());
             let mut sweep = interval(SWEEP);
+            let mut pulse = beat.as_ref().map(|beat| interval(beat.every()));
             loop {
                 tokio::select! {
                     next = accepting.join_next() => match next {
@@ -366,6 +395,7 @@ impl Worker {
                         None => return Ok(()),
                     },
                     _ = sweep.tick() => proxy.sweep(),
+                    () = tick(pulse.as_mut()) => beat.iter().for_each(Beat::give),
                     Ok(()) = newer.changed() => {
                         let generation = newer.borrow_and_update().clone();
                         if let Some(generation) = generation {
@@ -380,8 +410,16 @@ impl Worker {
     }
 }
 
+/// The next tick; never, without an interval.
+async fn tick(interval: Option<&mut Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => pending().await,
+    }
+}
+
 /// Says of each newer generation when the last worker goes by it.
-async fn say_in_force(mut adopted: mpsc::UnboundedReceiver<Arc<Generation>>, workers: usize) {
+async fn say_in_force(mut adopted: mpsc::UnboundedReceiver<Arc<Generation>>, workers: usize, supervisor: &Supervisor) {
     let mut count: (u64, usize) = (0, 0);
     while let Some(generation) = adopted.recv().await {
         if generation.number < count.0 {
@@ -399,6 +437,7 @@ async fn say_in_force(mut adopted: mpsc::UnboundedReceiver<Arc<Generation>>, wor
                 sha256 = anchors.sha256,
                 "reloaded"
             );
+            supervisor.ready(&status(&generation));
         }
     }
 }

@@ -374,6 +374,17 @@ impl Lint {
         !self.files.is_empty() && self.count(Level::Error) == 0
     }
 
+    /// The valid certificates that expire within this time, a sentence each.
+    pub fn expiring(&self, within: std::time::Duration) -> Vec<String> {
+        let sentence = |(file, entry): (&File, &Entry)| {
+            let left = entry.certificate.facts.as_ref().ok()?.not_after - self.at;
+            let is_due = !left.is_negative() && left.unsigned_abs() < within;
+            let left = distance(left.whole_seconds());
+            is_due.then(|| format!("{}: `{}` expires in {left}", file.place(entry), entry.certificate.name()))
+        };
+        self.entries().filter_map(sentence).collect()
+    }
+
     fn entries(&self) -> impl Iterator<Item = (&File, &Entry)> {
         self.files.iter().flat_map(|file| file.entries.iter().map(move |entry| (file, entry)))
     }

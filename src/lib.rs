@@ -39,6 +39,7 @@
 //! | [`http1`] | HTTP/1 heads, bodies and connections, client's and server's | `buffer`, `deadline`, `transport` |
 //! | [`message`] | facts about HTTP messages; pure | `http1` |
 //! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock` |
+//! | [`supervisor`] | what a service manager is told: sd_notify and its watchdog | |
 //! | [`tls`] | who can be trusted: the decision, the evidence, the explanation; no sockets | `clock`, `message::authority` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`rewrite`] | URLs in JSON documents of OpenStack services: found by shape, replaced in place; pure | |
@@ -47,18 +48,19 @@
 //! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `rewrite`, `route`, `tls`, `transport` |
 //! | [`server`] | listeners and client connections | `http1`, `proxy`, `transport` |
 //! | [`config`] | settings, read and validated | `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `proxy`, `rewrite`, `route`, `server`, `tls` |
-//! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `reload`, `server` |
+//! | [`ready`] | the ready file, and `vouchsafe ready` | `config` |
+//! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `ready`, `reload`, `server`, `supervisor` |
 //! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `http1`, `message`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
 //! | [`redirect`] | `vouchsafe redirect-rules`: rules of the kernel, and whether they do what they say | `config`, `message::authority` |
-//! | [`reload`] | newer settings in a running process | `bundle`, `config`, `proxy::settings` |
+//! | [`reload`] | newer settings in a running process | `bundle`, `config`, `proxy::settings`, `supervisor` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `proxy::settings`, `server` |
 //! | [`isolate`] | a network namespace for a tool, in which every address leads to this proxy | `connect`, `message::authority`, `route::table` |
 //! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `connect::resolve`, `isolate`, `logging`, `proxy::settings`, `reload`, `route::table`, `server` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `exec`, `explain`, `logging`, `pin`, `redirect`, `reload`, `server`, `verify` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `exec`, `explain`, `logging`, `pin`, `ready`, `redirect`, `reload`, `server`, `supervisor`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.
@@ -82,11 +84,13 @@ pub mod logging;
 pub mod message;
 pub mod pin;
 pub mod proxy;
+pub mod ready;
 pub mod redirect;
 pub mod reload;
 pub mod rewrite;
 pub mod route;
 pub mod server;
+pub mod supervisor;
 pub mod text;
 pub mod tls;
 pub mod transport;

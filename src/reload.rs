@@ -12,6 +12,7 @@ use crate::{
     bundle,
     config::{args::RunArgs, environment::Environment, error::ConfigError, settings::Settings, watch::Files},
     proxy::settings::Generation,
+    supervisor::Supervisor,
 };
 
 /// Watches the files that settings were built from, and builds new generations of them.
@@ -27,6 +28,7 @@ pub struct Reloader {
     number: u64,
     failed: u64,
     newer: watch::Sender<Option<Arc<Generation>>>,
+    supervisor: Supervisor,
 }
 
 impl Reloader {
@@ -38,7 +40,22 @@ impl Reloader {
         let mut files = Files::at_start();
         let started = build(args.clone(), &mut files)?;
         let (newer, _) = watch::channel(None);
-        Ok(Self { args, tried: files.clone(), seen: files, started, number: 1, failed: 0, newer })
+        Ok(Self {
+            args,
+            tried: files.clone(),
+            seen: files,
+            started,
+            number: 1,
+            failed: 0,
+            newer,
+            supervisor: Supervisor::default(),
+        })
+    }
+
+    /// Tells a service manager of each reload.
+    #[must_use]
+    pub fn supervised_by(self, supervisor: Supervisor) -> Self {
+        Self { supervisor, ..self }
     }
 
     /// The settings that the process started with.
@@ -75,6 +92,7 @@ impl Reloader {
 
     /// Rebuilds the settings. If they cannot be used, that is logged and counted, and the old settings stay.
     fn reload(&mut self, why: &'static str) {
+        self.supervisor.reloading();
         let mut files = Files::default();
         let built = build(self.args.clone(), &mut files);
         self.tried = files.clone();
@@ -105,6 +123,7 @@ impl Reloader {
 
     fn refuse(&mut self, error: &str, why: &'static str) {
         self.failed += 1;
+        self.supervisor.ready(&format!("the new settings cannot be used, the old ones remain in effect: {error}"));
         error!(
             generation = self.number,
             why,

@@ -278,6 +278,14 @@ impl Report {
         all
     }
 
+    /// What ends the trust in a server that is trusted, if that is within this time.
+    pub fn expires_within(&self, within: std::time::Duration) -> Option<String> {
+        let accepted = self.accepted.as_ref().filter(|_| self.verdict == Verdict::Trusted)?;
+        let left = accepted.until - self.at;
+        let is_due = left.is_negative() || left.unsigned_abs() < within;
+        is_due.then(|| format!("{}: {}", self.upstream, self.ends_soon(accepted.until)))
+    }
+
     fn ends_soon(&self, until: OffsetDateTime) -> String {
         let ends = |certificate: &&Certificate| certificate.facts.as_ref().is_ok_and(|facts| facts.not_after == until);
         let what = match self.believed().into_iter().find(ends) {

@@ -45,9 +45,11 @@ use crate::{
     explain,
     logging::{self, writer},
     pin::{Pins, pin},
+    ready::ready,
     redirect::{self, RedirectRules},
     reload::{self, Reloader},
     server::{activation::inherited_sockets, socket::InheritedSockets},
+    supervisor::Supervisor,
     verify::verify,
 };
 
@@ -69,8 +71,12 @@ pub enum CliError {
     Demo(DemoError),
     /// The tool has no exit status.
     Exec(ExecError),
+    /// The answer, which was printed, is good, but not for as long as was asked for; a sentence for each expiry.
+    Expiring(Vec<String>),
     /// The answer, which was printed, is no.
     No,
+    /// The proxy is not ready, for this reason.
+    NotReady(String),
     /// The output cannot be written.
     Output(io::Error),
     /// A signal handler or an event loop is not available.
@@ -87,10 +93,12 @@ impl CliError {
         match self {
             Self::App(AppError::Audit(AuditError::Path(..))) | Self::Config(_) | Self::Usage(_) => 2,
             Self::Exec(error) => error.exit_code(),
+            Self::Expiring(_) => 3,
             Self::App(_)
             | Self::Audit(_)
             | Self::Demo(_)
             | Self::No
+            | Self::NotReady(_)
             | Self::Output(_)
             | Self::System(_)
             | Self::Unread(_) => 1,
@@ -113,7 +121,9 @@ impl fmt::Display for CliError {
             Self::Config(error) => error.fmt(f),
             Self::Demo(error) => error.fmt(f),
             Self::Exec(error) => error.fmt(f),
+            Self::Expiring(all) => write!(f, "--expires-within: {}", all.join("\n  ")),
             Self::No => Ok(()),
+            Self::NotReady(why) => write!(f, "not ready: {why}"),
             Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
             Self::System(error) => error.fmt(f),
             Self::Unread(logs) => f.write_str(&logs.iter().map(unread).collect::<Vec<_>>().join("\nerror: ")),
@@ -197,6 +207,7 @@ fn run_args(command: &mut Command) -> Option<&mut RunArgs> {
         | Command::Bundle(_)
         | Command::Demo(_)
         | Command::Explain(_)
+        | Command::Ready(_)
         | Command::RedirectProbe(_)
         | Command::RedirectRules(_)
         | Command::Verify(_) => None,
@@ -220,7 +231,8 @@ fn run_by_itself(command: Command) -> Result<(), CliError> {
         Command::Audit(args) => audit::audit(args),
         Command::Bundle(args) => {
             let lint = bundle(&args, Clock::System).map_err(CliError::Config)?;
-            answer(&lint, args.json.then(|| lint.json()), lint.is_good())
+            answer(&lint, args.json.then(|| lint.json()), lint.is_good())?;
+            unless_expiring(args.expires_within.map(|within| lint.expiring(within)).unwrap_or_default())
         }
         Command::Check(args) if args.catalog => block_on(check_endpoints(*args)),
         Command::Check(args) => block_on(check_servers(*args)),
@@ -234,6 +246,10 @@ fn run_by_itself(command: Command) -> Result<(), CliError> {
             print(&text).map_err(CliError::Output)
         }
         Command::Pin(args) => block_on(pin_all(*args)),
+        Command::Ready(args) => match ready(args).map_err(CliError::Config)? {
+            Ok(()) => print(&"ready\n").map_err(CliError::Output),
+            Err(why) => Err(CliError::NotReady(why)),
+        },
         Command::RedirectProbe(args) => redirect::probe(&args.addresses).map_err(CliError::Output),
         Command::RedirectRules(args) => redirect_rules(&args),
         Command::Run(args) => {
@@ -274,6 +290,11 @@ fn answer(text: &impl fmt::Display, json: Option<Value>, is_good: bool) -> Resul
     if is_good { Ok(()) } else { Err(CliError::No) }
 }
 
+/// [`CliError::Expiring`] if something expires within the time that was asked for.
+fn unless_expiring(all: Vec<String>) -> Result<(), CliError> {
+    if all.is_empty() { Ok(()) } else { Err(CliError::Expiring(all)) }
+}
+
 fn block_on<T>(command: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
     let end = runtime.block_on(command);
@@ -289,9 +310,11 @@ fn warn(text: &str) {
 
 async fn check_servers(args: CheckArgs) -> Result<(), CliError> {
     let (json, mut good, mut all, mut first) = (args.json, true, Vec::new(), true);
+    let (within, mut expiring) = (args.expires_within, Vec::new());
     let mut written = Ok(());
     let report = |report: &Report| {
         good &= report.is_trusted();
+        expiring.extend(within.and_then(|within| report.expires_within(within)));
         match json {
             true => all.push(report.json()),
             false if written.is_ok() => written = print(&format!("{}{report}", if first { "" } else { "\n" })),
@@ -304,7 +327,7 @@ async fn check_servers(args: CheckArgs) -> Result<(), CliError> {
         written = print(&format!("{}\n", Value::Array(all)));
     }
     written.map_err(CliError::Output)?;
-    if good { Ok(()) } else { Err(CliError::No) }
+    if good { unless_expiring(expiring) } else { Err(CliError::No) }
 }
 
 async fn check_endpoints(args: CheckArgs) -> Result<(), CliError> {
@@ -381,10 +404,11 @@ fn show_config(args: ShowArgs) -> Result<(), CliError> {
 }
 
 async fn serve(args: RunArgs, inherited: InheritedSockets) -> Result<(), CliError> {
-    let reloader = Reloader::start(args).map_err(CliError::Config)?;
+    let supervisor = Supervisor::of_environment().map_err(|why| CliError::Config(ConfigError::one(why)))?;
+    let reloader = Reloader::start(args).map_err(CliError::Config)?.supervised_by(supervisor.clone());
     let settings = reloader.started();
     logging::start(settings.log.format, settings.log.level, settings.log.access, None).map_err(CliError::System)?;
-    let app = App::bind(settings.clone(), inherited).map_err(CliError::App)?;
+    let app = App::bind(settings.clone(), inherited).map_err(CliError::App)?.supervised_by(supervisor);
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::System)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(CliError::System)?;

@@ -41,14 +41,15 @@ pub enum Command {
     Audit(AuditArgs),
     /// Checks CA bundles for mistakes: what is in them, what is wrong, and how to fix it.
     ///
-    /// Exit status: 0 if there is nothing worse than a warning; 1 if there is an error; 2 if a file cannot be read.
+    /// Exit status: 0 if there is nothing worse than a warning; 1 if there is an error; 2 if a file cannot be read; 3 by
+    /// --expires-within.
     Bundle(BundleArgs),
     /// Connects to servers as the proxy would and shows what is wrong and how to fix it; sends no request, except with
     /// --catalog.
     ///
     /// Takes the flags, variables and configuration file of `run`; settings for listeners are ignored, except with
     /// --catalog. Exit status: 0 if all servers are trusted, and with --catalog served; 1 if one is not; 2 for a usage
-    /// or configuration error.
+    /// or configuration error; 3 by --expires-within.
     Check(Box<CheckArgs>),
     /// Validates or shows the configuration of `run`, without starting the proxy.
     #[command(subcommand)]
@@ -73,6 +74,11 @@ pub enum Command {
     /// For servers it takes the flags, variables and configuration file of `run`. Exit status: 0 if all servers are
     /// trusted; 1 if one is not; 2 for a usage or configuration error.
     Pin(Box<PinArgs>),
+    /// Exits with 0 if the proxy is ready: for a health check or an exec probe in an image without a shell.
+    ///
+    /// It reads the ready file, and sees whether the process that wrote it still runs. Exit status: 0 if it is ready; 1 if it
+    /// is not, if it drains, or if it has ended; 2 for a usage or configuration error.
+    Ready(ReadyArgs),
     /// Connects as `redirect-rules --check` asks for, which runs it as another user.
     #[command(hide = true)]
     RedirectProbe(RedirectProbeArgs),
@@ -181,6 +187,30 @@ pub struct ExplainArgs {
     /// A code, as in `name_mismatch`; as a response, the audit log, `check` or `bundle` shows it.
     #[arg(value_name = "CODE")]
     pub code: Option<String>,
+}
+
+/// `vouchsafe ready`
+#[derive(Debug, Args)]
+pub struct ReadyArgs {
+    /// The configuration file of the proxy, which may name its ready file.
+    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// The ready file of the proxy.
+    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_READY_FILE")]
+    pub ready_file: Option<PathBuf>,
+
+    /// Wait so long for the proxy to become ready; `0` asks once.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = wait_time)]
+    pub timeout: Duration,
+}
+
+/// Reads how long to wait, `0` for not at all.
+fn wait_time(text: &str) -> Result<Duration, String> {
+    if text == "0" || humantime::parse_duration(text).is_ok_and(|time| time.is_zero()) {
+        return Ok(Duration::ZERO);
+    }
+    text.parse::<Span>().map(|span| span.0)
 }
 
 /// `vouchsafe redirect-rules`
@@ -390,12 +420,21 @@ pub struct VerifyArgs {
     pub chain: PathBuf,
 }
 
+/// Reads how near an expiry has to be to be reported.
+fn expires_within(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "not a time\nhint: write it as in `14d` or `12h`".into())
+}
+
 /// `vouchsafe bundle`
 #[derive(Debug, Args)]
 pub struct BundleArgs {
     /// Check as of this time: `2026-11-20T08:00:00Z`, `2026-11-20` (00:00 UTC), or an age such as `7d` [default: now]
     #[arg(long, value_name = "TIME")]
     pub at: Option<Moment>,
+
+    /// Exit with 3 if there is no error, but a certificate expires within this time, as in `30d`.
+    #[arg(long, value_name = "TIME", value_parser = expires_within)]
+    pub expires_within: Option<Duration>,
 
     /// Print one JSON object.
     #[arg(long)]
@@ -416,6 +455,11 @@ pub struct CheckArgs {
     /// Print one JSON array with an object for each server; with --catalog, one object.
     #[arg(long)]
     pub json: bool,
+
+    /// Exit with 3 if all servers are trusted, but one will not be any more within this time, as in `14d`, since a
+    /// certificate of its chain, the CA or a revocation list expires.
+    #[arg(long, value_name = "TIME", conflicts_with = "catalog", value_parser = expires_within)]
+    pub expires_within: Option<Duration>,
 
     /// Ask Keystone for its catalog, as a client would that is configured by OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and
     /// OS_PROJECT_NAME, and show which endpoints these settings serve, and which flags are missing. The password is sent

@@ -18,7 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Takes away whatever the environment says to the program: the tests say it all themselves.
 pub fn without_ambient(command: &mut Command) {
     let bundles = ["OS_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-    for variable in bundles.iter().chain(&["OS_CERT", "OS_KEY"]) {
+    let of_systemd = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+    for variable in bundles.iter().chain(&["OS_CERT", "OS_KEY"]).chain(&of_systemd) {
         command.env_remove(variable);
     }
     for (variable, _) in std::env::vars_os() {
