@@ -29,6 +29,7 @@ use tracing::{info, warn};
 
 use crate::{
     audit::sink::{AuditError, AuditSink},
+    clock::rfc3339,
     config::settings::Settings,
     connect::{Connector, OwnSockets},
     logging::{Flush, flush},
@@ -237,6 +238,10 @@ impl App {
     fn announce(&self) {
         let anchors = &self.settings.routes.tls.0.settings().trust.anchors;
         info!(source = anchors.source, anchors = anchors.anchors().len(), sha256 = anchors.sha256, "bundle");
+        if let Some(ca) = self.settings.minter.as_ref().map(|minter| minter.ca()) {
+            let (directory, end) = (ca.directory.display(), rfc3339(ca.not_after));
+            info!(%directory, sha256 = ca.root.sha256, permits = %ca.permits, not_after = end, "local CA");
+        }
         for warning in &self.settings.warnings {
             warn!("{}", warning.replace('\n', "; "));
         }
@@ -378,7 +383,7 @@ impl Worker {
                     Service::Fixed(_) | Service::Forward => None,
                 };
                 let acceptor = Acceptor::new(socket, original).map_err(AppError::System)?;
-                let listener = ListenerContext { index, original: None, tunnel: None };
+                let listener = ListenerContext { index, original: None, tunnel: None, tls: None };
                 let (name, proxy) = (settings.name, proxy.clone());
                 let context = SessionContext { listener, name, proxy, limits: client, stop: stop.clone() };
                 accepting.spawn_local(accept(acceptor, Rc::new(context), limiter));

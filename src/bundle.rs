@@ -22,6 +22,7 @@ use crate::{
         load::{self, Named},
         watch::Files,
     },
+    mint::is_local_ca,
     tls::{
         checks,
         failure::{CertificateRef, Code, Finding},
@@ -273,6 +274,15 @@ fn flaws(what: What, all: &[(String, Certificate)], place: usize, at: OffsetDate
         What::Server => Flaw::error(finding, "have it reissued with an RSA key of 2048 bits or more, or P-256"),
         _ => Flaw::error(finding, "replace this CA by one with an RSA key of 2048 bits or more, or P-256"),
     }));
+    if is_local_ca(certificate) {
+        let sentence = "it is a local CA of vouchsafe, which signs for clients of a proxy; a proxy that trusts its own would trust itself";
+        found.push(Flaw::new(
+            Level::Error,
+            "local_ca",
+            sentence,
+            "take it out; clients of the proxy trust it, and nobody else",
+        ));
+    }
     let anchor = CertificateRef::Anchor(place);
     match what {
         What::Server => {

@@ -44,23 +44,24 @@
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`rewrite`] | URLs in JSON documents of OpenStack services: found by shape, replaced in place; pure | |
 //! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `logging`, `route::upstream`, `tls`, `transport` |
+//! | [`mint`] | a local CA, and certificates for clients that speak TLS | `clock`, `message::authority`, `tls` |
 //! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `route::upstream`, `tls`, `transport` |
-//! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `rewrite`, `route`, `tls`, `transport` |
-//! | [`server`] | listeners and client connections | `http1`, `proxy`, `transport` |
-//! | [`config`] | settings, read and validated | `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `proxy`, `rewrite`, `route`, `server`, `tls` |
+//! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `rewrite`, `route`, `tls`, `transport` |
+//! | [`server`] | listeners and client connections | `http1`, `mint::KeyKind`, `proxy`, `transport` |
+//! | [`config`] | settings, read and validated | `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `proxy`, `rewrite`, `route`, `server`, `tls` |
 //! | [`ready`] | the ready file, and `vouchsafe ready` | `config` |
 //! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `ready`, `reload`, `server`, `supervisor` |
 //! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `http1`, `message`, `proxy::failure`, `route`, `tls` |
-//! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `tls` |
+//! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `mint::is_local_ca`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
 //! | [`redirect`] | `vouchsafe redirect-rules`: rules of the kernel, and whether they do what they say | `config`, `message::authority` |
-//! | [`reload`] | newer settings in a running process | `bundle`, `config`, `proxy::settings`, `supervisor` |
+//! | [`reload`] | newer settings in a running process | `bundle`, `config`, `mint::Minter`, `proxy::settings`, `supervisor` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `proxy::settings`, `server` |
 //! | [`isolate`] | a network namespace for a tool, in which every address leads to this proxy | `connect`, `message::authority`, `route::table` |
-//! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `connect::resolve`, `isolate`, `logging`, `proxy::settings`, `reload`, `route::table`, `server` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `exec`, `explain`, `logging`, `pin`, `ready`, `redirect`, `reload`, `server`, `supervisor`, `verify` |
+//! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `connect::resolve`, `isolate`, `logging`, `mint::LocalCa`, `proxy::settings`, `reload`, `route::table`, `server` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `exec`, `explain`, `logging`, `mint`, `pin`, `ready`, `redirect`, `reload`, `server`, `supervisor`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.
@@ -82,6 +83,7 @@ pub mod http1;
 pub mod isolate;
 pub mod logging;
 pub mod message;
+pub mod mint;
 pub mod pin;
 pub mod proxy;
 pub mod ready;

@@ -11,6 +11,7 @@ use tracing::{error, warn};
 use crate::{
     bundle,
     config::{args::RunArgs, environment::Environment, error::ConfigError, settings::Settings, watch::Files},
+    mint::Minter,
     proxy::settings::Generation,
     supervisor::Supervisor,
 };
@@ -29,6 +30,8 @@ pub struct Reloader {
     failed: u64,
     newer: watch::Sender<Option<Arc<Generation>>>,
     supervisor: Supervisor,
+    /// Keeps its keys and certificates as long as its CA stays the same.
+    minter: Option<Arc<Minter>>,
 }
 
 impl Reloader {
@@ -40,6 +43,7 @@ impl Reloader {
         let mut files = Files::at_start();
         let started = build(args.clone(), &mut files)?;
         let (newer, _) = watch::channel(None);
+        let minter = started.minter.clone();
         Ok(Self {
             args,
             tried: files.clone(),
@@ -49,6 +53,7 @@ impl Reloader {
             failed: 0,
             newer,
             supervisor: Supervisor::default(),
+            minter,
         })
     }
 
@@ -118,6 +123,10 @@ impl Reloader {
         let mut generation = settings.generation(self.number, why);
         // It identifies this process in `Via`, to detect loops.
         generation.settings.pseudonym.clone_from(&self.started.proxy.pseudonym);
+        match (&self.minter, &generation.minter) {
+            (Some(before), Some(now)) if before.ca().is_same(now.ca()) => generation.minter = Some(before.clone()),
+            _ => self.minter.clone_from(&generation.minter),
+        }
         self.newer.send_replace(Some(Arc::new(generation)));
     }
 

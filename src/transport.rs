@@ -2,16 +2,20 @@
 //!
 //! A TCP connection ends by RST unless [`Transport::end_in_order`] was called, also where its task is dropped or the
 //! process is killed (the listening socket sets `SO_LINGER`, and accepted ones inherit it): what is cut never looks
-//! whole. A UNIX socket knows no RST: [`Transport::can_reset`] says so to whoever could need one.
+//! whole. A UNIX socket knows no RST: [`Transport::can_reset`] says so to whoever could need one. Where the client
+//! speaks TLS, an end in order is announced by `close_notify`, and a RST has none before it.
+
+mod tls;
 
 use std::{
     fmt,
+    future::poll_fn,
     io::{self, IoSlice},
     mem::MaybeUninit,
-    net::{Shutdown, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
     os::fd::AsFd,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::BufMut;
@@ -19,6 +23,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
+use rustls::ServerConnection;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, Interest, ReadBuf},
@@ -29,6 +34,8 @@ use tokio::{
 #[derive(Debug)]
 pub struct Transport {
     stream: Stream,
+    /// Where the client speaks TLS.
+    tls: Option<Box<tls::Session>>,
     peer: ClientAddress,
     /// What a client that only waits is watched by.
     watch: Watch,
@@ -88,13 +95,13 @@ enum Watch {
 impl Transport {
     /// Takes an accepted TCP socket.
     pub fn tcp(tcp: TcpStream, peer: SocketAddr) -> Self {
-        Self { stream: Stream::Tcp(tcp), peer: ClientAddress::Tcp(peer), watch: Watch::Input }
+        Self { stream: Stream::Tcp(tcp), tls: None, peer: ClientAddress::Tcp(peer), watch: Watch::Input }
     }
 
     /// Takes an accepted UNIX socket.
     pub fn unix(unix: UnixStream) -> Self {
         let user = unix.peer_cred().map(|cred| cred.uid()).ok();
-        Self { stream: Stream::Unix(unix), peer: ClientAddress::Unix(user), watch: Watch::Input }
+        Self { stream: Stream::Unix(unix), tls: None, peer: ClientAddress::Unix(user), watch: Watch::Input }
     }
 
     /// Who the client is.
@@ -107,30 +114,58 @@ impl Transport {
         matches!(self.stream, Stream::Tcp(_))
     }
 
+    /// The address that the client connected to, where it has any.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        let address = self.socket().local_addr().ok()?.as_socket()?;
+        Some(address.ip().to_canonical())
+    }
+
+    /// The version of TLS, where the client speaks it.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        self.tls.as_ref().map(|tls| tls.version())
+    }
+
+    /// Shakes hands with a client whose ClientHello was read. What passes behind it is inside TLS.
+    ///
+    /// # Errors
+    /// What ended the handshake; rustls' own error inside where it is one. The client may have been told why.
+    pub async fn start_tls(&mut self, tls: ServerConnection) -> io::Result<()> {
+        let Self { stream, tls: session, .. } = self;
+        let session = session.insert(Box::new(tls::Session::new(tls)));
+        let end = poll_fn(|cx| session.poll_handshake(stream, cx)).await;
+        if end.is_err() {
+            // The alert, as far as that takes no waiting.
+            let _ = session.poll_flush(stream, &mut Context::from_waker(Waker::noop()));
+        }
+        end
+    }
+
     /// Ready when there is something to read, or the end.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.tls.as_mut().is_some_and(|tls| tls.has_plaintext()) {
+            return Poll::Ready(Ok(()));
+        }
         match &self.stream {
             Stream::Tcp(tcp) => tcp.poll_read_ready(cx),
             Stream::Unix(unix) => unix.poll_read_ready(cx),
         }
     }
 
-    /// Appends what is there to read, up to `most` bytes; 0 is the end.
+    /// Appends what is there to read, up to `most` bytes, or a TLS record more; 0 is the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>, most: usize) -> Poll<io::Result<usize>> {
         self.watch = Watch::Input;
-        let mut into = into.limit(most);
-        // Unlike `try_read`, this learns from a short read that there is no more for now, which saves a call.
-        match &mut self.stream {
-            Stream::Tcp(tcp) => pin!(tcp.read_buf(&mut into)).poll(cx),
-            Stream::Unix(unix) => pin!(unix.read_buf(&mut into)).poll(cx),
+        match &mut self.tls {
+            None => self.stream.poll_read(cx, &mut into.limit(most)),
+            Some(tls) => tls.poll_read(&mut self.stream, cx, into, most),
         }
     }
 
-    /// Writes from both slices in order, as much as the system takes.
+    /// Writes from both slices in order, as much as the system takes. Where it takes nothing for now, the same bytes
+    /// have to be the first that are written next.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Tcp(tcp) => write_both(Pin::new(tcp), cx, first, second),
-            Stream::Unix(unix) => write_both(Pin::new(unix), cx, first, second),
+        match &mut self.tls {
+            None => self.stream.poll_write(cx, &[IoSlice::new(first), IoSlice::new(second)]),
+            Some(tls) => tls.poll_write(&mut self.stream, cx, first, second),
         }
     }
 
@@ -178,21 +213,35 @@ impl Transport {
 
     /// Whether something was received that was not read. Closing would then end by RST and could take away what the
     /// client has not read.
-    pub fn has_unread(&self) -> bool {
+    pub fn has_unread(&mut self) -> bool {
+        if self.tls.as_mut().is_some_and(|tls| tls.has_plaintext()) {
+            return true;
+        }
         let waiting = self.socket().peek(&mut [MaybeUninit::uninit()]);
         matches!(waiting, Ok(count) if count > 0)
     }
 
     /// Closes the sending side: everything was sent.
-    pub fn shut_down(&self) {
+    pub fn shut_down(&mut self) {
+        self.announce_end();
         // A client that is gone needs no goodbye.
         let _ = self.socket().shutdown(Shutdown::Write);
     }
 
-    /// From now on the connection ends by FIN.
-    pub fn end_in_order(&self) {
+    /// From now on the connection ends by FIN: everything was sent.
+    pub fn end_in_order(&mut self) {
+        self.announce_end();
         // Where that fails the socket is broken already; to a UNIX socket it makes no difference.
         let _ = self.socket().set_linger(None);
+    }
+
+    /// Sends `close_notify`, once, as far as that takes no waiting: what was sent before it was taken.
+    fn announce_end(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.close();
+            // A client that is gone needs no goodbye.
+            let _ = tls.poll_flush(&mut self.stream, &mut Context::from_waker(Waker::noop()));
+        }
     }
 
     fn socket(&self) -> SockRef<'_> {
@@ -203,16 +252,30 @@ impl Transport {
     }
 }
 
-fn write_both(
-    stream: Pin<&mut impl AsyncWrite>,
-    cx: &mut Context<'_>,
-    first: &[u8],
-    second: &[u8],
-) -> Poll<io::Result<usize>> {
-    match (first, second) {
-        (first, []) => stream.poll_write(cx, first),
-        ([], second) => stream.poll_write(cx, second),
-        (first, second) => stream.poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)]),
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut impl BufMut) -> Poll<io::Result<usize>> {
+        // Unlike `try_read`, this learns from a short read that there is no more for now, which saves a call.
+        match self {
+            Self::Tcp(tcp) => pin!(tcp.read_buf(into)).poll(cx),
+            Self::Unix(unix) => pin!(unix.read_buf(into)).poll(cx),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => write(Pin::new(tcp), cx, slices),
+            Self::Unix(unix) => write(Pin::new(unix), cx, slices),
+        }
+    }
+}
+
+/// With one slice, the plainer call.
+fn write(stream: Pin<&mut impl AsyncWrite>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    match slices {
+        [only] => stream.poll_write(cx, only),
+        [first, second] if second.is_empty() => stream.poll_write(cx, first),
+        [first, second] if first.is_empty() => stream.poll_write(cx, second),
+        slices => stream.poll_write_vectored(cx, slices),
     }
 }
 

@@ -43,10 +43,9 @@ pub struct Refused<'a> {
     pub client: ClientAddress,
     /// By which listener.
     pub listener: &'a str,
-    /// The request that wanted it.
-    pub method: &'a str,
-    /// Its path, without the query.
-    pub path: &'a str,
+    /// The method of the request that wanted it, and its path without the query, which is empty for CONNECT; `None`
+    /// where the client's TLS handshake wanted it, and no request came.
+    pub request: Option<(&'a str, &'a str)>,
     /// By which generation of the settings.
     pub generation: u64,
 }
@@ -112,8 +111,10 @@ impl Refused<'_> {
         put("vouchsafe.bundle.loaded", rfc3339(self.upstream.tls.0.made()).into());
         put_client(self.client, &mut put);
         put("vouchsafe.listener", self.listener.into());
-        put("http.request.method", escape_within(self.method, 64).into());
-        put("url.path", escape(self.path).into());
+        if let Some((method, path)) = self.request {
+            put("http.request.method", escape_within(method, 64).into());
+            put("url.path", escape(path).into());
+        }
         // A server that refuses us behind its own verified handshake may have been sent the request.
         let sent = match self.refused.occasion {
             Occasion::After | Occasion::Bypassed => Value::Null,

@@ -1,6 +1,7 @@
 //! The sub-commands, each from its arguments to its end.
 
 mod audit;
+mod ca;
 mod output;
 mod signals;
 mod usage;
@@ -32,7 +33,9 @@ use crate::{
     },
     clock::Clock,
     config::{
-        args::{CheckArgs, Cli, Command, ConfigCommand, Options, PinArgs, RedirectRulesArgs, RunArgs, ShowArgs},
+        args::{
+            CaCommand, CheckArgs, Cli, Command, ConfigCommand, Options, PinArgs, RedirectRulesArgs, RunArgs, ShowArgs,
+        },
         contents,
         environment::Environment,
         error::ConfigError,
@@ -44,6 +47,7 @@ use crate::{
     exec::{ExecError, ToolEnd, exec, is_init},
     explain,
     logging::{self, writer},
+    mint::InitError,
     pin::{Pins, pin},
     ready::ready,
     redirect::{self, RedirectRules},
@@ -65,6 +69,8 @@ pub enum CliError {
     App(AppError),
     /// The answer of audit logs is not a good one.
     Audit(String),
+    /// A local CA cannot be made.
+    Ca(InitError),
     /// The arguments or the configuration are wrong.
     Config(ConfigError),
     /// The demonstration failed.
@@ -96,6 +102,7 @@ impl CliError {
             Self::Expiring(_) => 3,
             Self::App(_)
             | Self::Audit(_)
+            | Self::Ca(_)
             | Self::Demo(_)
             | Self::No
             | Self::NotReady(_)
@@ -118,6 +125,7 @@ impl fmt::Display for CliError {
         match self {
             Self::App(error) => error.fmt(f),
             Self::Audit(text) | Self::Usage(text) => f.write_str(text),
+            Self::Ca(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Demo(error) => error.fmt(f),
             Self::Exec(error) => error.fmt(f),
@@ -146,6 +154,7 @@ pub fn read() -> Result<Cli, CliError> {
     contents::check_arguments().map_err(refused)?;
     let command = Cli::command().mut_subcommands(for_variables);
     let command = command.mut_subcommand("check", for_upstreams).mut_subcommand("pin", for_upstreams);
+    let command = command.mut_subcommand("ca", |ca| ca.mut_subcommand("init", ca::for_names));
     let mut parser = command.clone();
     // 2 could be the tool's own.
     let status = if is_exec() { 125 } else { 2 };
@@ -203,6 +212,7 @@ fn run_args(command: &mut Command) -> Option<&mut RunArgs> {
         Command::Config(ConfigCommand::Show(args)) => Some(&mut args.run),
         Command::Exec(args) => Some(&mut args.run),
         Command::Pin(args) => Some(&mut args.run),
+        Command::Ca(CaCommand::Init(args)) => Some(&mut args.run),
         Command::Audit(_)
         | Command::Bundle(_)
         | Command::Demo(_)
@@ -229,6 +239,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
 fn run_by_itself(command: Command) -> Result<(), CliError> {
     match command {
         Command::Audit(args) => audit::audit(args),
+        Command::Ca(CaCommand::Init(args)) => ca::init(*args),
         Command::Bundle(args) => {
             let lint = bundle(&args, Clock::System).map_err(CliError::Config)?;
             answer(&lint, args.json.then(|| lint.json()), lint.is_good())?;

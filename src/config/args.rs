@@ -39,6 +39,9 @@ pub enum Command {
     ///
     /// Exit status: 0; 1 if a file could not be read to its end or is no audit log; 2 for a usage error.
     Audit(AuditArgs),
+    /// Makes a local CA, for clients that speak TLS to the proxy.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Checks CA bundles for mistakes: what is in them, what is wrong, and how to fix it.
     ///
     /// Exit status: 0 if there is nothing worse than a warning; 1 if there is an error; 2 if a file cannot be read; 3 by
@@ -100,6 +103,38 @@ pub enum Command {
     Verify(VerifyArgs),
 }
 
+/// `vouchsafe ca`
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Makes a CA that can sign for the permitted names only: ca.pem, for the clients, and issuer.pem and issuer.key, for
+    /// the proxy.
+    ///
+    /// Without --permit, it permits the destinations of --allow and of routes that begin with `tls://`, as flags,
+    /// variables and the configuration file of `run` have them. Exit status: 0; 1 if a file cannot be written, or exists;
+    /// 2 for a usage or configuration error.
+    Init(Box<CaInitArgs>),
+}
+
+/// `vouchsafe ca init`
+#[derive(Debug, Args)]
+pub struct CaInitArgs {
+    /// The configuration of the proxy.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// What the CA may sign for: a name, `.SUFFIX` for all names that end so, an address, or `NETWORK/BITS`.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub permit: Vec<String>,
+
+    /// Let the CA sign for any name. Whoever gets its key can then impersonate every server to the clients that trust it.
+    #[arg(long, conflicts_with = "permit")]
+    pub permit_anything: bool,
+
+    /// The directory for the files; it is made if it does not exist.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
 /// `vouchsafe config`
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -159,6 +194,10 @@ pub struct ExecArgs {
     /// Hosts that the tool reaches without a proxy, for `no_proxy`. An inherited `no_proxy` is removed.
     #[arg(long, value_name = "HOST", value_delimiter = ',', conflicts_with = "isolate", help_heading = "Tool")]
     pub no_proxy: Vec<String>,
+
+    /// Variables that the tool keeps as they are, of those that would lead it to the proxy or have it trust the local CA.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Tool")]
+    pub keep_env: Vec<String>,
 
     /// Append the proxy's log to this file, at level `info`, instead of writing warnings to stderr.
     #[arg(long, value_name = "FILE", help_heading = "Logs and files")]
@@ -515,7 +554,8 @@ impl Options {
 pub struct Options {
     /// A fixed route: all requests to LISTEN go to the upstream, for example
     /// `127.0.0.1:19292=https://glance.example:9292`. LISTEN is an address and a port, `unix:PATH,mode=0660`, or
-    /// `fd:NAME` for a socket of systemd. For `exec`, LISTEN may be a name.
+    /// `fd:NAME` for a socket of systemd. For `exec`, LISTEN may be a name. With `tls://` before it, clients have to speak
+    /// TLS there, which needs --local-ca.
     #[arg(long, value_name = "LISTEN=URL", env = "VOUCHSAFE_ROUTE", value_delimiter = ',', help_heading = "Listeners")]
     #[serde(deserialize_with = "one_or_more")]
     pub route: Vec<String>,
@@ -590,6 +630,12 @@ pub struct Options {
     /// Allow listeners on addresses that other hosts can reach. Clients speak plain text to them.
     #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_ALLOW_NONLOCAL_LISTEN", num_args = 0..=1, default_missing_value = "true", help_heading = "Listeners")]
     pub allow_nonlocal_listen: Option<bool>,
+
+    /// The directory of a local CA, made by `vouchsafe ca init`. With it, clients may speak TLS too: inside CONNECT, at
+    /// routes that begin with `tls://`, and on connections that a transparent listener receives. Their certificates are
+    /// signed by this CA, whose ca.pem they have to trust.
+    #[arg(long, value_name = "DIR", env = "VOUCHSAFE_LOCAL_CA", help_heading = "Listeners")]
+    pub local_ca: Option<PathBuf>,
 
     /// Trusted CAs: PEM files, or directories of them [default: the first that is set of OS_CACERT,
     /// REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, SSL_CERT_DIR]

@@ -121,6 +121,7 @@ fn with_file_names(options: Options) -> Options {
     Options {
         route: with_modes(options.route),
         forward: with_modes(options.forward),
+        local_ca: options.local_ca.map(paths::trimmed),
         ca_bundle: paths::list(options.ca_bundle),
         crl: paths::list(options.crl),
         client_cert: options.client_cert.map(paths::trimmed),
@@ -337,7 +338,7 @@ macro_rules! for_each_setting {
 }
 
 for_each_setting! {
-    route mirror advertise forward transparent accept_host allow port_map allow_nonlocal_listen
+    route mirror advertise forward transparent accept_host allow port_map allow_nonlocal_listen local_ca
     ca_bundle system_roots crl crl_policy min_tls client_cert client_key reload_interval
     connect_to
     preset answer detail host field_case rewrite_redirects rewrite follow_redirects

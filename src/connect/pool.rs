@@ -6,7 +6,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::route::upstream::Upstream;
+use crate::{route::upstream::Upstream, tls::client::PeerTrust};
 
 use super::{Peer, upstream::UpstreamConnection};
 
@@ -88,6 +88,20 @@ impl Slot {
             idle.into_iter().map(|mut idle| (self.keeps(&mut idle), idle)).partition(|(keeps, _)| *keeps);
         *self.idle.borrow_mut() = kept.into_iter().map(|(_, idle)| idle).collect();
         for (_, idle) in ended {
+            idle.connection.close();
+        }
+    }
+
+    /// Whether the upstream was verified for an idle connection that is still good; and if so, whether it was trusted or
+    /// its refusal only reported.
+    pub fn idle_trust(&self) -> Option<bool> {
+        loop {
+            let mut idle = self.idle.borrow_mut().pop()?;
+            if self.keeps(&mut idle) {
+                let is_verified = matches!(idle.connection.peer().standing, PeerTrust::Verified(_));
+                self.idle.borrow_mut().push(idle);
+                return Some(is_verified);
+            }
             idle.connection.close();
         }
     }

@@ -27,6 +27,8 @@ pub struct UpstreamConnection {
     bypassed: Option<BypassedUse>,
     /// How it ends when it is dropped.
     end: End,
+    /// Whether it has carried a request and its response.
+    served: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl UpstreamConnection {
         let mut inbox = Buffer::new(buffers);
         // Nobody asked for it; it makes the connection unusable.
         inbox.extend_from_slice(&verified.take_early());
-        Box::new(Self { verified, inbox, scan: HeadScan::default(), bypassed: None, end: End::Close })
+        Box::new(Self { verified, inbox, scan: HeadScan::default(), bypassed: None, end: End::Close, served: false })
     }
 
     /// Who is at the other end.
@@ -84,9 +86,14 @@ impl UpstreamConnection {
         self.inbox.is_empty() && self.verified.stream().is_quiet()
     }
 
+    /// Whether it has answered an earlier request.
+    pub fn has_served(&self) -> bool {
+        self.served
+    }
+
     /// The refusal behind an end without a response, see [`Verified::refusal`].
-    pub fn refusal(&self, error: Option<&io::Error>, reused: bool) -> Option<Rc<HandshakeFailure>> {
-        self.verified.refusal(error, reused)
+    pub fn refusal(&self, error: Option<&io::Error>) -> Option<Rc<HandshakeFailure>> {
+        self.verified.refusal(error, self.served)
     }
 
     /// Bytes of data that were received so far: whether the upstream has said anything at all.
@@ -189,6 +196,7 @@ impl UpstreamConnection {
     /// Request and response were whole.
     pub fn end_exchange(&mut self) {
         self.end = End::Close;
+        self.served = true;
     }
 
     /// Closes it in order.

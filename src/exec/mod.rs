@@ -4,6 +4,7 @@
 //! exit status, its own death by a signal. And what it does not tell is told at the end: how many of its requests were
 //! refused, failed or were cut.
 
+mod authorities;
 mod child;
 mod environment;
 mod place;
@@ -36,8 +37,9 @@ use crate::{
 };
 
 use self::{
+    authorities::Authorities,
     child::Tool,
-    environment::{Environment, HTTPS_PROXY, Proxies},
+    environment::{Environment, HTTPS_PROXY, Proxies, is_set},
     place::{CommandLine, Place},
     placeholders::{Endpoint, replace},
     signals::Signal,
@@ -51,6 +53,8 @@ pub use self::child::{ToolEnd, is_init};
 pub enum ExecError {
     /// The proxy cannot start, or failed while the tool ran, which ended with 0.
     App(AppError),
+    /// The CAs that the tool is to trust cannot be written.
+    Authorities(io::Error),
     /// The arguments or the configuration are wrong.
     Config(ConfigError),
     /// The tool cannot be isolated.
@@ -83,6 +87,7 @@ impl fmt::Display for ExecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::App(error) => error.fmt(f),
+            Self::Authorities(error) => write!(f, "cannot write the CAs for the tool: {error}"),
             Self::Config(error) => error.fmt(f),
             Self::Isolate(error) => error.fmt(f),
             Self::LogFile(path, error) => write!(f, "--log-file `{}`: {error}", path.display()),
@@ -124,8 +129,8 @@ pub async fn exec(mut args: ExecArgs) -> Result<ToolEnd, ExecError> {
         running.stop(Stop::Now);
         let _ = running.join().await;
     }
-    let (mut tool, watch) = match begun? {
-        Begun::Tool(tool, watch) => (tool, watch),
+    let (mut tool, watch, _authorities) = match begun? {
+        Begun::Tool(tool, watch, authorities) => (tool, watch, authorities),
         Begun::Signal(signal) => return Ok(ToolEnd::Killed(signal)),
     };
     let (end, failed) = wait(&mut tool, &mut running, &mut signals).await?;
@@ -141,7 +146,7 @@ pub async fn exec(mut args: ExecArgs) -> Result<ToolEnd, ExecError> {
 
 /// What came first: the tool, or a signal that ends this process.
 enum Begun {
-    Tool(Tool, Option<Watch>),
+    Tool(Tool, Option<Watch>, Authorities),
     Signal(i32),
 }
 
@@ -161,11 +166,15 @@ async fn begin(
         signal = signals::to_end(signals) => return Ok(Begun::Signal(signal)),
         verified = verified => verified?,
     }
-    let line = command_line(args, settings, running.addresses())?;
+    let authorities = match &settings.minter {
+        Some(minter) => Authorities::new(minter.ca(), &args.keep_env, |name| env::var_os(name))?,
+        None => Authorities::default(),
+    };
+    let line = command_line(args, settings, running.addresses(), &authorities)?;
     let started = settings.routes.clone();
     let routes = move || newer.borrow().as_ref().map_or_else(|| started.clone(), |newer| newer.routes.clone());
     let (tool, watch) = place.start(line, routes)?;
-    Ok(Begun::Tool(tool, watch))
+    Ok(Begun::Tool(tool, watch, authorities))
 }
 
 /// Starts the log: warnings on stderr, which is the tool's too, or all in a file.
@@ -198,33 +207,46 @@ async fn preflight(settings: &Settings) -> Result<(), ExecError> {
 }
 
 /// The tool's command line and environment.
-fn command_line(args: &ExecArgs, settings: &Settings, addresses: &[BoundAddress]) -> Result<CommandLine, ExecError> {
+fn command_line(
+    args: &ExecArgs,
+    settings: &Settings,
+    addresses: &[BoundAddress],
+    authorities: &Authorities,
+) -> Result<CommandLine, ExecError> {
     let tcp = |(listener, address): (_, &BoundAddress)| Some((listener, address.tcp()?));
     let bound = || settings.listeners.iter().zip(addresses).filter_map(tcp);
-    let endpoints: Vec<_> =
-        bound().filter_map(|(listener, address)| Some(Endpoint { label: listener.label.clone()?, address })).collect();
+    let endpoints: Vec<_> = bound()
+        .filter_map(|(listener, address)| Some(Endpoint { label: listener.label.clone()?, address, tls: listener.tls }))
+        .collect();
     let words: Vec<_> = args.command.iter().map(|word| replace(word, &endpoints)).collect();
     let problems = words.iter().filter_map(|word| word.clone().err());
     ConfigError::unless_empty(problems.collect()).map_err(ExecError::Config)?;
     let is_forward = |service: &Service| matches!(service, Service::Forward);
     let routes = bound().filter(|(listener, _)| listener.service.fixed().is_some() && !args.isolate);
+    let unknown = args.keep_env.iter().filter(|name| !is_set(name)).map(|name| {
+        format!("--keep-env `{}`: `exec` does not set it, so it is kept anyway\nhint: remove it", show_value(name))
+    });
+    ConfigError::unless_empty(unknown.collect()).map_err(ExecError::Config)?;
     let proxies = Proxies {
         forward: bound().find(|(listener, _)| is_forward(&listener.service)).map(|(_, address)| address),
         routes: routes.map(|(_, address)| address).collect(),
         no_proxy: &args.no_proxy,
+        https: settings.minter.is_some(),
+        authorities: &authorities.set,
+        keep: &args.keep_env,
     };
     let environment = Environment::new(env::vars_os(), &proxies, &endpoints);
-    note(&environment);
+    note(&environment, proxies.https);
     Ok(CommandLine { words: words.into_iter().flatten().collect(), environment })
 }
 
 /// Logs which of the user's own proxy settings the tool does not see, and which it does.
-fn note(environment: &Environment) {
+fn note(environment: &Environment, https: bool) {
     let overridden = environment.overridden(|name| env::var_os(name));
     if !overridden.is_empty() {
-        info!(variables = overridden.join(" "), "the tool finds other proxy variables than this process");
+        info!(variables = overridden.join(" "), "the tool finds other proxy and CA variables than this process");
     }
-    if HTTPS_PROXY.iter().any(|name| env::var_os(name).is_some()) {
+    if !https && HTTPS_PROXY.iter().any(|name| env::var_os(name).is_some()) {
         info!("https_proxy is left to the tool: its own https requests do not pass here");
     }
 }

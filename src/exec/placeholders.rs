@@ -15,6 +15,8 @@ use crate::config::suggest::nearest;
 pub(super) struct Endpoint {
     pub(super) label: String,
     pub(super) address: SocketAddr,
+    /// Whether clients have to speak TLS there.
+    pub(super) tls: bool,
 }
 
 /// How an address may be written.
@@ -27,6 +29,7 @@ impl Endpoint {
             "" => Some(self.address.to_string()),
             "localhost" => Some(format!("localhost:{}", self.address.port())),
             "port" => Some(self.address.port().to_string()),
+            "url" if self.tls => Some(format!("https://{}", self.address)),
             "url" => Some(format!("http://{}", self.address)),
             _ => None,
         }
@@ -94,7 +97,11 @@ mod tests {
     use super::*;
 
     fn endpoints() -> Vec<Endpoint> {
-        let endpoint = |label: &str, address: &str| Endpoint { label: label.into(), address: address.parse().unwrap() };
+        let endpoint = |label: &str, address: &str| Endpoint {
+            label: label.into(),
+            address: address.parse().unwrap(),
+            tls: false,
+        };
         vec![endpoint("glance-a", "127.0.0.1:4001"), endpoint("keystone", "127.0.0.1:4002")]
     }
 

@@ -8,11 +8,13 @@ use std::{
     fmt,
     future::poll_fn,
     io,
+    net::IpAddr,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use rustls::ServerConnection;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -177,6 +179,30 @@ impl Connection {
         self.scan = HeadScan::default();
     }
 
+    /// Takes what was received and not read.
+    pub fn take_input(&mut self) -> Vec<u8> {
+        self.scan = HeadScan::default();
+        std::mem::take(&mut self.inbox)
+    }
+
+    /// The address that the client connected to.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.transport.local_ip()
+    }
+
+    /// The version of TLS, where the client speaks it.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        self.transport.tls_version()
+    }
+
+    /// Shakes hands with a client whose ClientHello was taken; see [`Transport::start_tls`].
+    ///
+    /// # Errors
+    /// What ended the handshake.
+    pub async fn start_tls(&mut self, tls: ServerConnection) -> io::Result<()> {
+        self.transport.start_tls(tls).await
+    }
+
     /// Where to put what is to be written next.
     pub fn outbox(&mut self) -> &mut Buffer {
         &mut self.outbox
@@ -240,7 +266,7 @@ impl Connection {
     }
 
     /// Closes the sending side: everything was sent.
-    pub fn shut_down(&self) {
+    pub fn shut_down(&mut self) {
         self.transport.shut_down();
     }
 

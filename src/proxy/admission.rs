@@ -16,13 +16,9 @@ use crate::{
 
 use super::{failure::AdmissionError, settings::Listener};
 
-/// Judges a request. `upstream`: that of the listener, where it is a fixed route.
-pub(super) fn admit(
-    listener: &Listener,
-    upstream: Option<&Upstream>,
-    target: &Target,
-    head: &RequestHead,
-) -> Result<(), AdmissionError> {
+/// Judges a request. `tls`: its client speaks TLS.
+pub(super) fn admit(listener: &Listener, target: &Target, head: &RequestHead, tls: bool) -> Result<(), AdmissionError> {
+    let upstream = listener.service.fixed();
     let named = target.authority.as_ref();
     if let (Some(upstream), Some(named)) = (upstream, named) {
         let known = is_name_of(listener, upstream, &named.host);
@@ -34,14 +30,14 @@ pub(super) fn admit(
             return Err(AdmissionError::ForeignHost(named.host.to_string()));
         }
     }
-    if is_cross_site(listener, upstream, named, head) {
+    if is_cross_site(listener, named, head, tls) {
         return Err(AdmissionError::CrossSite);
     }
     Ok(())
 }
 
 /// Whether clients may reach a fixed route by this name.
-fn is_name_of(listener: &Listener, upstream: &Upstream, host: &Host) -> bool {
+pub(super) fn is_name_of(listener: &Listener, upstream: &Upstream, host: &Host) -> bool {
     let own = match host {
         Host::Ip(ip) => {
             let bound = listener.address.tcp().map(|address| address.ip().to_canonical());
@@ -59,29 +55,26 @@ fn is_name_of(listener: &Listener, upstream: &Upstream, host: &Host) -> bool {
 /// of this one. A client that has a fixed route for its `http_proxy` asks for its local services there, too.
 fn is_another_service(listener: &Listener, upstream: &Upstream, named: &Authority) -> bool {
     let own = listener.address.tcp().map(|address| address.port());
+    let default = if listener.tls { 443 } else { 80 };
     if listener.policies.accept_host.contains(&named.host) {
         false
     } else if named.host == upstream.host || upstream.reference.to_string() == named.host.to_string() {
         named.port.is_some_and(|port| port != upstream.port && Some(port) != own)
     } else {
-        Some(named.port.unwrap_or(80)) != own
+        Some(named.port.unwrap_or(default)) != own
     }
 }
 
 /// Whether a browser says that a page of another origin asks (Fetch Metadata; RFC 6454 section 7).
-fn is_cross_site(
-    listener: &Listener,
-    upstream: Option<&Upstream>,
-    named: Option<&Authority>,
-    head: &RequestHead,
-) -> bool {
+fn is_cross_site(listener: &Listener, named: Option<&Authority>, head: &RequestHead, tls: bool) -> bool {
+    let upstream = listener.service.fixed();
     if head.fields.values(FieldName::SecFetchSite).any(|site| !matches!(site, b"none" | b"same-origin")) {
         return true;
     }
     head.fields.values(FieldName::Origin).any(|origin| {
         let Some((origin, _)) = str::from_utf8(origin).ok().and_then(url::split) else { return true };
         let authority = &origin.authority;
-        let is_own = !origin.https && named == Some(authority);
+        let is_own = origin.https == tls && named == Some(authority);
         let is_upstreams = upstream.is_some_and(|upstream| {
             origin.https && authority.host == upstream.host && authority.port.unwrap_or(443) == upstream.port
         });

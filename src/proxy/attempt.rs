@@ -7,15 +7,17 @@ use tokio::time::Instant;
 
 use crate::{
     connect::{
+        Verified,
         error::ConnectError,
         pool::Slot,
         upstream::{NoResponse, UpstreamConnection},
     },
-    http1::{Version, head::ResponseHead},
+    http1::{Version, conn::Connection, head::ResponseHead},
     tls::failure::HandshakeFailure,
 };
 
 use super::{
+    Proxy,
     context::{Ended, RequestContext},
     failure::Failure,
     heads,
@@ -60,6 +62,22 @@ enum Unanswered {
     Repeat,
 }
 
+impl Proxy {
+    /// Connects, for as long as the client waits for it.
+    pub(super) async fn connect_for(&self, client: &mut Connection, slot: &Slot) -> Result<Verified, Ended> {
+        let mut connecting = pin!(self.connector.connect(&slot.upstream));
+        poll_fn(|cx| match connecting.as_mut().poll(cx) {
+            Poll::Ready(end) => Poll::Ready(end.map_err(|error| Failure::Connect(error).into())),
+            Poll::Pending => {
+                // For its ticks: a reset behind a body that waits has no event of its own.
+                let _ = client.poll_deadline(cx, Instant::now() + NEVER);
+                client.poll_reset(cx).map(|()| Err(Ended::ClientGone))
+            }
+        })
+        .await
+    }
+}
+
 impl RequestContext<'_> {
     /// Sends a request on a kept connection if there is one, and on a new one if there is none, or if the kept one
     /// turned out dead before it said anything.
@@ -72,7 +90,7 @@ impl RequestContext<'_> {
         let mut bypassed = None;
         let mut kept = self.take_bound(slot).or_else(|| slot.take());
         loop {
-            let reused = kept.is_some();
+            let was_kept = kept.is_some();
             let upstream = match kept.take() {
                 Some(upstream) => upstream,
                 None => self.open(slot, &mut bypassed).await?,
@@ -84,8 +102,10 @@ impl RequestContext<'_> {
                 continue;
             };
             *slot = current;
+            // One that was opened to verify the upstream for the client's handshake has served nobody.
+            let reused = upstream.has_served();
             upstream.begin_exchange(self.client.peer());
-            match self.attempt(&mut upstream, request, upload, reused).await {
+            match self.attempt(&mut upstream, request, upload, was_kept).await {
                 Ok(head) => return Ok(Answered { head, upstream, reused, bypassed }),
                 Err(Unanswered::Ended(ended)) => return Err(ended),
                 Err(Unanswered::Repeat) => kept = slot.take(),
@@ -98,7 +118,7 @@ impl RequestContext<'_> {
         upstream: &mut UpstreamConnection,
         request: &Request,
         upload: &mut Upload,
-        reused: bool,
+        was_kept: bool,
     ) -> Result<ResponseHead, Unanswered> {
         let settings = &self.current.generation.settings;
         let broken = |error: NoResponse| Unanswered::Ended(Failure::UpstreamClosed(error.to_string()).into());
@@ -142,13 +162,13 @@ impl RequestContext<'_> {
             NoHead::ClientStalled => Err(Unanswered::Ended(Failure::ClientStalled.into())),
             NoHead::Timeout(limit) => {
                 let timeout = Failure::ResponseTimeout(limit);
-                Err(Unanswered::Ended(relay.upstream.refusal(None, reused).map_or(timeout, refused).into()))
+                Err(Unanswered::Ended(relay.upstream.refusal(None).map_or(timeout, refused).into()))
             }
             NoHead::Upstream(NoResponse::Bad(error)) => {
                 Err(Unanswered::Ended(Failure::BadResponse(error.to_string()).into()))
             }
             NoHead::Upstream(_)
-                if reused
+                if was_kept
                     && silent
                     && untouched
                     && relay.upload.is_untouched()
@@ -158,7 +178,7 @@ impl RequestContext<'_> {
             }
             NoHead::Upstream(error) => {
                 let cause = if let NoResponse::Broken(error) = &error { Some(error) } else { None };
-                match relay.upstream.refusal(cause, reused) {
+                match relay.upstream.refusal(cause) {
                     Some(refusal) => Err(Unanswered::Ended(refused(refusal).into())),
                     None => Err(broken(error)),
                 }
@@ -169,19 +189,7 @@ impl RequestContext<'_> {
     /// A new connection, for as long as the client waits for it; where its peer was refused and that is only to be
     /// reported, with the event's id.
     async fn open(&mut self, slot: &Slot, bypassed: &mut Option<String>) -> Result<Box<UpstreamConnection>, Ended> {
-        let verified = {
-            let mut connecting = pin!(self.proxy.connector.connect(&slot.upstream));
-            let client = &mut *self.client;
-            poll_fn(|cx| match connecting.as_mut().poll(cx) {
-                Poll::Ready(end) => Poll::Ready(end.map_err(|error| Failure::Connect(error).into())),
-                Poll::Pending => {
-                    // For its ticks: a reset behind a body that waits has no event of its own.
-                    let _ = client.poll_deadline(cx, Instant::now() + NEVER);
-                    client.poll_reset(cx).map(|()| Err(Ended::ClientGone))
-                }
-            })
-            .await?
-        };
+        let verified = self.proxy.connect_for(self.client, slot).await?;
         let refused = verified.bypassed();
         let mut connection = UpstreamConnection::new(verified, self.proxy.buffers().clone());
         if let Some(refused) = refused {

@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     Current, ListenerContext, Proxy, RequestSummary,
+    client_tls::ClientTlsError,
     failure::Failure,
     links::Arrival,
     record::ExchangeRecord,
@@ -50,8 +51,8 @@ pub(super) enum Destination {
     Route,
     /// To where the client asked for: by an absolute-form target, by Host, or by CONNECT.
     Asked { authority: Authority, https: bool },
-    /// To the address that the client connected to, under the name that it asked for.
-    Original { authority: Authority, https: bool, address: SocketAddr },
+    /// To the address that the client connected to, under the name that it asked for. `tls`: it speaks TLS there.
+    Original { authority: Authority, https: bool, address: SocketAddr, tls: bool },
     /// To where a redirect led that was followed for a client which asked for this.
     Redirect { origin: Origin, asked: Option<Authority> },
 }
@@ -59,23 +60,41 @@ pub(super) enum Destination {
 impl Destination {
     /// The one of a request at a listener.
     pub(super) fn of(listener: &Listener, target: &Target, context: &ListenerContext) -> Result<Self, Failure> {
-        let https = target.https;
+        let tls = context.tls.is_some();
+        let https = target.https || tls;
+        let certified = context.tls.as_ref().and_then(|tls| tls.host.as_ref());
+        if let (Some(host), Some(named)) = (certified, &target.authority)
+            && named.host != *host
+        {
+            return Err(other_host(named, host));
+        }
         match listener.service {
             Service::Fixed(_) => Ok(Self::Route),
             Service::Forward => {
-                let authority = target.authority.as_ref().or(context.tunnel.as_ref());
-                Ok(Self::Asked { authority: authority.ok_or(Failure::NoDestination)?.clone(), https })
+                let authority = match (&target.authority, &context.tunnel) {
+                    (Some(named), Some(tunnel)) if tls && named.port.is_some_and(|port| Some(port) != tunnel.port) => {
+                        return Err(other_host(named, tunnel));
+                    }
+                    (_, Some(tunnel)) if tls => tunnel,
+                    (named, tunnel) => named.as_ref().or(tunnel.as_ref()).ok_or(Failure::NoDestination)?,
+                };
+                Ok(Self::Asked { authority: authority.clone(), https })
             }
             Service::Original(_) => {
                 let address = context.original.ok_or(Failure::NotRedirected)?;
-                let authority = target.authority.clone().unwrap_or_else(|| Authority {
-                    host: Host::Ip(address.ip().to_canonical()),
-                    port: Some(address.port()),
+                let authority = target.authority.clone().unwrap_or_else(|| match certified {
+                    Some(host) => Authority { host: host.clone(), port: None },
+                    None => Authority { host: Host::Ip(address.ip().to_canonical()), port: Some(address.port()) },
                 });
-                Ok(Self::Original { authority, https, address })
+                Ok(Self::Original { authority, https, address, tls })
             }
         }
     }
+}
+
+/// A request inside TLS that is for another host than the one whose certificate the client has seen.
+fn other_host(named: &Authority, certified: &impl ToString) -> Failure {
+    Failure::ClientTls(ClientTlsError::OtherHost { named: named.to_string(), certified: certified.to_string() })
 }
 
 /// A request under way: what every step of its exchange needs.
@@ -125,37 +144,7 @@ impl RequestContext<'_> {
 
     /// The slot of the destination's upstream by these settings.
     pub(super) fn choose(&self, current: &Current) -> Result<Rc<Slot>, Failure> {
-        let listener = current.listeners.get(self.context.index).ok_or(Failure::NoDestination)?;
-        if let Destination::Asked { .. } | Destination::Original { .. } = &self.destination
-            && let Some(slot) = current.chosen.borrow().get(&self.destination)
-        {
-            return Ok(slot.clone());
-        }
-        let upstream = match (&self.destination, &listener.service) {
-            (Destination::Redirect { origin, asked }, _) => {
-                let arrival = Arrival { context: self.context, asked: asked.as_ref(), by_host: false };
-                let served = self.proxy.served(current, arrival, origin);
-                return served.map(|(slot, _)| slot).ok_or_else(|| denied(origin, current));
-            }
-            (_, Service::Fixed(upstream)) => {
-                let slot = || self.proxy.slots.of(Cow::Borrowed(upstream.as_ref()), &current.generation);
-                return Ok(listener.slot.get_or_init(slot).clone());
-            }
-            (Destination::Asked { authority, https }, Service::Forward) => {
-                current.generation.routes.select(authority, *https).map_err(Failure::Route)?
-            }
-            (Destination::Original { authority, https, address }, Service::Original(_)) => {
-                let upstream = current.generation.routes.select_at(authority, *https, *address);
-                upstream.map_err(Failure::Route)?
-            }
-            // A reload changes no listener's service.
-            (Destination::Route | Destination::Asked { .. } | Destination::Original { .. }, _) => {
-                return Err(Failure::NoDestination);
-            }
-        };
-        let slot = self.proxy.slots.of(Cow::Owned(upstream), &current.generation);
-        current.remember(&self.destination, &slot);
-        Ok(slot)
+        self.proxy.choose(current, self.context, &self.destination)
     }
 
     /// The slot that is current for a destination whose connection does not pass under the newer settings.
@@ -181,6 +170,48 @@ impl RequestContext<'_> {
     /// Leaves a connection to this client alone.
     pub(super) fn bind(&mut self, slot: &Rc<Slot>, connection: Box<UpstreamConnection>) {
         *self.bound = Some(BoundUpstream { slot: slot.clone(), connection });
+    }
+}
+
+impl Proxy {
+    /// The slot of a destination's upstream by these settings.
+    pub(super) fn choose(
+        &self,
+        current: &Current,
+        context: &ListenerContext,
+        destination: &Destination,
+    ) -> Result<Rc<Slot>, Failure> {
+        let listener = current.listeners.get(context.index).ok_or(Failure::NoDestination)?;
+        if let Destination::Asked { .. } | Destination::Original { .. } = destination
+            && let Some(slot) = current.chosen.borrow().get(destination)
+        {
+            return Ok(slot.clone());
+        }
+        let upstream = match (destination, &listener.service) {
+            (Destination::Redirect { origin, asked }, _) => {
+                let arrival = Arrival { context, asked: asked.as_ref(), by_host: false };
+                let served = self.served(current, arrival, origin);
+                return served.map(|(slot, _)| slot).ok_or_else(|| denied(origin, current));
+            }
+            (_, Service::Fixed(upstream)) => {
+                let slot = || self.slots.of(Cow::Borrowed(upstream.as_ref()), &current.generation);
+                return Ok(listener.slot.get_or_init(slot).clone());
+            }
+            (Destination::Asked { authority, https }, Service::Forward) => {
+                current.generation.routes.select(authority, *https).map_err(Failure::Route)?
+            }
+            (Destination::Original { authority, https, address, tls }, Service::Original(_)) => {
+                let upstream = current.generation.routes.select_at(authority, *https, *address, *tls);
+                upstream.map_err(Failure::Route)?
+            }
+            // A reload changes no listener's service.
+            (Destination::Route | Destination::Asked { .. } | Destination::Original { .. }, _) => {
+                return Err(Failure::NoDestination);
+            }
+        };
+        let slot = self.slots.of(Cow::Owned(upstream), &current.generation);
+        current.remember(destination, &slot);
+        Ok(slot)
     }
 }
 

@@ -13,15 +13,17 @@ use crate::{
         head::{RequestHead, ResponseHead},
     },
     message::{
-        authority::Authority,
+        authority::{Authority, Host},
         target::{Form, Target},
     },
+    rewrite::Scopes,
 };
 
 use super::{
-    ListenerContext, Proxy, TLS_INSIDE_CONNECT,
+    ListenerContext, Proxy, Rejected, TLS_INSIDE_CONNECT,
     admission::admit,
     attempt::{Answered, Request},
+    client_tls::ClientTlsError,
     context::{BoundUpstream, Destination, Ended, RequestContext},
     cookies,
     documents::{self, PassedBody},
@@ -34,6 +36,7 @@ use super::{
     relay::{Cut, Patience, Relay},
     respond::{LocalResponse, write_connected},
     settings::{HostPolicy, Service},
+    terminate::check_permitted,
     tunnel::{Flow, Tunnel, TunnelError},
     upload::Upload,
 };
@@ -100,10 +103,42 @@ impl Proxy {
         head: RequestHead,
         draining: impl Fn() -> bool,
     ) -> Outcome {
+        let Some(mut exchange) = self.begin(context, client, bound, head) else { return Outcome::Reset };
+        match exchange.run(draining).await {
+            Ok(outcome) => exchange.finish(outcome),
+            Err(Ended::ClientGone) => Outcome::Reset,
+            Err(Ended::Failed(failure)) => exchange.refuse(&failure).await,
+        }
+    }
+
+    /// Answers the first request of a client whose TLS handshake found its upstream refused: only now can it be told.
+    pub async fn refuse_request(
+        &self,
+        context: &ListenerContext,
+        client: &mut Connection,
+        head: RequestHead,
+        rejected: Rejected,
+    ) -> Outcome {
+        let mut bound = None;
+        let Some(mut exchange) = self.begin(context, client, &mut bound, head) else { return Outcome::Reset };
+        if let Some(slot) = &rejected.slot {
+            exchange.record.upstream(&slot.authority);
+        }
+        exchange.upstream = rejected.slot;
+        exchange.refuse(&rejected.failure).await
+    }
+
+    fn begin<'a>(
+        &'a self,
+        context: &'a ListenerContext,
+        client: &'a mut Connection,
+        bound: &'a mut Option<BoundUpstream>,
+        head: RequestHead,
+    ) -> Option<RequestContext<'a>> {
         let current = self.current();
-        let Some(listener) = current.listeners.get(context.index) else { return Outcome::Reset };
+        let listener = current.listeners.get(context.index)?;
         let record = ExchangeRecord::begin(client, &listener.name, head.method(), head.target(), || self.ids.next());
-        let mut exchange = RequestContext {
+        Some(RequestContext {
             proxy: self,
             context,
             client,
@@ -114,12 +149,7 @@ impl Proxy {
             bound,
             upstream: None,
             current,
-        };
-        match exchange.run(draining).await {
-            Ok(outcome) => exchange.finish(outcome),
-            Err(Ended::ClientGone) => Outcome::Reset,
-            Err(Ended::Failed(failure)) => exchange.refuse(&failure).await,
-        }
+        })
     }
 }
 
@@ -159,13 +189,18 @@ impl RequestContext<'_> {
         }
         if target.form != Form::Authority {
             let listener = self.listener();
-            admit(listener, listener.service.fixed(), &target, head).map_err(Failure::Admission)?;
+            let tls = self.context.tls.is_some();
+            if listener.tls && !tls {
+                return Err(Failure::ClientTls(ClientTlsError::Plain));
+            }
+            admit(listener, &target, head, tls).map_err(Failure::Admission)?;
         }
         Ok(target)
     }
 
-    /// CONNECT: plain HTTP inside is served like requests by Host. That it is plain is seen only after the answer; to
-    /// port 443 nobody speaks plain HTTP, so there the answer can still tell why not.
+    /// CONNECT: plain HTTP inside is served like requests by Host, and TLS where there is a local CA. Which of the two it
+    /// is, is seen only after the answer; to port 443 nobody speaks plain HTTP, so there the answer can still tell why
+    /// not.
     async fn connect(&mut self, target: Target) -> Result<(Outcome, bool), Ended> {
         match self.listener().service {
             Service::Fixed(_) => return Err(Failure::ConnectOnRoute.into()),
@@ -176,13 +211,30 @@ impl RequestContext<'_> {
             return Err(Failure::ConnectRefused("CONNECT inside CONNECT is not served").into());
         }
         let authority = target.authority.ok_or(Failure::NoDestination)?;
-        if authority.port == Some(443) {
-            return Err(Failure::ConnectRefused(TLS_INSIDE_CONNECT).into());
+        match self.current.generation.minter.clone() {
+            // Before the answer, which is where a client shows why it is refused.
+            Some(minter) if self.must_mean_tls(&authority) => {
+                self.destination = Destination::Asked { authority: authority.clone(), https: true };
+                let slot = self.choose(&self.current)?;
+                self.upstream = Some(slot.clone());
+                self.record.upstream(&slot.authority);
+                check_permitted(minter.ca(), &authority.host)?;
+                self.proxy.verify_upstream(&slot, self.client).await?;
+            }
+            None if authority.port == Some(443) => return Err(Failure::ConnectRefused(TLS_INSIDE_CONNECT).into()),
+            Some(_) | None => {}
         }
         write_connected(self.client.outbox(), self.request_version);
         self.record.answered_here(200);
         self.flush().await?;
         Ok((Outcome::Inside(authority), true))
+    }
+
+    /// Whether CONNECT to an authority can be judged before its client has spoken: plain HTTP would go to the same
+    /// place. To an address, clients of 2012 send CONNECT for plain HTTP, too, whose Host has the name.
+    fn must_mean_tls(&self, authority: &Authority) -> bool {
+        let is_address = matches!(authority.host, Host::Ip(_));
+        self.current.generation.routes.is_same_for_tls(authority) && (!is_address || authority.port == Some(443))
     }
 
     /// A response of our own to a request that is served.
@@ -206,7 +258,8 @@ impl RequestContext<'_> {
         let settings = &current.generation.settings;
         let policies = &self.listener().policies;
         // Another authority would have to be resolved here.
-        let rewrites = policies.rewrite;
+        // A client that speaks TLS has no use for `http://`.
+        let rewrites = if self.context.tls.is_some() { Scopes::default() } else { policies.rewrite };
         let follows = policies.follow_redirects && !matches!(self.listener().service, Service::Original(_));
         let mut facts = RequestFacts::of(&self.head);
         facts.binds |= self.bound.is_some();
@@ -218,7 +271,7 @@ impl RequestContext<'_> {
             (HostPolicy::Client, Some(authority)) => Cow::Owned(authority.to_string()),
             _ => Cow::Borrowed(slot.host_field.as_str()),
         };
-        links::globalize(&mut self.head.fields, asked, &slot.upstream);
+        links::globalize(&mut self.head.fields, arrival, &slot.upstream);
         if !rewrites.is_empty() {
             documents::narrow_encodings(&mut self.head.fields);
         }
@@ -265,7 +318,9 @@ impl RequestContext<'_> {
         self.record.recorded_as(bypassed);
         let is_fixed = matches!(self.listener().service, Service::Fixed(_));
         links::localize(&mut head.fields, followed, &self.current, arrival);
-        cookies::localize(&mut head.fields, is_fixed);
+        if self.context.tls.is_none() {
+            cookies::localize(&mut head.fields, is_fixed);
+        }
         // A response that is early ends the connection, since the rest of the request is read by nobody; a client that
         // would send its next one all the same must know (RFC 9112 section 9.6).
         let keep_alive = facts.keeps_alive && upload.is_sent() && !draining();

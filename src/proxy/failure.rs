@@ -1,7 +1,7 @@
 //! Every way in which a request can end here instead of at its upstream, and the only table from there
 //! to outside words (RFC 9209 section 2.3).
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{borrow::Cow, fmt, net::SocketAddr, time::Duration};
 
 use http::StatusCode;
 
@@ -15,7 +15,7 @@ use crate::{
     tls::failure::Code,
 };
 
-use super::upload::UploadError;
+use super::{client_tls::ClientTlsError, upload::UploadError};
 
 /// Why a request was not answered by its upstream.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub enum Failure {
     ClientBody(UploadError),
     /// The client's body stalled.
     ClientStalled,
+    /// The client's TLS is not served.
+    ClientTls(ClientTlsError),
     /// No verified connection.
     Connect(ConnectError),
     /// CONNECT on a fixed route.
@@ -97,9 +99,9 @@ impl fmt::Display for NotHttp {
                 let hex: Vec<_> = first.iter().map(|byte| format!("{byte:02x}")).collect();
                 write!(f, "the connection does not begin like HTTP; its first bytes are {}", hex.join(" "))
             }
-            Self::SslV2Hello => {
-                f.write_str("a TLS handshake in the framing of SSL 2 came to a listener for plain HTTP")
-            }
+            Self::SslV2Hello => f.write_str(
+                "this client is too old for TLS here; let it speak plain HTTP (its handshake has the framing of SSL 2)",
+            ),
             Self::Tls(None) => {
                 f.write_str("a TLS handshake came to a listener for plain HTTP; use `http://` to reach it")
             }
@@ -187,6 +189,7 @@ impl Failure {
             Self::BadResponse(_) => (Failure, StatusCode::BAD_GATEWAY, "http_protocol_error", "bad_response"),
             Self::ClientBody(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "request_body"),
             Self::ClientStalled => (Client, StatusCode::REQUEST_TIMEOUT, "http_request_error", "request_timeout"),
+            Self::ClientTls(error) => return client_tls_words(error),
             Self::Connect(error) => return connect_words(error),
             Self::ConnectOnRoute => (Client, StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "connect_refused"),
             Self::ConnectRefused(_) => (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "connect_refused"),
@@ -253,6 +256,7 @@ impl Failure {
             | Self::OwnConnection { .. } => true,
             Self::NotHttp(not_http) => *not_http != NotHttp::Http2,
             Self::Route(error) => !matches!(error, RouteError::Name(_)),
+            Self::ClientTls(error) => !matches!(error, ClientTlsError::Handshake(_) | ClientTlsError::Mint(_)),
             Self::Connect(error) => matches!(
                 error,
                 ConnectError::AddressDenied { .. } | ConnectError::CameBack { .. } | ConnectError::Loop { .. }
@@ -262,8 +266,11 @@ impl Failure {
     }
 
     /// What to do about such a decision; empty where there is nothing to say.
-    pub fn hint(&self) -> &'static str {
-        match self {
+    pub fn hint(&self) -> Cow<'static, str> {
+        if let Self::ClientTls(error) = self {
+            return error.hint().into();
+        }
+        let hint = match self {
             Self::Route(RouteError::Denied { .. }) => "if clients may go there, add it with --allow",
             Self::Route(RouteError::AddressDenied(_)) => {
                 "if clients may go there, allow the address itself, or its network, with --allow in addition to the name"
@@ -285,7 +292,8 @@ impl Failure {
             Self::Admission(AdmissionError::WrongAuthority(_)) => "use a forward listener, or a route of its own",
             Self::ConnectOnRoute | Self::ConnectRefused(_) => "configure the tool to request `http://` URLs",
             _ => "",
-        }
+        };
+        hint.into()
     }
 
     /// The address that was not dialed, where that is the reason.
@@ -304,6 +312,23 @@ impl Failure {
 /// What to do where the proxy's own connections come back to it.
 const OWN_USER: &str =
     "the redirect rules catch the proxy's own user; run the tool as another user, and print the rules for that one";
+
+/// The part of the table that is about clients which speak TLS.
+fn client_tls_words(error: &ClientTlsError) -> Words {
+    use FailureKind::{Client, Failure, Refusal};
+    let (kind, status, proxy_status, class) = match error {
+        ClientTlsError::Handshake(_) => (Client, StatusCode::BAD_REQUEST, "http_request_error", "client_tls"),
+        ClientTlsError::Mint(_) => (Failure, StatusCode::INTERNAL_SERVER_ERROR, "proxy_internal_error", "client_tls"),
+        ClientTlsError::NotPermitted { .. } => {
+            (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "not_permitted_by_ca")
+        }
+        ClientTlsError::OtherHost { .. } => (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "host_mismatch"),
+        ClientTlsError::OtherName { .. } => (Refusal, StatusCode::FORBIDDEN, "http_request_denied", "sni_mismatch"),
+        ClientTlsError::Plain => (Refusal, StatusCode::BAD_REQUEST, "http_request_error", "plain_on_tls_listener"),
+        ClientTlsError::TooOld { .. } => (Refusal, StatusCode::BAD_REQUEST, "http_request_error", "tls_too_old"),
+    };
+    Words { kind, status, proxy_status, class }
+}
 
 /// The part of the table that is about the way out.
 pub fn connect_words(error: &ConnectError) -> Words {
@@ -351,6 +376,7 @@ impl fmt::Display for Failure {
             Self::BadResponse(why) => write!(f, "the upstream's response cannot be passed on: {why}"),
             Self::ClientBody(error) => error.fmt(f),
             Self::ClientStalled => f.write_str("the request's body stalled"),
+            Self::ClientTls(error) => error.fmt(f),
             Self::Connect(error) => error.fmt(f),
             Self::ConnectOnRoute => f.write_str("CONNECT has no meaning on a fixed route"),
             Self::ConnectRefused(why) => f.write_str(why),

@@ -51,7 +51,9 @@ impl Proxy {
 /// Writes the links of a response so that they lead the client here. Where redirects were followed, what is relative
 /// to the last one's URL is made absolute: the client knows the first one's alone.
 pub(super) fn localize(fields: &mut Fields, followed: Option<&Url>, current: &Current, arrival: Arrival<'_>) {
-    let rewrites = current.listeners[arrival.context.index].policies.rewrite_redirects;
+    // A client that speaks TLS is not led to plain HTTP.
+    let plain = arrival.context.tls.is_none();
+    let rewrites = plain && current.listeners[arrival.context.index].policies.rewrite_redirects;
     if !rewrites && followed.is_none() {
         return;
     }
@@ -72,12 +74,13 @@ pub(super) fn localize(fields: &mut Fields, followed: Option<&Url>, current: &Cu
 
 /// Writes the references of a request to where its client reaches the upstream as references to the upstream itself:
 /// `Origin`, `Referer`, and WebDAV's `Destination` (RFC 4918 section 10.3).
-pub(super) fn globalize(fields: &mut Fields, asked: Option<&Authority>, upstream: &Upstream) {
-    let Some(asked) = asked else { return };
+pub(super) fn globalize(fields: &mut Fields, arrival: Arrival<'_>, upstream: &Upstream) {
+    let Some(asked) = arrival.asked else { return };
+    let tls = arrival.context.tls.is_some();
     let names = FieldNames::of(&[FieldName::Destination, FieldName::Origin, FieldName::Referer]);
     fields.map_values(names, |field| {
         let (origin, behind) = url::split(str::from_utf8(field.value).ok()?)?;
-        let is_here = !origin.https && origin.authority == *asked;
+        let is_here = origin.https == tls && origin.authority == *asked;
         is_here.then(|| format!("https://{}{behind}", upstream.host_field()).into_bytes())
     });
 }

@@ -3,6 +3,7 @@
 
 mod admission;
 mod attempt;
+pub mod client_tls;
 mod context;
 mod cookies;
 mod documents;
@@ -20,6 +21,7 @@ mod relay;
 pub mod respond;
 pub mod settings;
 mod slots;
+mod terminate;
 mod tunnel;
 pub mod upload;
 
@@ -36,7 +38,7 @@ use crate::{
     clock::Clock,
     connect::{Connector, OwnSockets, pool::Slot},
     http1::head::HeadLimits,
-    message::authority::Authority,
+    message::authority::{Authority, Host},
     tls::failure::HandshakeFailure,
     transport::ClientAddress,
 };
@@ -50,7 +52,11 @@ use self::{
     slots::Slots,
 };
 
-pub use self::{context::BoundUpstream, exchange::Outcome};
+pub use self::{
+    context::BoundUpstream,
+    exchange::Outcome,
+    terminate::{HelloFacts, Rejected, TlsTerms},
+};
 
 /// The proxy of one worker thread.
 #[derive(Debug)]
@@ -86,6 +92,7 @@ impl Current {
             address: address.clone(),
             advertised: settings.advertised.clone(),
             service: settings.service.clone(),
+            tls: settings.tls,
             policies: settings.policies.clone(),
             slot: OnceCell::new(),
         };
@@ -112,10 +119,19 @@ pub struct ListenerContext {
     pub original: Option<SocketAddr>,
     /// What CONNECT named, inside a tunnel.
     pub tunnel: Option<Authority>,
+    /// Where the client speaks TLS.
+    pub tls: Option<InsideTls>,
+}
+
+/// What a client's TLS says about its requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InsideTls {
+    /// The host that its certificate is for, where every request has to be for that one.
+    pub host: Option<Host>,
 }
 
 /// Why TLS inside CONNECT is refused, and what to do.
-pub const TLS_INSIDE_CONNECT: &str = "TLS inside CONNECT is not served, since it could not be verified here; configure the tool to request `http://` URLs, which become verified https";
+pub const TLS_INSIDE_CONNECT: &str = "TLS inside CONNECT is not served without a local CA, since it could not be verified here; configure the tool to request `http://` URLs, which become verified https, or set --local-ca";
 
 impl Proxy {
     /// The proxy of the calling thread.
@@ -191,7 +207,7 @@ impl Proxy {
                 time: self.clock.now(),
                 class: failure.words().class,
                 message: &failure.to_string(),
-                hint: failure.hint(),
+                hint: &failure.hint(),
                 target: &target,
                 upstream: None,
                 address: context.original,
@@ -246,8 +262,7 @@ impl Proxy {
             refused,
             client: request.client,
             listener: request.listener,
-            method: request.method,
-            path,
+            request: Some((request.method, path)),
             generation: slot.generation,
         }
     }
@@ -266,6 +281,9 @@ struct RequestSummary<'a> {
 impl RequestSummary<'_> {
     /// The path without query and tokens.
     fn path(&self) -> String {
+        if self.method == "CONNECT" {
+            return String::new();
+        }
         crate::message::target::path_for_records(self.target)
     }
 }

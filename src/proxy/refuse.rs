@@ -20,7 +20,10 @@ impl RequestContext<'_> {
         let destination = upstream.clone().unwrap_or_else(|| self.asked_for().into());
         self.proxy.audit.tally().count(words.kind.bad_end(), words.class, &destination);
         let policies = &self.listener().policies;
-        let response = LocalResponse::to(failure, upstream.as_deref(), &id, policies.answer, policies.detail);
+        let mut response = LocalResponse::to(failure, upstream.as_deref(), &id, policies.answer, policies.detail);
+        if let Some(response) = response.as_mut().filter(|_| self.head.method() == "CONNECT") {
+            response.explain_in_reason(words.class, &destination, policies.detail);
+        }
         let status = response.as_ref().map_or(0, |response| response.status.as_u16());
         self.record.refused(&id, status, words.class);
         let Some(response) = response else {
@@ -74,13 +77,13 @@ impl RequestContext<'_> {
         let upstream = slot.map(|slot| &*slot.authority);
         let asked = self.asked_for();
         let target = if asked.is_empty() { upstream.unwrap_or_default().to_owned() } else { asked };
-        let path = if summary.method == "CONNECT" { String::new() } else { summary.path() };
+        let path = summary.path();
         self.proxy.audit.record_policy(&event::PolicyRefused {
             id,
             time: self.proxy.clock.now(),
             class: failure.words().class,
             message: &failure.to_string(),
-            hint: failure.hint(),
+            hint: &failure.hint(),
             target: &target,
             upstream,
             address: failure.address().or(self.context.original),

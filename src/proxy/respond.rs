@@ -42,6 +42,8 @@ const PASSED_ON: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 #[derive(Debug)]
 pub struct LocalResponse {
     pub status: StatusCode,
+    /// In place of the status's own.
+    reason: Option<String>,
     fields: String,
     text: String,
 }
@@ -89,12 +91,20 @@ impl LocalResponse {
             // RFC 9110 section 15.5.6.
             fields.push_str(&allow());
         }
-        Some(Self { status, fields, text })
+        Some(Self { status, reason: None, fields, text })
     }
 
     /// OPTIONS that goes no further (RFC 9110 section 7.6.2).
     pub fn options() -> Self {
-        Self { status: StatusCode::OK, fields: allow(), text: String::new() }
+        Self { status: StatusCode::OK, reason: None, fields: allow(), text: String::new() }
+    }
+
+    /// Puts the class and the destination into the reason phrase: of the answer to CONNECT, clients show nothing else.
+    pub fn explain_in_reason(&mut self, class: &str, destination: &str, detail: Detail) {
+        if detail != Detail::None {
+            let printable: String = destination.chars().filter(char::is_ascii_graphic).collect();
+            self.reason = Some(format!("{class}: {printable}"));
+        }
     }
 
     /// Bytes of its content.
@@ -109,7 +119,7 @@ impl LocalResponse {
             "{} {} {}\r\n{}Content-Length: {}\r\n{}\r\n",
             version.as_str(),
             self.status.as_u16(),
-            self.status.canonical_reason().unwrap_or_default(),
+            self.reason.as_deref().or(self.status.canonical_reason()).unwrap_or_default(),
             self.fields,
             self.text.len(),
             connection(version, close),
@@ -146,6 +156,7 @@ fn sentence(failure: &Failure, words: &Words, upstream: Option<&str>, detail: De
             | Failure::TooManyConnections
             | Failure::Route(_)
             | Failure::Admission(_)
+            | Failure::ClientTls(_)
             | Failure::NotHttp(_)
             | Failure::NotRedirected
     );

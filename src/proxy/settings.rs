@@ -9,6 +9,7 @@ use crate::{
         authority::{Authority, Host},
         via::Pseudonym,
     },
+    mint::Minter,
     rewrite::Scopes,
     route::{table::Routes, upstream::Upstream},
     text::show_value,
@@ -210,6 +211,8 @@ pub struct ListenerSettings {
     pub advertised: Option<Authority>,
     /// Where its clients are taken.
     pub service: Service,
+    /// Whether its clients have to speak TLS.
+    pub tls: bool,
     pub policies: ListenerPolicies,
 }
 
@@ -224,6 +227,8 @@ pub struct Listener {
     pub advertised: Option<Authority>,
     /// Where its clients are taken.
     pub service: Service,
+    /// Whether its clients have to speak TLS.
+    pub tls: bool,
     pub policies: ListenerPolicies,
     /// That of a fixed route's upstream, once a request needed it.
     pub slot: OnceCell<Rc<Slot>>,
@@ -240,6 +245,8 @@ pub struct Generation {
     /// From destinations to upstreams.
     pub routes: Arc<Routes>,
     pub listeners: Vec<ListenerSettings>,
+    /// Makes certificates for clients that speak TLS, where there is a local CA.
+    pub minter: Option<Arc<Minter>>,
     /// What was logged about JSON documents.
     pub notices: Arc<DocumentNotices>,
 }

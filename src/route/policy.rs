@@ -61,6 +61,13 @@ impl FromStr for Allow {
     }
 }
 
+impl Allow {
+    /// The same hosts on any port.
+    pub fn on_any_port(self) -> Self {
+        Self { port: None, ..self }
+    }
+}
+
 impl fmt::Display for Allow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.hosts {

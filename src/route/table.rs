@@ -59,10 +59,18 @@ impl Routes {
     /// The upstream of a request to `authority` on a connection that the client wanted to have to `original`: it is
     /// dialled there, and has to prove the name. Nothing is resolved, unless the operator set another host to dial.
     ///
+    /// `tls`: the client speaks TLS on that connection, so that its port means itself.
+    ///
     /// # Errors
     /// [`RouteError`]: the name or the address is not allowed, or the ports differ.
-    pub fn select_at(&self, authority: &Authority, https: bool, original: SocketAddr) -> Result<Upstream, RouteError> {
-        let port = self.port(&Authority { host: authority.host.clone(), port: Some(original.port()) }, false);
+    pub fn select_at(
+        &self,
+        authority: &Authority,
+        https: bool,
+        original: SocketAddr,
+        tls: bool,
+    ) -> Result<Upstream, RouteError> {
+        let port = self.port(&Authority { host: authority.host.clone(), port: Some(original.port()) }, tls);
         if authority.port.is_some() && self.port(authority, https) != port {
             return Err(RouteError::OtherPort { named: authority.clone(), original });
         }
@@ -84,6 +92,11 @@ impl Routes {
     /// Whether a host is connected to at another host or address, on any of its ports.
     pub fn connects_elsewhere(&self, host: &Host) -> bool {
         self.upstreams.iter().any(|settings| settings.of.host == *host && settings.connect_to.is_some())
+    }
+
+    /// Whether the port of an authority means the same to a client that speaks TLS as to one that does not.
+    pub fn is_same_for_tls(&self, authority: &Authority) -> bool {
+        self.port(authority, true) == self.port(authority, false)
     }
 
     /// The TLS port that a client means. `https` is whether it wrote so.

@@ -2,11 +2,13 @@
 
 pub mod activation;
 mod first_bytes;
+mod hello;
 pub mod limiter;
 pub mod listener;
 mod original;
 pub mod session;
 pub mod socket;
+mod tls;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! One client connection: head, exchange, next; idle with nothing in memory but its socket.
 
-use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -13,7 +13,8 @@ use crate::{
         head::{HeadError, RequestHead},
     },
     proxy::{
-        BoundUpstream, ListenerContext, Outcome, Proxy, TLS_INSIDE_CONNECT,
+        BoundUpstream, ListenerContext, Outcome, Proxy, Rejected, TLS_INSIDE_CONNECT,
+        client_tls::ClientTlsError,
         failure::{Failure, NotHttp},
     },
     transport::Transport,
@@ -53,19 +54,23 @@ impl SessionContext {
 const PARK_AFTER: Duration = Duration::from_millis(10);
 
 /// A fatal alert, which ends a client's TLS handshake at once (RFC 8446 section 6).
-const fn fatal_alert(description: u8) -> [u8; 7] {
+pub(super) const fn fatal_alert(description: u8) -> [u8; 7] {
     [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, description]
 }
 
 /// Alerts (RFC 8446 section 6.2).
 const HANDSHAKE_FAILURE: u8 = 40;
-const ACCESS_DENIED: u8 = 49;
+pub(super) const ACCESS_DENIED: u8 = 49;
+pub(super) const DECODE_ERROR: u8 = 50;
 const PROTOCOL_VERSION: u8 = 70;
+const UNRECOGNIZED_NAME: u8 = 112;
 
 /// A connection on which nothing is under way.
 struct Parked {
     transport: Transport,
     listener: ListenerContext,
+    /// Whether nothing came on it yet, or nothing inside its tunnel.
+    is_fresh: bool,
 }
 
 /// Tells a client that too many are connected.
@@ -79,9 +84,9 @@ pub async fn serve(connection: AcceptedConnection, context: &SessionContext) {
     let mut parked = Parked::new(connection, context);
     let mut until = Instant::now() + context.limits.head;
     let mut has_spoken = false;
-    while speaks(&parked.transport, context, until).await {
+    while speaks(&mut parked.transport, context, until).await {
         // In a box of its own, which is gone while the client is parked.
-        let Some((next, served)) = Box::pin(Session::new(parked, context).run(!has_spoken)).await else { return };
+        let Some((next, served)) = Box::pin(Session::new(parked, context).run()).await else { return };
         parked = next;
         if served {
             has_spoken = true;
@@ -102,12 +107,12 @@ pub async fn serve(connection: AcceptedConnection, context: &SessionContext) {
 impl Parked {
     fn new(connection: AcceptedConnection, context: &SessionContext) -> Self {
         let AcceptedConnection { transport, original } = connection;
-        Self { transport, listener: ListenerContext { original, ..context.listener.clone() } }
+        Self { transport, listener: ListenerContext { original, ..context.listener.clone() }, is_fresh: true }
     }
 }
 
 /// Waits for a parked client to speak; false once its time is over, or the process is about to end.
-async fn speaks(transport: &Transport, context: &SessionContext, until: Instant) -> bool {
+async fn speaks(transport: &mut Transport, context: &SessionContext, until: Instant) -> bool {
     let mut stop = context.stop.clone();
     tokio::select! {
         biased;
@@ -119,11 +124,14 @@ async fn speaks(transport: &Transport, context: &SessionContext, until: Instant)
 }
 
 /// A connection on which something is under way.
-struct Session<'a> {
-    client: Connection,
-    listener: ListenerContext,
-    context: &'a SessionContext,
+pub(super) struct Session<'a> {
+    pub(super) client: Connection,
+    pub(super) listener: ListenerContext,
+    pub(super) context: &'a SessionContext,
     bound: Option<BoundUpstream>,
+    is_fresh: bool,
+    /// What the first request inside TLS is answered.
+    pub(super) rejected: Option<Rejected>,
 }
 
 /// What comes next on a connection.
@@ -135,36 +143,53 @@ enum Next {
     End,
     /// A head that is not served.
     Refuse(Failure),
+    /// A ClientHello that is.
+    Tls,
 }
 
 impl<'a> Session<'a> {
     fn new(parked: Parked, context: &'a SessionContext) -> Self {
-        let client = Connection::new(parked.transport, context.proxy.buffers().clone());
-        Self { client, listener: parked.listener, context, bound: None }
+        let Parked { transport, listener, is_fresh } = parked;
+        let client = Connection::new(transport, context.proxy.buffers().clone());
+        Self { client, listener, context, bound: None, is_fresh, rejected: None }
     }
 
     /// Serves requests until the connection ends, or is to be parked; then with whether there were any.
-    async fn run(mut self, is_first: bool) -> Option<(Parked, bool)> {
+    async fn run(mut self) -> Option<(Parked, bool)> {
         let mut served = false;
         loop {
-            let head = match self.next(is_first && !served).await {
+            let head = match self.next().await {
                 Next::Head(head) => head,
                 Next::Park => {
-                    let parked = Parked { transport: self.client.into_transport(), listener: self.listener };
-                    return Some((parked, served));
+                    let Self { client, listener, is_fresh, .. } = self;
+                    return Some((Parked { transport: client.into_transport(), listener, is_fresh }, served));
                 }
+                Next::Tls => match self.terminate().await {
+                    Ok(()) => continue,
+                    Err(refusal) => {
+                        self.refuse_tls(refusal).await;
+                        return None;
+                    }
+                },
                 Next::End => {
+                    self.record_rejected();
                     self.client.into_transport().end_in_order();
                     return None;
                 }
                 Next::Refuse(failure) => {
+                    self.record_rejected();
                     self.refuse(&failure).await;
                     return None;
                 }
             };
             served = true;
-            let Self { client, listener, context, bound } = &mut self;
-            match context.proxy.exchange(listener, client, bound, head, || context.is_stopping()).await {
+            self.is_fresh = false;
+            let Self { client, listener, context, bound, rejected, .. } = &mut self;
+            let outcome = match rejected.take() {
+                Some(rejected) => context.proxy.refuse_request(listener, client, head, rejected).await,
+                None => context.proxy.exchange(listener, client, bound, head, || context.is_stopping()).await,
+            };
+            match outcome {
                 Outcome::KeepAlive => {}
                 Outcome::Close { last } => {
                     self.client.close(last).await;
@@ -172,13 +197,16 @@ impl<'a> Session<'a> {
                 }
                 // The connection ends by RST when it is dropped.
                 Outcome::Reset => return None,
-                Outcome::Inside(authority) => self.listener.tunnel = Some(authority),
+                Outcome::Inside(authority) => {
+                    self.listener.tunnel = Some(authority);
+                    self.is_fresh = true;
+                }
             }
         }
     }
 
     /// The next head, or what comes instead.
-    async fn next(&mut self, is_first: bool) -> Next {
+    async fn next(&mut self) -> Next {
         let limits = self.context.limits;
         let head_limits = self.context.proxy.head_limits();
         let since = Instant::now();
@@ -189,7 +217,7 @@ impl<'a> Session<'a> {
             }
             let deadline = if self.client.is_in_head() {
                 *head_since.get_or_insert_with(Instant::now) + limits.head
-            } else if self.bound.is_some() {
+            } else if self.bound.is_some() || self.rejected.is_some() {
                 since + limits.keep_alive
             } else {
                 since + PARK_AFTER.min(limits.keep_alive)
@@ -200,30 +228,47 @@ impl<'a> Session<'a> {
         });
         match read.await {
             Ok(Ok(head)) => Next::Head(head),
-            Ok(Err(NoHead::Bad(error))) => Next::Refuse(self.bad_head(error, is_first)),
+            Ok(Err(NoHead::Bad(HeadError::TlsHandshake))) if self.may_start_tls() => Next::Tls,
+            Ok(Err(NoHead::Bad(error))) => Next::Refuse(self.bad_head(error)),
             Ok(Err(NoHead::Closed | NoHead::Broken(_))) => Next::End,
             Err(true) if self.client.is_in_head() => Next::Refuse(Failure::HeadTimeout),
-            Err(true) if self.bound.is_none() => Next::Park,
+            Err(true) if self.bound.is_none() && self.rejected.is_none() => Next::Park,
             Err(_) => Next::End,
         }
     }
 
-    /// Why a head cannot be read: perhaps since the client does not speak HTTP/1. `is_first`: nothing came before it.
-    fn bad_head(&self, error: HeadError, is_first: bool) -> Failure {
+    /// Whether a ClientHello is to be expected here.
+    fn may_start_tls(&self) -> bool {
+        self.is_fresh && self.client.tls_version().is_none() && self.context.proxy.terminates(&self.listener)
+    }
+
+    /// Why a head cannot be read: perhaps since the client does not speak HTTP/1.
+    fn bad_head(&self, error: HeadError) -> Failure {
         if error == HeadError::TlsHandshake && self.listener.tunnel.is_some() {
             return Failure::ConnectRefused(TLS_INSIDE_CONNECT);
         }
-        if !is_first || matches!(error, HeadError::Framing(_) | HeadError::TooLarge | HeadError::TooManyFields) {
+        if !self.is_fresh || matches!(error, HeadError::Framing(_) | HeadError::TooLarge | HeadError::TooManyFields) {
             return Failure::Head(error);
         }
-        let own = || self.client.peer().tcp().filter(|client| self.context.proxy.own_sockets().is_own(*client));
         match identify(self.client.input()) {
-            NotHttp::Tls(name) => match own() {
+            NotHttp::Tls(name) => match self.own_socket() {
                 Some(from) => Failure::OwnConnection { from },
                 None => Failure::NotHttp(NotHttp::Tls(name)),
             },
             NotHttp::Other(_) if self.listener.original.is_none() => Failure::Head(error),
             not_http => Failure::NotHttp(not_http),
+        }
+    }
+
+    /// The client's address, if the client is this proxy.
+    pub(super) fn own_socket(&self) -> Option<SocketAddr> {
+        self.client.peer().tcp().filter(|client| self.context.proxy.own_sockets().is_own(*client))
+    }
+
+    /// Records what the client's handshake was refused for, where no request asks for it any more.
+    pub(super) fn record_rejected(&mut self) {
+        if let Some(rejected) = self.rejected.take() {
+            self.context.proxy.record_rejected(&rejected, &self.listener, self.client.peer());
         }
     }
 
@@ -244,10 +289,11 @@ impl<'a> Session<'a> {
 }
 
 /// The alert for a client that began a TLS handshake, which is what it understands.
-fn alert(failure: &Failure) -> Option<u8> {
+pub(super) fn alert(failure: &Failure) -> Option<u8> {
     match failure {
         Failure::ConnectRefused(TLS_INSIDE_CONNECT) => Some(ACCESS_DENIED),
         Failure::NotHttp(NotHttp::Tls(_)) | Failure::OwnConnection { .. } => Some(HANDSHAKE_FAILURE),
+        Failure::ClientTls(ClientTlsError::OtherName { .. }) => Some(UNRECOGNIZED_NAME),
         Failure::NotHttp(NotHttp::SslV2Hello) => Some(PROTOCOL_VERSION),
         _ => None,
     }

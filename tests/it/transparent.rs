@@ -36,7 +36,7 @@ use crate::support::{
 };
 
 /// Addresses of servers on this host, neither of them special.
-const HOST: &[&str] = &["203.0.113.9/32", "2001:db8:1::9/128"];
+pub const HOST: &[&str] = &["203.0.113.9/32", "2001:db8:1::9/128"];
 
 /// What loads redirect rules, and the format of rules for it.
 const LOADERS: [(&str, &str); 3] = [
@@ -57,12 +57,12 @@ fn load(loader: &str, rules: &str) {
 }
 
 /// Leads connections of the tool to the proxy.
-fn redirect() {
+pub fn redirect() {
     load("nft -f -", &rules("nft"));
 }
 
 /// Leads connections of any user to the proxy, also those for which no rules are printed.
-fn redirect_user(user: &str, to: SocketAddr) {
+pub fn redirect_user(user: &str, to: SocketAddr) {
     let rule = format!(
         "table inet test {{ chain output {{ type nat hook output priority -100; policy accept;
          meta skuid {user} tcp dport {{ 80, 5000, 9292 }} redirect to :{}; }}\n}}\n",
@@ -72,7 +72,7 @@ fn redirect_user(user: &str, to: SocketAddr) {
 }
 
 /// A transparent proxy that trusts the gallery's root. Its port is free in the namespace.
-fn proxy(flags: &[&str]) -> Proxy {
+pub fn proxy(flags: &[&str]) -> Proxy {
     proxy_at("15001", flags)
 }
 
@@ -82,14 +82,14 @@ fn proxy_at(listen: &str, flags: &[&str]) -> Proxy {
 }
 
 /// Servers in the test's namespace.
-struct Servers(Runtime);
+pub struct Servers(Runtime);
 
 impl Servers {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap())
     }
 
-    fn start(&self, case: Case, address: &str) -> Arc<Counters> {
+    pub fn start(&self, case: Case, address: &str) -> Arc<Counters> {
         let identity = GALLERY.identity(case).unwrap();
         let server = self.0.block_on(Server::bind(address.parse().unwrap(), &identity, "the answer")).unwrap();
         let counters = server.counters();
@@ -99,14 +99,14 @@ impl Servers {
 }
 
 /// curl as the tool's user; its output, with the head of each response.
-fn curl(arguments: &[&str]) -> String {
+pub fn curl(arguments: &[&str]) -> String {
     let mut command = tool("curl");
     let output = command.args(["-sSi", "-g", "--max-time", "30"]).args(arguments).output().unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 /// What comes back on a connection on which this is sent, and whether it ends by RST.
-fn send(to: &str, bytes: &[u8]) -> (Vec<u8>, bool) {
+pub fn send(to: &str, bytes: &[u8]) -> (Vec<u8>, bool) {
     let mut tcp = TcpStream::connect(to).unwrap();
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     tcp.write_all(bytes).unwrap();

@@ -9,6 +9,7 @@ pub mod gallery;
 pub mod glance15;
 pub mod hostile;
 pub mod image_server;
+pub mod local_ca;
 pub mod netns;
 pub mod openssl;
 pub mod origin;

@@ -29,6 +29,7 @@ impl Build<'_> {
             advertised: None,
             address: ListenAddress::Isolated((Ipv6Addr::UNSPECIFIED, port).into()),
             service: Service::Original(OriginalAddress::Accepted),
+            tls: false,
             policies: policies.clone(),
         };
         ports.into_iter().map(listener).collect()

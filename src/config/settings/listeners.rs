@@ -54,6 +54,7 @@ impl Build<'_> {
                 address,
                 advertised: None,
                 service: Service::Forward,
+                tls: false,
                 policies: self.policies_of(text, &policies),
             });
             let listener =
@@ -71,6 +72,7 @@ impl Build<'_> {
                 address,
                 advertised: None,
                 service: Service::Original(OriginalAddress::Redirected),
+                tls: false,
                 policies: own.clone(),
             };
             listeners.extend(self.take(addresses).unwrap_or_default().into_iter().map(listener));
@@ -222,10 +224,15 @@ impl Build<'_> {
         policies: &ListenerPolicies,
     ) -> Result<Option<ListenerSettings>, String> {
         let (listen, authority) = parse_route(text)?;
+        let bare = without_tls(listen);
+        let tls = bare != listen;
         let (label, address) = match self.merged.purpose {
-            Purpose::Exec { .. } if is_label(listen) => (Some(listen.to_owned()), ListenAddress::Tcp(FREE_PORT)),
-            _ => (None, self.listen(listen)?),
+            Purpose::Exec { .. } if is_label(bare) => (Some(bare.to_owned()), ListenAddress::Tcp(FREE_PORT)),
+            _ => (None, self.listen(bare)?),
         };
+        if tls && matches!(address, ListenAddress::Unix { .. }) {
+            return Err("TLS is served at TCP listeners only\nhint: remove `tls://`".into());
+        }
         let Some(routes) = routes else { return Ok(None) };
         let upstream = routes.fixed(&authority.host, authority.port.unwrap_or(443)).map_err(|error| match error {
             RouteError::Name(name) => format!("`{name}` is not a name that a certificate can have"),
@@ -238,7 +245,7 @@ impl Build<'_> {
             ListenAddress::Tcp(address) if self.is_isolated() => ListenAddress::Isolated(address),
             address => address,
         };
-        Ok(Some(ListenerSettings { name, label, address, advertised: None, service, policies }))
+        Ok(Some(ListenerSettings { name, label, address, advertised: None, service, tls, policies }))
     }
 
     /// A forward listener in addition to those that are configured: `http_proxy` cannot name a UNIX socket, and without
@@ -369,6 +376,11 @@ fn is_socket_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
 }
 
+/// Where a route listens, without what says that its clients speak TLS.
+pub(super) fn without_tls(listen: &str) -> &str {
+    listen.strip_prefix("tls://").unwrap_or(listen)
+}
+
 /// The address of a listener as sections refer to it: of a UNIX socket, without its mode.
 fn without_mode(listen: &str) -> &str {
     match listen.strip_prefix("unix:").and_then(|_| listen.split_once(",mode=")) {
@@ -431,7 +443,7 @@ pub(super) fn parse_route(text: &str) -> Result<(&str, Authority), String> {
 
 fn not_https(listen: &str, url: &str, scheme: &str) -> String {
     let shown = show_value(url);
-    if listen.contains("://") {
+    if without_tls(listen).contains("://") {
         let server = show_value(without_scheme(listen));
         return format!("the order is LISTEN=URL\nhint: write `{shown}=https://{server}`");
     }

@@ -3,6 +3,7 @@
 mod isolated;
 mod limits;
 mod listeners;
+mod local_ca;
 mod section;
 mod trust;
 mod unused;
@@ -16,6 +17,7 @@ use crate::{
     clock::Clock,
     connect::ConnectLimits,
     logging::{LogFormat, LogLevel},
+    mint::Minter,
     proxy::settings::{Generation, ListenerSettings, ProxySettings},
     route::table::Routes,
     server::{limiter::ConnectionLimits, session::ClientLimits},
@@ -33,6 +35,7 @@ use super::{
 
 use self::limits::span;
 pub use self::{
+    local_ca::permits,
     trust::{bundle_variable, identity, no_list, repeated_rules},
     upstreams::{ServedBy, UpstreamConfig},
     values::reference,
@@ -47,6 +50,8 @@ pub struct Settings {
     pub proxy: ProxySettings,
     /// From destinations to upstreams.
     pub routes: Arc<Routes>,
+    /// Makes certificates for clients that speak TLS, where there is a local CA.
+    pub minter: Option<Arc<Minter>>,
     /// Limits for each client connection.
     pub client: ClientLimits,
     /// How many client connections there may be.
@@ -113,6 +118,8 @@ impl Settings {
         let mut build = Build::new(&merged, environment, files);
         let routes = build.routes();
         let listeners = build.listeners(routes.as_ref());
+        let minter = build.minter(routes.as_ref());
+        build.unused_local_ca(&listeners);
         let connect = build.connect_limits();
         let (proxy, client, threads) = build.limits();
         let connections = build.connection_limits();
@@ -127,6 +134,7 @@ impl Settings {
             listeners,
             proxy,
             routes,
+            minter,
             client,
             connections,
             connect,
@@ -149,17 +157,16 @@ impl Settings {
     /// The part of these settings that a reload may replace.
     pub fn generation(&self, number: u64, why: &'static str) -> Generation {
         let (settings, routes, listeners) = (self.proxy.clone(), self.routes.clone(), self.listeners.clone());
-        Generation { number, why, settings, routes, listeners, notices: Arc::default() }
+        let minter = self.minter.clone();
+        Generation { number, why, settings, routes, listeners, minter, notices: Arc::default() }
     }
 
     /// Whether both have the same listeners, in the same order, of the same kind.
     pub fn same_listeners(&self, other: &Self) -> bool {
         self.listeners.len() == other.listeners.len()
-            && self
-                .listeners
-                .iter()
-                .zip(&other.listeners)
-                .all(|(own, other)| own.address == other.address && own.service.is_like(&other.service))
+            && self.listeners.iter().zip(&other.listeners).all(|(own, other)| {
+                own.address == other.address && own.tls == other.tls && own.service.is_like(&other.service)
+            })
     }
 
     /// The flags of settings that differ from `other` and need a restart.

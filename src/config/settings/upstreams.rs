@@ -22,7 +22,7 @@ use super::{
         watch::Files,
     },
     Build,
-    listeners::parse_route,
+    listeners::{parse_route, without_tls},
     unused::Unused,
     values::{parse_allow, parse_authority, parse_port_pair, reference, section_name},
 };
@@ -54,6 +54,8 @@ impl UpstreamConfig {
         let merged = MergedOptions::of(args, &mut files)?;
         let mut build = Build::new(&merged, environment, &mut files);
         let routes = build.routes();
+        // A bundle with the local CA in it is refused here, too.
+        build.minter(routes.as_ref());
         let connect = build.connect_limits();
         let servers = build.servers();
         let served = build.served();
@@ -91,6 +93,7 @@ impl Build<'_> {
         let routes = options.routes();
         let routes = routes.iter().filter_map(|text| {
             let (listen, server) = parse_route(text).ok()?;
+            let listen = without_tls(listen);
             let listen = listen.replace("localhost", "127.0.0.1").parse().ok()?;
             Some((listen, Authority { port: server.port.or(Some(443)), ..server }))
         });

@@ -1,0 +1,166 @@
+//! The local CA, for clients that speak TLS.
+
+use std::{path::Path, sync::Arc};
+
+use time::Duration;
+
+use crate::{
+    clock::rfc3339,
+    config::{
+        args::{Options, RunArgs},
+        error::ConfigError,
+        load,
+        merge::MergedOptions,
+        watch::Files,
+    },
+    message::authority::Authority,
+    mint::{CaError, FileMode, ISSUER_FILE, KEY_FILE, LocalCa, Minter, Permit, Permits, ROOT_FILE},
+    proxy::settings::{ListenerSettings, Service},
+    route::table::Routes,
+    text::show_value,
+    tls::presented::Certificate,
+};
+
+use super::{
+    Build,
+    listeners::{parse_route, without_tls},
+    values::parse_allow,
+};
+
+/// So long before its end, a CA is worth a warning.
+const SOON: Duration = Duration::days(30);
+
+impl Build<'_> {
+    /// Reads the local CA, if there is one.
+    pub(super) fn minter(&mut self, routes: Option<&Routes>) -> Option<Arc<Minter>> {
+        let directory = self.options.local_ca.as_ref()?;
+        let name = self.merged.name("local_ca");
+        let ca = self.local_ca(&name, directory);
+        let ca = self.take(ca)?;
+        self.warn_of_ca(&name, &ca);
+        if let Some(routes) = routes {
+            self.refuse_own_roots(&ca, routes);
+        }
+        let minter = Minter::new(ca).map_err(|error| format!("{name}: {error}"));
+        self.take(minter).map(Arc::new)
+    }
+
+    fn local_ca(&mut self, name: &str, directory: &Path) -> Result<LocalCa, String> {
+        let shown = show_value(directory);
+        if !directory.is_dir() {
+            return Err(format!(
+                "{name} `{shown}`: there is no such directory\nhint: make a CA with `vouchsafe ca init {shown} --permit NAME`"
+            ));
+        }
+        let key = directory.join(KEY_FILE);
+        let modes = FileMode::of(directory).and_then(|mode| mode.check_directory());
+        modes.map_err(|why| format!("{name}: {why}"))?;
+        let mut read = |file: &str| load::named(self.files, name, &directory.join(file)).map(|(_, bytes)| bytes);
+        let (root, issuer, secret) = (read(ROOT_FILE)?, read(ISSUER_FILE)?, read(KEY_FILE)?);
+        FileMode::of(&key).and_then(|mode| mode.check_key()).map_err(|why| format!("{name}: {why}"))?;
+        LocalCa::read(directory, &root, &issuer, &secret, self.clock.now())
+            .map_err(|CaError { path, why }| format!("{name} `{}`: {why}", show_value(path)))
+    }
+
+    fn warn_of_ca(&mut self, name: &str, ca: &LocalCa) {
+        if ca.permits == Permits::Anything {
+            self.warnings.push(format!(
+                "{name}: this CA may sign for ANY NAME: whoever gets its {KEY_FILE} can impersonate every server to clients that trust it\nhint: make one with `vouchsafe ca init DIR --permit NAME`"
+            ));
+        }
+        if ca.not_after - self.clock.now() < SOON {
+            self.warnings.push(format!(
+                "{name}: the CA ends on {}\nhint: make a new one with `vouchsafe ca init`, give its {ROOT_FILE} to the clients, and then set {name} to it",
+                rfc3339(ca.not_after)
+            ));
+        }
+    }
+
+    /// The proxy would take itself for any server that its own CA may sign for.
+    fn refuse_own_roots(&mut self, ca: &LocalCa, routes: &Routes) {
+        let sections = routes.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
+        for tls in [&routes.tls].into_iter().chain(sections) {
+            let anchors = &tls.0.settings().trust.anchors;
+            let is_own =
+                |certificate: &Certificate| certificate.facts.as_ref().is_ok_and(|facts| ca.is_own_key(&facts.spki));
+            if anchors.certificates().iter().any(is_own) {
+                let problem = format!(
+                    "{}: the local CA is in it, by which this proxy would trust its own certificates\nhint: take it out; only clients of this proxy trust it",
+                    anchors.source
+                );
+                if !self.problems.contains(&problem) {
+                    self.problems.push(problem);
+                }
+            }
+        }
+    }
+
+    /// A local CA that nobody meets, and listeners for TLS without one.
+    pub(super) fn unused_local_ca(&mut self, listeners: &[ListenerSettings]) {
+        let serves_tls = |listener: &ListenerSettings| listener.tls || !matches!(listener.service, Service::Fixed(_));
+        if self.options.local_ca.is_some() {
+            if !listeners.is_empty() && !listeners.iter().any(serves_tls) {
+                let name = self.merged.name("local_ca");
+                self.warnings.push(format!(
+                    "{name} has no effect: no listener serves TLS\nhint: write `tls://` before the address of a route, or set --forward LISTEN"
+                ));
+            }
+            return;
+        }
+        for listener in listeners.iter().filter(|listener| listener.tls) {
+            self.problems.push(format!(
+                "{}: clients that speak TLS need a certificate\nhint: make a CA with `vouchsafe ca init DIR`, and set --local-ca DIR",
+                listener.name
+            ));
+        }
+    }
+}
+
+/// What a new local CA is to sign for: what was asked for, or else where the settings let clients go by TLS.
+///
+/// # Errors
+/// [`ConfigError`] with everything that cannot be permitted.
+pub fn permits(asked: &[String], run: RunArgs) -> Result<Permits, ConfigError> {
+    let (mut problems, mut all) = (Vec::new(), Vec::new());
+    let mut add = |name: &str, shown: &str, text: &str| {
+        match text.parse::<Permit>() {
+        Ok(permit) if !all.contains(&permit) => all.push(permit),
+        Ok(_) => {}
+        Err(_) if text == "*" => problems.push(format!(
+            "{name} `{shown}`: a CA for every name is a danger to all clients that trust it\nhint: name what it is for with --permit; --permit-anything makes one all the same"
+        )),
+        Err(why) => problems.push(format!("{name} `{}`: {why}", show_value(shown))),
+    }
+    };
+    for text in asked {
+        add("--permit", text, text);
+    }
+    if asked.is_empty() {
+        let merged = MergedOptions::of(run, &mut Files::at_start())?;
+        for text in &merged.options.allow {
+            // One that cannot be read is reported as what it is.
+            let hosts = parse_allow(text).map_or_else(|_| text.clone(), |allow| allow.on_any_port().to_string());
+            add(&merged.name("allow"), text, &hosts);
+        }
+        for (text, host) in tls_hosts(&merged.options) {
+            add(&merged.name("route"), &text, &host);
+        }
+    }
+    if all.is_empty() && problems.is_empty() {
+        problems
+            .push("there is nothing that the CA may sign for\nhint: set --permit NAME, or --allow as for `run`".into());
+    }
+    ConfigError::unless_empty(problems)?;
+    Ok(Permits::Only(all))
+}
+
+/// The names by which clients reach routes for TLS: the upstream's host, and the address.
+fn tls_hosts(options: &Options) -> Vec<(String, String)> {
+    let hosts = options.route.iter().filter_map(|text| {
+        let (listen, upstream) = parse_route(text).ok()?;
+        let own = without_tls(listen);
+        let own = own.parse::<Authority>().ok().filter(|_| own != listen)?;
+        Some([(text.clone(), upstream.host.to_string()), (text.clone(), own.host.to_string())])
+    });
+    hosts.flatten().collect()
+}

@@ -1,0 +1,282 @@
+//! Clients that speak TLS: by CONNECT and at routes for TLS; the upstream is verified first, and every refusal is told.
+
+use certs_dev::{Bundle, Case};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
+    gallery::{self, Front},
+    local_ca::{LocalCa, ask, careless, connect, get, handshake},
+    origin::{Origin, Step, send},
+    proxy::Proxy,
+};
+
+const GOOD: &str = "good.gallery.test";
+
+/// A proxy with a forward listener, to which these servers are known.
+fn forward(ca: &LocalCa, fronts: &[&Front], more: &[&str]) -> Proxy {
+    let bundle = gallery::bundle(Bundle::Root);
+    let mut flags = vec!["--ca-bundle".into(), bundle, "--forward=127.0.0.1:0".into(), ca.flag()];
+    for front in fronts {
+        flags.push(format!("--allow={}", front.authority()));
+        flags.push(format!("--connect-to={}={}", front.authority(), front.address));
+    }
+    flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+    Proxy::start(&flags)
+}
+
+/// A proxy with a route for TLS to an origin.
+fn route(ca: &LocalCa, origin: &Origin, more: &[&str]) -> Proxy {
+    let authority = format!("{GOOD}:{}", origin.address.port());
+    let flags = [
+        "--ca-bundle".into(),
+        gallery::bundle(Bundle::Root),
+        format!("--route=tls://127.0.0.1:0=https://{authority}"),
+        format!("--connect-to={authority}={}", origin.address),
+        ca.flag(),
+    ];
+    Proxy::start(&[&flags[..], &more.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>()].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_verifies_the_upstream_first_and_tells_why_not_in_its_answer() {
+    let ca = LocalCa::new(&[".gallery.test"]);
+    let (good, expired) = (Front::start(Case::Good).await, Front::start(Case::Expired).await);
+    let proxy = forward(&ca, &[&good, &expired], &[]);
+    let refused = connect(proxy.addr(0), &expired.authority()).await.unwrap_err();
+    let expected = format!("HTTP/1.1 403 expired: {}\r\n", expired.authority());
+    assert!(refused.starts_with(&expected), "{refused}");
+    let denied = connect(proxy.addr(0), "other.gallery.test:443").await.unwrap_err();
+    assert!(denied.starts_with("HTTP/1.1 403 destination_denied: other.gallery.test:443\r\n"), "{denied}");
+    assert_eq!((expired.counters.application_bytes(), good.counters.connections()), (0, 0));
+
+    let tcp = connect(proxy.addr(0), &good.authority()).await.unwrap();
+    assert_eq!(good.counters.handshakes(), 1, "verified before the answer");
+    let mut tls = handshake(tcp, &ca.trusted(), GOOD).await.unwrap();
+    let (answer, end) = ask(&mut tls, &get("/", &good.authority())).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && end.is_ok(), "{answer} {end:?}");
+    assert_eq!((good.counters.connections(), good.counters.requests()), (1, 1), "on the connection that was verified");
+    let codes: Vec<_> = proxy.audit().iter().map(|event| event["error.code"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(codes, ["expired", "destination_denied"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_has_one_name_a_day_of_life_and_no_common_name() {
+    let ca = LocalCa::new(&[".gallery.test"]);
+    let good = Front::start(Case::Good).await;
+    let proxy = forward(&ca, &[&good], &[]);
+    let mut serials = Vec::new();
+    for _ in 0..2 {
+        let tcp = connect(proxy.addr(0), &good.authority()).await.unwrap();
+        let tls = handshake(tcp, &ca.trusted(), GOOD).await.unwrap();
+        let chain = tls.get_ref().1.peer_certificates().unwrap().to_vec();
+        assert_eq!((chain.len(), tls.get_ref().1.alpn_protocol()), (2, None));
+        let leaf = vouchsafe::tls::presented::Certificate::read(&chain[0]).facts.unwrap();
+        let issuer = vouchsafe::tls::presented::Certificate::read(&chain[1]).facts.unwrap();
+        assert_eq!((leaf.subject.as_str(), &leaf.common_name), ("O=minted by vouchsafe", &None));
+        assert_eq!((&leaf.dns_names[..], leaf.ip_addresses.len()), (&[GOOD.to_owned()][..], 0));
+        assert_eq!((leaf.not_after - leaf.not_before).whole_hours(), 24);
+        assert!((time::OffsetDateTime::now_utc() - leaf.not_before).whole_minutes() >= 59);
+        assert_eq!((&leaf.authority_key_id, &leaf.key_id), (&issuer.key_id, &None));
+        assert_eq!(leaf.purposes.as_deref(), Some(&["serverAuth".to_owned()][..]));
+        serials.push(leaf.serial);
+    }
+    assert_eq!(serials[0], serials[1], "it is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_verifies_nothing_and_names_nothing_still_gets_a_verified_upstream() {
+    let ca = LocalCa::new(&[".gallery.test"]);
+    let good = Front::start(Case::Good).await;
+    let proxy = forward(&ca, &[&good], &[]);
+    let tcp = connect(proxy.addr(0), &good.authority()).await.unwrap();
+    let mut tls = handshake(tcp, &careless(false), "anything.example").await.unwrap();
+    let (answer, _) = ask(&mut tls, &get("/", &good.authority())).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_name_for_connect_handshake_and_request() {
+    let ca = LocalCa::new(&[".gallery.test"]);
+    let good = Front::start(Case::Good).await;
+    let proxy = forward(&ca, &[&good], &["--allow=*.gallery.test"]);
+    let tcp = connect(proxy.addr(0), &good.authority()).await.unwrap();
+    let error = handshake(tcp, &careless(true), "expired.gallery.test").await.unwrap_err();
+    assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+    for host in ["expired.gallery.test", "good.gallery.test:1"] {
+        let tcp = connect(proxy.addr(0), &good.authority()).await.unwrap();
+        let mut tls = handshake(tcp, &ca.trusted(), GOOD).await.unwrap();
+        let (answer, _) = ask(&mut tls, &get("/", host)).await;
+        assert!(answer.contains("details=\"host_mismatch\""), "{host}: {answer}");
+    }
+    assert_eq!(good.counters.requests(), 0);
+    let codes: Vec<_> = proxy.audit().iter().map(|event| event["error.code"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(codes, ["sni_mismatch", "host_mismatch", "host_mismatch"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_outside_the_ca_is_refused_with_the_command_that_makes_another() {
+    let ca = LocalCa::new(&[".other.test", "192.0.2.0/24"]);
+    let good = Front::start(Case::Good).await;
+    let proxy = forward(&ca, &[&good], &[]);
+    let refused = connect(proxy.addr(0), &good.authority()).await.unwrap_err();
+    assert!(refused.starts_with("HTTP/1.1 403 not_permitted_by_ca: "), "{refused}");
+    assert_eq!(good.counters.connections(), 0);
+    let event = &proxy.audit()[0];
+    let hint = event["vouchsafe.hint"].as_str().unwrap();
+    let command =
+        "vouchsafe ca init NEW_DIRECTORY --permit .other.test --permit 192.0.2.0/24 --permit good.gallery.test";
+    assert!(hint.contains(command), "{hint}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_for_tls_has_the_names_by_which_it_is_reached() {
+    let ca = LocalCa::new(&[GOOD, "localhost", "127.0.0.1"]);
+    let origin = Origin::start(|_, _| vec![send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")]).await;
+    let proxy = route(&ca, &origin, &[]);
+    for name in [GOOD, "localhost", "127.0.0.1"] {
+        let tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+        let mut tls = handshake(tcp, &ca.trusted(), name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (answer, end) = ask(&mut tls, &get("/", name)).await;
+        assert!(answer.ends_with("ok") && end.is_ok(), "{name}: {answer}");
+    }
+    let tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    let error = handshake(tcp, &careless(true), "other.gallery.test").await.unwrap_err();
+    assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+
+    let plain = crate::support::origin::exchange(proxy.addr(0), get("/", GOOD).as_bytes()).await;
+    assert!(
+        plain.status() == 403 && plain.text().contains("plain HTTP came to a listener for TLS"),
+        "{}",
+        plain.text()
+    );
+    let codes: Vec<_> = proxy.audit().iter().map(|event| event["error.code"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(codes, ["sni_mismatch", "plain_on_tls_listener"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upstream_is_told_behind_the_handshake_where_there_is_no_connect() {
+    let ca = LocalCa::new(&["localhost", "127.0.0.1"]);
+    let expired = Front::start(Case::Expired).await;
+    let (authority, bundle) = (expired.authority(), gallery::bundle(Bundle::Root));
+    let flags = [
+        format!("--route=tls://127.0.0.1:0=https://{authority}"),
+        format!("--connect-to={authority}={}", expired.address),
+        format!("--ca-bundle={bundle}"),
+        ca.flag(),
+    ];
+    let proxy = Proxy::start(&flags);
+    let tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    let mut tls = handshake(tcp, &ca.trusted(), "localhost").await.unwrap();
+    let (answer, end) =
+        ask(&mut tls, "POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 403 Forbidden\r\n") && answer.contains("\r\nConnection: close\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("details=\"expired\"") && end.is_ok(), "{answer} {end:?}");
+    assert_eq!((expired.counters.connections(), expired.counters.application_bytes()), (1, 0));
+
+    // A client that goes away without a request leaves a record, too.
+    let tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    drop(handshake(tcp, &ca.trusted(), "localhost").await.unwrap());
+    proxy.wait_for_log("the second refusal", |event| {
+        event["error.code"] == "expired" && event.get("http.request.method").is_none()
+    });
+    let events = proxy.audit();
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(events[0]["http.request.method"], "POST");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_does_not_end_like_what_is_whole() {
+    let ca = LocalCa::new(&["localhost"]);
+    let origin = Origin::start(|_, request| match request.contains("/cut") {
+        true => vec![send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"), Step::Close],
+        false => vec![send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole")],
+    })
+    .await;
+    let proxy = route(&ca, &origin, &[]);
+    for (path, body, is_whole) in [("/whole", "whole", true), ("/cut", "half", false)] {
+        let tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+        let mut tls = handshake(tcp, &ca.trusted(), "localhost").await.unwrap();
+        let (answer, end) = ask(&mut tls, &get(path, "localhost")).await;
+        assert!(answer.ends_with(body) || !is_whole, "{answer}");
+        assert_eq!(end.is_ok(), is_whole, "{path}: {end:?}");
+    }
+    // A client that cuts its request is no upstream's business.
+    let tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    let mut tls = handshake(tcp, &ca.trusted(), "localhost").await.unwrap();
+    tls.write_all(b"PUT /half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+    drop(tls);
+    proxy.wait_for_access("the cut request", |event| event["path"] == "/half" && event["class"] == "request_body");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_pass_both_ways_byte_for_byte() {
+    let ca = LocalCa::new(&["localhost"]);
+    let body = "0123456789abcdef".repeat(1 << 16);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let origin = Origin::start(move |_, _| vec![send(&answer)]).await;
+    let proxy = route(&ca, &origin, &[]);
+    let tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    let mut tls = handshake(tcp, &ca.trusted(), "localhost").await.unwrap();
+    let head = format!(
+        "POST /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let (mut reader, mut writer) = tokio::io::split(&mut tls);
+    let request = head + &body;
+    let (written, read) = tokio::join!(writer.write_all(request.as_bytes()), async {
+        let mut seen = Vec::new();
+        reader.read_to_end(&mut seen).await.map(|_| seen)
+    });
+    written.unwrap();
+    let seen = String::from_utf8(read.unwrap()).unwrap();
+    assert!(seen.ends_with(&body), "{} bytes", seen.len());
+    let line = proxy.wait_for_access("the request", |event| event["path"] == "/large");
+    assert_eq!((line["request_bytes"].as_u64(), line["whole"].as_bool()), (Some(body.len() as u64), Some(true)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_client_and_one_that_writes_byte_by_byte_are_served() {
+    let ca = LocalCa::new(&["localhost"]);
+    let origin = Origin::start(|_, _| vec![send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")]).await;
+    let proxy = route(&ca, &origin, &[]);
+    let tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    let mut tls = handshake(tcp, &ca.trusted(), "localhost").await.unwrap();
+    for _ in 0..3 {
+        for byte in b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" {
+            tls.write_all(&[*byte]).await.unwrap();
+            tls.flush().await.unwrap();
+        }
+        let mut answer = [0; 256];
+        let count = tls.read(&mut answer).await.unwrap();
+        assert!(answer[..count].starts_with(b"HTTP/1.1 200 OK"), "{:?}", String::from_utf8_lossy(&answer[..count]));
+        // Long enough that the proxy keeps nothing but the socket and the session.
+        proxy.wait_for_access("the request", |event| event["whole"] == true);
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_verified_by_one_way_is_not_used_for_another() {
+    let ca = LocalCa::new(&["127.0.0.1"]);
+    let front = Front::start(Case::GoodIp).await;
+    let authority = front.authority();
+    // A route may go to any address, and a client's choice where the policy permits.
+    let proxy = forward(&ca, &[], &[&format!("--route=tls://127.0.0.1:0=https://{authority}"), "--allow=127.0.0.0/8"]);
+    let (by_route, by_connect) = (proxy.addr(0), proxy.addr(1));
+    for (expected, is_route) in [(1, false), (2, true), (2, false), (2, true)] {
+        let tcp = match is_route {
+            true => TcpStream::connect(by_route).await.unwrap(),
+            false => connect(by_connect, &authority).await.unwrap(),
+        };
+        let mut tls = handshake(tcp, &ca.trusted(), "127.0.0.1").await.unwrap();
+        let (answer, _) = ask(&mut tls, &get("/", &authority)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(front.counters.connections(), expected, "by the route: {is_route}");
+    }
+}
