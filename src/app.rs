@@ -33,6 +33,7 @@ use crate::{
     config::settings::Settings,
     connect::{Connector, OwnSockets},
     logging::{Flush, flush},
+    metrics::Metrics,
     proxy::{
         ListenerContext, Proxy,
         settings::{BoundAddress, Generation, ListenAddress, ListenerSettings, OriginalAddress, Service},
@@ -40,6 +41,7 @@ use crate::{
     ready::ReadyFile,
     server::{
         Stop,
+        health::{Health, Phase, Ping},
         limiter::{ConnectionLimiter, WAIT_QUEUE},
         listener::accept,
         session::{ClientLimits, SessionContext},
@@ -49,7 +51,7 @@ use crate::{
     text::escape,
 };
 
-use self::bound::{BoundListener, listen_error};
+use self::bound::{BoundAdmin, BoundListener, listen_error};
 pub use self::running::Running;
 
 /// A proxy whose listeners are bound.
@@ -59,6 +61,9 @@ pub struct App {
     listeners: Vec<BoundListener>,
     audit: Arc<AuditSink>,
     supervisor: Supervisor,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    admin: Option<BoundAdmin>,
 }
 
 /// Why the proxy cannot do its duty.
@@ -123,10 +128,17 @@ impl App {
             bound.map_err(|error| AppError::Listen(listener.address.clone(), error))
         };
         let listeners = settings.listeners.iter().map(bind).collect::<Result<_, _>>()?;
+        let admin = settings
+            .admin
+            .as_ref()
+            .map(|admin| BoundAdmin::new(admin).map_err(|error| AppError::Listen(admin.address.clone(), error)));
+        let admin = admin.transpose()?;
         for name in inherited.names() {
             warn!("the socket `{}` was handed to this process, and no listener has it; `fd:{0}` would", escape(name));
         }
-        Ok(Self { settings, listeners, audit: Arc::new(audit), supervisor: Supervisor::default() })
+        let metrics = Arc::new(Metrics::new(settings.clock, audit.counters().clone()));
+        let (audit, health, supervisor) = (Arc::new(audit), Arc::default(), Supervisor::default());
+        Ok(Self { settings, listeners, audit, supervisor, metrics, health, admin })
     }
 
     /// Tells a service manager what becomes of it.
@@ -142,6 +154,10 @@ impl App {
 
     fn audit(&self) -> Arc<AuditSink> {
         self.audit.clone()
+    }
+
+    fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
     }
 
     /// Serves until told to stop. A drain waits for what runs, as long as it may; what still runs then,
@@ -160,14 +176,17 @@ impl App {
             reachable: self.listeners.iter().filter_map(BoundListener::reachable).collect(),
             sockets: OwnSockets::default(),
         };
+        let generation = self.settings.generation(1, "start");
+        self.metrics.adopt(generation.facts(&shared.bound));
         let limiters = self.limiters();
         let (tell, told) = watch::channel(Stop::No);
         let (adopted, in_force) = mpsc::unbounded_channel();
         let (mut workers, mut listening) = (JoinSet::new(), Vec::new());
         let mut pulse = Pulse::of(&self.supervisor);
         for number in 0..self.settings.threads {
-            let mut worker =
-                self.worker(shared.clone(), &limiters, newer.clone(), adopted.clone()).map_err(AppError::System)?;
+            let mut worker = self
+                .worker(&generation, shared.clone(), &limiters, newer.clone(), adopted.clone())
+                .map_err(AppError::System)?;
             worker.beat = pulse.as_mut().map(Pulse::add_worker);
             let stop = told.clone();
             let (up, is_up) = oneshot::channel();
@@ -197,8 +216,9 @@ impl App {
             .as_ref()
             .map(|path| ReadyFile::write(path, &ready).map_err(|error| AppError::Ready(path.clone(), error)));
         let ready_file = ready_file.transpose()?;
+        self.health.set_phase(Phase::Ready);
         info!(listeners = count, threads = workers.len(), "ready");
-        self.supervisor.ready(&status(&self.settings.generation(1, "start")));
+        self.supervisor.ready(&status(&generation));
         // It ends with this function.
         let mut background = JoinSet::new();
         if let Some(pulse) = pulse {
@@ -208,13 +228,14 @@ impl App {
         let died = tokio::select! {
             _ = stop.wait_for(|stop| *stop >= Stop::Drain) => None,
             end = all(&mut workers) => Some(end.and(Err(AppError::Worker))),
-            () = say_in_force(in_force, self.settings.threads, &self.supervisor) => Some(Err(AppError::Worker)),
+            () = self.say_in_force(in_force, &shared.bound) => Some(Err(AppError::Worker)),
         };
         drop(ready_file);
         self.supervisor.stopping();
         let end = if let Some(end) = died {
             end
         } else {
+            self.health.set_phase(Phase::Draining);
             info!("draining");
             // Nobody listens there any more; a successor may make them again.
             drop(paths);
@@ -235,6 +256,31 @@ impl App {
         end
     }
 
+    /// Says of each newer generation when the last worker goes by it.
+    async fn say_in_force(&self, mut adopted: mpsc::UnboundedReceiver<Arc<Generation>>, bound: &[BoundAddress]) {
+        let mut count: (u64, usize) = (0, 0);
+        while let Some(generation) = adopted.recv().await {
+            if generation.number < count.0 {
+                // Some worker goes by a newer one already.
+                continue;
+            }
+            count = if count.0 == generation.number { (count.0, count.1 + 1) } else { (generation.number, 1) };
+            if count.1 == self.settings.threads {
+                self.metrics.adopt(generation.facts(bound));
+                let anchors = &generation.routes.tls.0.settings().trust.anchors;
+                info!(
+                    generation = generation.number,
+                    why = generation.why,
+                    source = anchors.source,
+                    anchors = anchors.anchors().len(),
+                    sha256 = anchors.sha256,
+                    "reloaded"
+                );
+                self.supervisor.ready(&status(&generation));
+            }
+        }
+    }
+
     fn announce(&self) {
         let anchors = &self.settings.routes.tls.0.settings().trust.anchors;
         info!(source = anchors.source, anchors = anchors.anchors().len(), sha256 = anchors.sha256, "bundle");
@@ -253,7 +299,7 @@ impl App {
             );
         }
         for bound in &self.listeners {
-            info!(address = %bound.address, listener = bound.settings.name, to = target(&bound.settings.service), "listening");
+            info!(address = %bound.address, listener = bound.settings.name, to = %bound.settings.service, "listening");
         }
     }
 
@@ -277,6 +323,7 @@ impl App {
 
     fn worker(
         &self,
+        generation: &Generation,
         shared: Shared,
         limiters: &[ConnectionLimiter],
         newer: watch::Receiver<Option<Arc<Generation>>>,
@@ -290,23 +337,25 @@ impl App {
         Ok(Worker {
             listeners: listeners.collect::<io::Result<_>>()?,
             make: ProxyMaker {
-                generation: self.settings.generation(1, "start"),
+                generation: generation.clone(),
                 connect: self.settings.connect,
                 clock: self.settings.clock,
                 audit: self.audit.clone(),
+                metrics: self.metrics.clone(),
                 shared,
             },
             client: self.settings.client,
             newer,
             adopted,
             beat: None,
+            pings: self.health.add_worker(),
         })
     }
 }
 
 /// The content of the ready file: a line for each listener.
 fn ready_lines(listeners: &[BoundListener]) -> String {
-    listeners.iter().map(|bound| format!("{} {}\n", bound.address, target(&bound.settings.service))).collect()
+    listeners.iter().map(|bound| format!("{} {}\n", bound.address, bound.settings.service)).collect()
 }
 
 /// What a service manager shows.
@@ -321,14 +370,6 @@ fn status(generation: &Generation) -> String {
         generation.why,
         generation.number
     )
-}
-
-fn target(service: &Service) -> String {
-    match service {
-        Service::Fixed(upstream) => format!("https://{upstream}"),
-        Service::Forward => "*".into(),
-        Service::Original(_) => "original address".into(),
-    }
 }
 
 /// What the workers have in common besides the settings.
@@ -346,6 +387,7 @@ struct ProxyMaker {
     connect: crate::connect::ConnectLimits,
     clock: crate::clock::Clock,
     audit: Arc<AuditSink>,
+    metrics: Arc<Metrics>,
     shared: Shared,
 }
 
@@ -353,7 +395,7 @@ impl ProxyMaker {
     fn make(self) -> Proxy {
         let Shared { bound, reachable, sockets } = self.shared;
         let connector = Connector::new(self.connect, reachable, sockets);
-        Proxy::new(self.generation, bound, connector, self.audit, self.clock)
+        Proxy::new(self.generation, bound, connector, self.audit, self.metrics, self.clock)
     }
 }
 
@@ -365,13 +407,15 @@ struct Worker {
     adopted: mpsc::UnboundedSender<Arc<Generation>>,
     /// For a service manager with a watchdog.
     beat: Option<Beat>,
+    pings: mpsc::Receiver<Ping>,
 }
 
 impl Worker {
     /// Serves every listener to its end; says so when it is `up`.
     fn run(self, up: oneshot::Sender<()>, stop: watch::Receiver<Stop>) -> Result<(), AppError> {
         let _log = Flush;
-        let Self { listeners, make, client, mut newer, adopted, beat } = self;
+        let Self { listeners, make, client, mut newer, adopted, beat, mut pings } = self;
+        let metrics = make.metrics.clone();
         let mut runtime = runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().on_thread_park(flush).build_local(LocalOptions::default());
         runtime.map_err(AppError::System)?.block_on(async move {
@@ -384,8 +428,9 @@ impl Worker {
                 };
                 let acceptor = Acceptor::new(socket, original).map_err(AppError::System)?;
                 let listener = ListenerContext { index, original: None, tunnel: None, tls: None };
+                let connections = metrics.listener(&settings.name).connections.clone();
                 let (name, proxy) = (settings.name, proxy.clone());
-                let context = SessionContext { listener, name, proxy, limits: client, stop: stop.clone() };
+                let context = SessionContext { listener, name, connections, proxy, limits: client, stop: stop.clone() };
                 accepting.spawn_local(accept(acceptor, Rc::new(context), limiter));
             }
             // Nobody waits for it any more where another worker failed.
@@ -401,6 +446,10 @@ impl Worker {
                     },
                     _ = sweep.tick() => proxy.sweep(),
                     () = tick(pulse.as_mut()) => beat.iter().for_each(Beat::give),
+                    Some(ping) = pings.recv() => {
+                        // Whoever asked may have waited long enough.
+                        let _ = ping.send(());
+                    }
                     Ok(()) = newer.changed() => {
                         let generation = newer.borrow_and_update().clone();
                         if let Some(generation) = generation {
@@ -420,30 +469,6 @@ async fn tick(interval: Option<&mut Interval>) {
     match interval {
         Some(interval) => drop(interval.tick().await),
         None => pending().await,
-    }
-}
-
-/// Says of each newer generation when the last worker goes by it.
-async fn say_in_force(mut adopted: mpsc::UnboundedReceiver<Arc<Generation>>, workers: usize, supervisor: &Supervisor) {
-    let mut count: (u64, usize) = (0, 0);
-    while let Some(generation) = adopted.recv().await {
-        if generation.number < count.0 {
-            // Some worker goes by a newer one already.
-            continue;
-        }
-        count = if count.0 == generation.number { (count.0, count.1 + 1) } else { (generation.number, 1) };
-        if count.1 == workers {
-            let anchors = &generation.routes.tls.0.settings().trust.anchors;
-            info!(
-                generation = generation.number,
-                why = generation.why,
-                source = anchors.source,
-                anchors = anchors.anchors().len(),
-                sha256 = anchors.sha256,
-                "reloaded"
-            );
-            supervisor.ready(&status(&generation));
-        }
     }
 }
 

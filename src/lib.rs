@@ -41,23 +41,25 @@
 //! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock` |
 //! | [`supervisor`] | what a service manager is told: sd_notify and its watchdog | |
 //! | [`tls`] | who can be trusted: the decision, the evidence, the explanation; no sockets | `clock`, `message::authority` |
+//! | [`metrics`] | what is counted and observed, for the admin listener and warnings | `clock`, `tls` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`rewrite`] | URLs in JSON documents of OpenStack services: found by shape, replaced in place; pure | |
-//! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `logging`, `route::upstream`, `tls`, `transport` |
+//! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `logging`, `metrics`, `route::upstream`, `tls`, `transport` |
 //! | [`mint`] | a local CA, and certificates for clients that speak TLS | `clock`, `message::authority`, `tls` |
-//! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `route::upstream`, `tls`, `transport` |
-//! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `rewrite`, `route`, `tls`, `transport` |
-//! | [`server`] | listeners and client connections | `http1`, `mint::KeyKind`, `proxy`, `transport` |
-//! | [`config`] | settings, read and validated | `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `proxy`, `rewrite`, `route`, `server`, `tls` |
+//! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `metrics`, `route::upstream`, `tls`, `transport` |
+//! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `metrics`, `mint`, `rewrite`, `route`, `tls`, `transport` |
+//! | [`server`] | listeners and client connections | `http1`, `metrics`, `mint::KeyKind`, `proxy`, `transport` |
+//! | [`admin`] | the admin listener: health, metrics, status, the page | `clock`, `message::authority`, `metrics`, `proxy::settings`, `server` |
+//! | [`config`] | settings, read and validated | `admin`, `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `proxy`, `rewrite`, `route`, `server`, `tls` |
 //! | [`ready`] | the ready file, and `vouchsafe ready` | `config` |
-//! | [`app`] | the wiring, and the life of the process | `audit`, `clock`, `config`, `connect`, `logging`, `proxy`, `ready`, `reload`, `server`, `supervisor` |
+//! | [`app`] | the wiring, and the life of the process | `admin`, `audit`, `clock`, `config`, `connect`, `logging`, `metrics`, `proxy`, `ready`, `reload`, `server`, `supervisor` |
 //! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
 //! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `http1`, `message`, `proxy::failure`, `route`, `tls` |
 //! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `mint::is_local_ca`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
 //! | [`redirect`] | `vouchsafe redirect-rules`: rules of the kernel, and whether they do what they say | `config`, `message::authority` |
-//! | [`reload`] | newer settings in a running process | `bundle`, `config`, `mint::Minter`, `proxy::settings`, `supervisor` |
+//! | [`reload`] | newer settings in a running process | `bundle`, `config`, `metrics`, `mint::Minter`, `proxy::settings`, `supervisor` |
 //! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `proxy::settings`, `server` |
 //! | [`isolate`] | a network namespace for a tool, in which every address leads to this proxy | `connect`, `message::authority`, `route::table` |
 //! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `connect::resolve`, `isolate`, `logging`, `mint::LocalCa`, `proxy::settings`, `reload`, `route::table`, `server` |
@@ -66,6 +68,7 @@
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.
 
+pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod buffer;
@@ -83,6 +86,7 @@ pub mod http1;
 pub mod isolate;
 pub mod logging;
 pub mod message;
+pub mod metrics;
 pub mod mint;
 pub mod pin;
 pub mod proxy;

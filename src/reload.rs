@@ -11,6 +11,7 @@ use tracing::{error, warn};
 use crate::{
     bundle,
     config::{args::RunArgs, environment::Environment, error::ConfigError, settings::Settings, watch::Files},
+    metrics::Metrics,
     mint::Minter,
     proxy::settings::Generation,
     supervisor::Supervisor,
@@ -73,45 +74,45 @@ impl Reloader {
         self.newer.subscribe()
     }
 
-    /// Polls the files, and reloads on request, until no request can come any more. Needs a thread of its own: a file
+    /// Polls the files, and reloads on request, for the reason that it has, until no request can come any more. Needs a thread of its own: a file
     /// may be on a disk that does not answer.
-    pub fn watch(mut self, requests: &mpsc::Receiver<()>) {
+    pub fn watch(mut self, requests: &mpsc::Receiver<&'static str>, metrics: &Metrics) {
         loop {
             match requests.recv_timeout(self.started.poll_interval) {
-                Ok(()) => self.reload("SIGHUP"),
-                Err(RecvTimeoutError::Timeout) => self.poll(),
+                Ok(why) => self.reload(why, metrics),
+                Err(RecvTimeoutError::Timeout) => self.poll(metrics),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
     /// Reloads if files have changed, but not since the last poll: one that is being written is not complete.
-    fn poll(&mut self) {
+    fn poll(&mut self, metrics: &Metrics) {
         let now = self.seen.rescan();
         let settled = now.same_as(&self.seen);
         self.seen = now;
         if settled && !self.seen.same_as(&self.tried) {
-            self.reload("files changed");
+            self.reload("files changed", metrics);
         }
     }
 
     /// Rebuilds the settings. If they cannot be used, that is logged and counted, and the old settings stay.
-    fn reload(&mut self, why: &'static str) {
+    fn reload(&mut self, why: &'static str, metrics: &Metrics) {
         self.supervisor.reloading();
         let mut files = Files::default();
         let built = build(self.args.clone(), &mut files);
         self.tried = files.clone();
         self.seen = files;
-        match built {
-            Ok(settings) => self.adopt(&settings, why),
-            Err(error) => self.refuse(&error.to_string(), why),
+        let adopted = built.map_err(|error| error.to_string()).and_then(|settings| self.adopt(&settings, why, metrics));
+        if let Err(error) = adopted {
+            metrics.reload_failed(&error);
+            self.refuse(&error, why);
         }
     }
 
-    fn adopt(&mut self, settings: &Settings, why: &'static str) {
+    fn adopt(&mut self, settings: &Settings, why: &'static str, metrics: &Metrics) -> Result<(), String> {
         if !settings.same_listeners(&self.started) {
-            self.refuse("listeners cannot change without a restart", why);
-            return;
+            return Err("listeners cannot change without a restart".into());
         }
         for flags in settings.needs_restart(&self.started) {
             warn!("{flags}: the new value needs a restart");
@@ -127,7 +128,10 @@ impl Reloader {
             (Some(before), Some(now)) if before.ca().is_same(now.ca()) => generation.minter = Some(before.clone()),
             _ => self.minter.clone_from(&generation.minter),
         }
+        // Before the workers say that they have them.
+        metrics.reload_succeeded();
         self.newer.send_replace(Some(Arc::new(generation)));
+        Ok(())
     }
 
     fn refuse(&mut self, error: &str, why: &'static str) {

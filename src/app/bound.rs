@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use crate::{
+    admin::{AdminPolicy, AdminSettings},
     proxy::settings::{BoundAddress, ListenAddress, ListenerSettings, OriginalAddress, Service},
     server::socket::{InheritedSockets, ListeningSocket, SocketPath},
 };
@@ -15,6 +16,22 @@ pub(super) struct BoundListener {
     pub(super) path: Option<SocketPath>,
     pub(super) address: BoundAddress,
     pub(super) settings: ListenerSettings,
+}
+
+/// An admin listener whose socket listens.
+#[derive(Debug)]
+pub(super) struct BoundAdmin {
+    pub(super) socket: ListeningSocket,
+    pub(super) path: Option<SocketPath>,
+    pub(super) policy: AdminPolicy,
+}
+
+impl BoundAdmin {
+    /// Binds it.
+    pub(super) fn new(settings: &AdminSettings) -> io::Result<Self> {
+        let (socket, path) = ListeningSocket::open(&settings.address, &mut InheritedSockets::default())?;
+        Ok(Self { socket, path, policy: settings.policy.clone() })
+    }
 }
 
 impl BoundListener {

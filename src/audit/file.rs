@@ -10,6 +10,7 @@ use std::{
     io,
     os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde_json::Value;
@@ -19,6 +20,7 @@ use super::event::{AuditEvent, Gap};
 use crate::{
     clock::Clock,
     logging::{Outlet, open_nonblocking},
+    metrics::AuditCounters,
 };
 
 /// An audit log that is appended to.
@@ -38,6 +40,7 @@ pub struct AuditFile {
     gap: Option<Gap>,
     /// Attempts that failed since the last that did not.
     failures: u64,
+    counters: Arc<AuditCounters>,
 }
 
 /// Device and inode: a file that was renamed keeps them.
@@ -61,7 +64,7 @@ impl AuditFile {
     ///
     /// # Errors
     /// The system's, or that it is a FIFO that nobody reads.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, counters: Arc<AuditCounters>) -> io::Result<Self> {
         let (outlet, id) = open(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -73,6 +76,7 @@ impl AuditFile {
             begun: false,
             gap: None,
             failures: 0,
+            counters,
         })
     }
 
@@ -106,6 +110,7 @@ impl AuditFile {
 
     /// Takes events that were lost before they came here.
     pub fn lose(&mut self, lost: Gap) {
+        self.counters.lost.add(lost.events);
         let before = self.gap.take();
         let first = before.is_none();
         let gap = match before {
@@ -224,6 +229,7 @@ impl AuditFile {
 
     fn failed(&mut self, error: &io::Error) {
         self.failures += 1;
+        self.counters.write_errors.add(1);
         if self.failures == 1 || self.failures.is_multiple_of(1000) {
             error!(
                 audit_log = %self.path.display(),
@@ -293,10 +299,10 @@ mod tests {
             0,
         )
         .unwrap();
-        let refused = AuditFile::open(&path).unwrap_err();
+        let refused = AuditFile::open(&path, Arc::default()).unwrap_err();
         assert!(refused.to_string().contains("FIFO that nobody reads"), "{refused}");
         let mut reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let mut file = AuditFile::open(&path).unwrap();
+        let mut file = AuditFile::open(&path, Arc::default()).unwrap();
         for second in 0..EVENTS {
             let (event, json) = event(second);
             file.add(&event, json);
@@ -332,7 +338,7 @@ mod tests {
     fn a_file_that_cannot_be_written_keeps_events_until_it_can() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
-        let mut file = AuditFile::open(&path).unwrap();
+        let mut file = AuditFile::open(&path, Arc::default()).unwrap();
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         for second in 0..3 {

@@ -2,7 +2,7 @@
 
 use std::{
     mem,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,10 @@ use super::{
     fold::Folder,
     text::{Form, text},
 };
-use crate::logging::writer::{LineKind, Log, push};
+use crate::{
+    logging::writer::{LineKind, Log, push},
+    metrics::AuditCounters,
+};
 
 /// What the workers leave, and what the writer thread does with it.
 #[derive(Debug)]
@@ -72,6 +75,7 @@ struct Spool {
     unkept: u64,
     /// When windows were looked at last.
     looked: Instant,
+    counters: Arc<AuditCounters>,
 }
 
 /// How often windows are looked at.
@@ -79,10 +83,16 @@ const LOOK: Duration = Duration::from_secs(1);
 
 impl AuditLog {
     /// A log that nothing was left for yet.
-    pub(super) fn new(copy: Option<Form>, fold: Duration, file: Option<AuditFile>, chains: Option<Chains>) -> Self {
+    pub(super) fn new(
+        copy: Option<Form>,
+        fold: Duration,
+        file: Option<AuditFile>,
+        chains: Option<Chains>,
+        counters: Arc<AuditCounters>,
+    ) -> Self {
         let copy = copy.or(file.is_none().then_some(Form::Json));
         let folder = Folder::new(fold);
-        let spool = Spool { copy, folder, file, chains, unkept: 0, looked: Instant::now() };
+        let spool = Spool { copy, folder, file, chains, unkept: 0, looked: Instant::now(), counters };
         Self { inbox: Mutex::default(), closed: Condvar::new(), spool: Mutex::new(spool) }
     }
 
@@ -166,6 +176,9 @@ impl Log for AuditLog {
 impl Spool {
     fn take(&mut self, received: Received) {
         let due = self.folder.take(received.event, Instant::now());
+        if due.is_empty() {
+            self.counters.folded.add(1);
+        }
         self.write(due);
         if let Some(chain) = received.chain {
             self.keep(&chain);
@@ -213,6 +226,7 @@ impl Spool {
         match &mut self.file {
             Some(file) => file.lose(lost),
             None => {
+                self.counters.lost.add(lost.events);
                 let gap = lost.json(crate::clock::Clock::System.now());
                 error!(lost = lost.events, lost.from, lost.to, "audit events are lost; refusals stand");
                 match self.copy {

@@ -25,7 +25,10 @@ use super::{
     tally::Tally,
     text::Form,
 };
-use crate::logging::writer::{self, Log};
+use crate::{
+    logging::writer::{self, Log},
+    metrics::AuditCounters,
+};
 
 /// Where audit events go, alongside stderr.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +69,7 @@ pub struct AuditSink {
     log: Arc<AuditLog>,
     keeps_chains: bool,
     tally: Tally,
+    counters: Arc<AuditCounters>,
 }
 
 /// For how long the end waits for what is still to be written.
@@ -77,25 +81,31 @@ impl AuditSink {
     /// # Errors
     /// [`AuditError`].
     pub fn new(copy: Option<Form>, settings: &AuditSettings) -> Result<Self, AuditError> {
-        let file = settings
-            .file
-            .as_ref()
-            .map(|path| AuditFile::open(path).map_err(|error| AuditError::Path("--audit-log", path.clone(), error)));
+        let counters = Arc::<AuditCounters>::default();
+        let file = settings.file.as_ref().map(|path| {
+            let opened = AuditFile::open(path, counters.clone());
+            opened.map_err(|error| AuditError::Path("--audit-log", path.clone(), error))
+        });
         let chains = settings.chains.as_ref().map(|path| {
             Chains::open(path).map_err(|error| AuditError::Path("--save-failed-chains", path.clone(), error))
         });
         let (file, chains) = (file.transpose()?, chains.transpose()?);
         writer::start().map_err(AuditError::Thread)?;
         let keeps_chains = chains.is_some();
-        let log = Arc::new(AuditLog::new(copy, settings.fold, file, chains));
+        let log = Arc::new(AuditLog::new(copy, settings.fold, file, chains, counters.clone()));
         let run: Weak<dyn Log> = Arc::downgrade(&(log.clone() as Arc<dyn Log>));
         writer::add(run);
-        Ok(Self { log, keeps_chains, tally: Tally::default() })
+        Ok(Self { log, keeps_chains, tally: Tally::default(), counters })
     }
 
     /// The requests that did not get a whole response, counted.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// What is counted about the events.
+    pub fn counters(&self) -> &Arc<AuditCounters> {
+        &self.counters
     }
 
     /// Records a refused or bypassed handshake, or counts it where it repeats another. Never waits.
@@ -110,6 +120,7 @@ impl AuditSink {
     }
 
     pub(super) fn record_event(&self, event: AuditEvent, chain: Option<Chain>) {
+        self.counters.events.add(1);
         // In memory an event takes about this much; what is in it is bounded.
         let listed = event.get("vouchsafe.chain").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
         let size = 4096 + 2048 * listed + chain.as_ref().map_or(0, Chain::size);

@@ -824,6 +824,21 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_READY_FILE", help_heading = "Logs and files")]
     pub ready_file: Option<PathBuf>,
 
+    /// The admin listener: health, metrics and a page with the state of every upstream. ADDRESS is an IP address and a
+    /// port, or `unix:PATH,mode=0660`.
+    #[arg(long, value_name = "ADDRESS", env = "VOUCHSAFE_ADMIN", help_heading = "Admin")]
+    pub admin: Option<String>,
+
+    /// A name that the admin listener may be reached by, in addition to those of loopback and its address.
+    #[arg(long, value_name = "HOST", env = "VOUCHSAFE_ADMIN_HOST", value_delimiter = ',', help_heading = "Admin")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub admin_host: Vec<String>,
+
+    /// Serve /livez, /readyz and /metrics alone, which name no client. An admin address that other hosts can reach needs
+    /// it.
+    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_ADMIN_READ_ONLY", num_args = 0..=1, default_missing_value = "true", help_heading = "Admin")]
+    pub admin_read_only: Option<bool>,
+
     /// Settings for single upstreams; in the file only.
     #[arg(skip)]
     pub upstream: Vec<UpstreamOptions>,

@@ -347,4 +347,5 @@ for_each_setting! {
     keep_alive_timeout tunnel_timeout pool_idle_timeout pool_size drain_timeout
     max_head max_fields max_response_fields max_target max_connections max_listener_connections connection_wait
     threads ready_file
+    admin admin_host admin_read_only
 }

@@ -6,7 +6,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{route::upstream::Upstream, tls::client::PeerTrust};
+use crate::{metrics::UpstreamHandle, route::upstream::Upstream, tls::client::PeerTrust};
 
 use super::{Peer, upstream::UpstreamConnection};
 
@@ -29,6 +29,8 @@ pub struct Slot {
     pub host_field: String,
     /// The generation of the settings that it is of.
     pub generation: u64,
+    /// What is counted for it.
+    pub metrics: UpstreamHandle,
     idle: RefCell<Vec<Idle>>,
     limits: PoolLimits,
     superseded: RefCell<Superseded>,
@@ -53,10 +55,10 @@ enum Superseded {
 
 impl Slot {
     /// A slot without connections.
-    pub fn new(upstream: Upstream, limits: PoolLimits, generation: u64) -> Self {
+    pub fn new(upstream: Upstream, limits: PoolLimits, generation: u64, metrics: UpstreamHandle) -> Self {
         let (authority, host_field) = (upstream.authority().into(), upstream.host_field());
         let (idle, superseded) = (RefCell::default(), RefCell::new(Superseded::No));
-        Self { upstream, authority, host_field, generation, idle, limits, superseded }
+        Self { upstream, authority, host_field, generation, metrics, idle, limits, superseded }
     }
 
     /// The connection used last that is still good.

@@ -10,6 +10,7 @@ use crate::{
     audit::usage::BypassedUse,
     buffer::{Buffer, BufferPool},
     http1::head::{HeadError, HeadLimits, HeadScan, ResponseHead},
+    metrics::OpenConnection,
     tls::failure::HandshakeFailure,
     transport::ClientAddress,
 };
@@ -29,6 +30,8 @@ pub struct UpstreamConnection {
     end: End,
     /// Whether it has carried a request and its response.
     served: bool,
+    /// It is counted as open, where that is counted.
+    open: Option<OpenConnection>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,15 @@ impl UpstreamConnection {
         let mut inbox = Buffer::new(buffers);
         // Nobody asked for it; it makes the connection unusable.
         inbox.extend_from_slice(&verified.take_early());
-        Box::new(Self { verified, inbox, scan: HeadScan::default(), bypassed: None, end: End::Close, served: false })
+        Box::new(Self {
+            verified,
+            inbox,
+            scan: HeadScan::default(),
+            bypassed: None,
+            end: End::Close,
+            served: false,
+            open: None,
+        })
     }
 
     /// Who is at the other end.
@@ -178,6 +189,11 @@ impl UpstreamConnection {
     /// Closes the sending side of the socket.
     pub fn shut_down(&mut self) {
         self.verified.stream().shut_down();
+    }
+
+    /// Counts it as open until it is dropped.
+    pub fn count_open(&mut self, open: OpenConnection) {
+        self.open = Some(open);
     }
 
     /// The peer was refused, and that was only reported: what is sent is counted.

@@ -37,12 +37,18 @@ pub struct Verified {
     bypassed: Option<Rc<HandshakeFailure>>,
     /// What the peer sent before it was asked for anything.
     early: Vec<u8>,
+    took: Duration,
 }
 
 impl Verified {
     /// What is known of the peer.
     pub fn peer(&self) -> &Rc<Peer> {
         &self.peer
+    }
+
+    /// How long the handshake took.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 
     /// The refusal that is only to be reported, if any.
@@ -123,19 +129,21 @@ pub(super) async fn handshake(
     let (config, recorder) = client.for_handshake(&upstream.reference, send.is_some());
     let name = send.unwrap_or_else(|| upstream.reference.server_name());
     let mut early = Vec::new();
+    let began = Instant::now();
     let end = timeout_at(deadline, TlsStream::handshake(tcp, config, name, buffers, &mut early)).await;
+    let took = began.elapsed();
     let auth = ClientAuth::of(&recorder, client);
     let failed =
         |failure, occasion| Rc::new(HandshakeFailure { failure, presented: presented(&recorder), address, occasion });
     let finding = match (end, recorder.evidence().map(|evidence| &evidence.verdict)) {
         (Ok(Ok(stream)), Some(Ok(accepted))) => {
             let peer = peer(&stream, address, PeerTrust::Verified(accepted.clone()), &recorder, auth);
-            return Ok(Verified { stream, peer, bypassed: None, early });
+            return Ok(Verified { stream, peer, bypassed: None, early, took });
         }
         (Ok(Ok(stream)), Some(Err((failure, Some(standing))))) => {
             let bypassed = Some(failed((**failure).clone(), Occasion::Bypassed));
             let peer = peer(&stream, address, standing.clone(), &recorder, auth);
-            return Ok(Verified { stream, peer, bypassed, early });
+            return Ok(Verified { stream, peer, bypassed, early, took });
         }
         (_, Some(Err((failure, None)))) => {
             return Err(ConnectError::Handshake(failed((**failure).clone(), Occasion::Handshake)));

@@ -13,6 +13,7 @@ use crate::{
         upstream::{NoResponse, UpstreamConnection},
     },
     http1::{Version, conn::Connection, head::ResponseHead},
+    metrics::OpenConnection,
     tls::failure::HandshakeFailure,
 };
 
@@ -65,16 +66,28 @@ enum Unanswered {
 impl Proxy {
     /// Connects, for as long as the client waits for it.
     pub(super) async fn connect_for(&self, client: &mut Connection, slot: &Slot) -> Result<Verified, Ended> {
-        let mut connecting = pin!(self.connector.connect(&slot.upstream));
-        poll_fn(|cx| match connecting.as_mut().poll(cx) {
-            Poll::Ready(end) => Poll::Ready(end.map_err(|error| Failure::Connect(error).into())),
-            Poll::Pending => {
-                // For its ticks: a reset behind a body that waits has no event of its own.
-                let _ = client.poll_deadline(cx, Instant::now() + NEVER);
-                client.poll_reset(cx).map(|()| Err(Ended::ClientGone))
-            }
-        })
-        .await
+        let end = {
+            let mut connecting = pin!(self.connector.connect(&slot.upstream));
+            poll_fn(|cx| match connecting.as_mut().poll(cx) {
+                Poll::Ready(end) => Poll::Ready(Some(end)),
+                Poll::Pending => {
+                    // For its ticks: a reset behind a body that waits has no event of its own.
+                    let _ = client.poll_deadline(cx, Instant::now() + NEVER);
+                    client.poll_reset(cx).map(|()| None)
+                }
+            })
+            .await
+            .ok_or(Ended::ClientGone)?
+        };
+        self.observe(slot, &end);
+        Ok(end.map_err(Failure::Connect)?)
+    }
+
+    /// A verified connection, counted as one of its upstream's for as long as it is open.
+    pub(super) fn upstream_connection(&self, slot: &Slot, verified: Verified) -> Box<UpstreamConnection> {
+        let mut connection = UpstreamConnection::new(verified, self.buffers().clone());
+        connection.count_open(OpenConnection::new(&slot.metrics.shared.connections));
+        connection
     }
 }
 
@@ -191,7 +204,7 @@ impl RequestContext<'_> {
     async fn open(&mut self, slot: &Slot, bypassed: &mut Option<String>) -> Result<Box<UpstreamConnection>, Ended> {
         let verified = self.proxy.connect_for(self.client, slot).await?;
         let refused = verified.bypassed();
-        let mut connection = UpstreamConnection::new(verified, self.proxy.buffers().clone());
+        let mut connection = self.proxy.upstream_connection(slot, verified);
         if let Some(refused) = refused {
             let id = bypassed.insert(self.proxy.ids.next());
             connection.count_use(self.proxy.record_bypassed(&refused, slot, &self.summary(), id));

@@ -122,7 +122,7 @@ impl RequestContext<'_> {
     pub(super) fn summary(&self) -> RequestSummary<'_> {
         RequestSummary {
             client: self.client.peer(),
-            listener: &self.listener().name,
+            listener: &self.listener().metrics.name,
             method: self.head.method(),
             target: self.head.target(),
         }

@@ -240,7 +240,7 @@ impl RequestContext<'_> {
         tracing::warn!(
             event = "catalog",
             class,
-            listener = %self.listener().name,
+            listener = %self.listener().metrics.name,
             endpoint,
             "the catalog names an endpoint that is not served here: clients will go past vouchsafe to {endpoint}{}; add --route or --allow for it",
             if origin.https { "" } else { ", in plain text" },
@@ -266,7 +266,7 @@ impl RequestContext<'_> {
         tracing::warn!(
             event = "catalog",
             class,
-            listener = %self.listener().name,
+            listener = %self.listener().metrics.name,
             path,
             "a JSON document {why}; it is passed on as it came, and URLs in it may lead clients past vouchsafe"
         );

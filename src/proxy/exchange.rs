@@ -122,7 +122,7 @@ impl Proxy {
         let mut bound = None;
         let Some(mut exchange) = self.begin(context, client, &mut bound, head) else { return Outcome::Reset };
         if let Some(slot) = &rejected.slot {
-            exchange.record.upstream(&slot.authority);
+            exchange.record.upstream(slot);
         }
         exchange.upstream = rejected.slot;
         exchange.refuse(&rejected.failure).await
@@ -137,7 +137,7 @@ impl Proxy {
     ) -> Option<RequestContext<'a>> {
         let current = self.current();
         let listener = current.listeners.get(context.index)?;
-        let record = ExchangeRecord::begin(client, &listener.name, head.method(), head.target(), || self.ids.next());
+        let record = ExchangeRecord::begin(client, &listener.metrics, head.method(), head.target(), || self.ids.next());
         Some(RequestContext {
             proxy: self,
             context,
@@ -162,7 +162,7 @@ impl RequestContext<'_> {
         self.destination = Destination::of(self.listener(), &target, self.context)?;
         let slot = self.choose(&self.current)?;
         self.upstream = Some(slot.clone());
-        self.record.upstream(&slot.authority);
+        self.record.upstream(&slot);
         if self.head.method() == "OPTIONS" && self.head.fields.contains(FieldName::MaxForwards) {
             let left = max_forwards(&self.head.fields).ok_or(Failure::MaxForwards)?;
             let Some(left) = left.checked_sub(1) else { return self.respond(LocalResponse::options()).await };
@@ -217,7 +217,7 @@ impl RequestContext<'_> {
                 self.destination = Destination::Asked { authority: authority.clone(), https: true };
                 let slot = self.choose(&self.current)?;
                 self.upstream = Some(slot.clone());
-                self.record.upstream(&slot.authority);
+                self.record.upstream(&slot);
                 check_permitted(minter.ca(), &authority.host)?;
                 self.proxy.verify_upstream(&slot, self.client).await?;
             }
@@ -389,6 +389,11 @@ impl RequestContext<'_> {
             Cut::Body(_) | Cut::Stalled(_) => "response_incomplete",
         };
         self.record.class(class);
+        let counters = &slot.metrics.shared;
+        match cut {
+            Cut::Body(_) | Cut::Stalled(_) => counters.truncated_responses.add(1),
+            _ => counters.truncated_requests.add(1),
+        }
         self.proxy.audit.tally().count(BadEnd::Cut, class, &slot.upstream.authority());
         tracing::warn!(
             event = "response-incomplete",

@@ -9,11 +9,13 @@ mod cookies;
 mod documents;
 mod download;
 mod exchange;
+mod facts;
 pub mod failure;
 mod heads;
 pub(crate) mod ids;
 mod links;
 pub mod notices;
+mod observe;
 pub mod record;
 mod redirects;
 mod refuse;
@@ -39,6 +41,7 @@ use crate::{
     connect::{Connector, OwnSockets, pool::Slot},
     http1::head::HeadLimits,
     message::authority::{Authority, Host},
+    metrics::Metrics,
     tls::failure::HandshakeFailure,
     transport::ClientAddress,
 };
@@ -47,6 +50,7 @@ use self::{
     context::Destination,
     failure::Failure,
     ids::Ids,
+    observe::FailedRequest,
     respond::LocalResponse,
     settings::{BoundAddress, Generation, Listener, ListenerSettings},
     slots::Slots,
@@ -66,6 +70,7 @@ pub struct Proxy {
     bound: Arc<[BoundAddress]>,
     connector: Connector,
     audit: Arc<AuditSink>,
+    metrics: Arc<Metrics>,
     clock: Clock,
     slots: Slots,
     ids: Ids,
@@ -86,9 +91,9 @@ struct Current {
 const MOST_CHOSEN: usize = 1024;
 
 impl Current {
-    fn new(generation: Generation, bound: &[BoundAddress]) -> Self {
+    fn new(generation: Generation, bound: &[BoundAddress], metrics: &Metrics) -> Self {
         let listener = |(settings, address): (&ListenerSettings, &BoundAddress)| Listener {
-            name: settings.name.as_str().into(),
+            metrics: metrics.listener(&settings.name),
             address: address.clone(),
             advertised: settings.advertised.clone(),
             service: settings.service.clone(),
@@ -140,16 +145,18 @@ impl Proxy {
         bound: Arc<[BoundAddress]>,
         connector: Connector,
         audit: Arc<AuditSink>,
+        metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
-        let current = RefCell::new(Rc::new(Current::new(generation, &bound)));
+        let current = RefCell::new(Rc::new(Current::new(generation, &bound, &metrics)));
         Self {
             current,
             bound,
             connector,
             audit,
+            slots: Slots::new(metrics.clone()),
+            metrics,
             clock,
-            slots: Slots::default(),
             ids: Ids::new(),
             collected: Cell::new(0),
         }
@@ -158,7 +165,7 @@ impl Proxy {
     /// Uses newer settings from now on. Idle connections are verified again by them, and closed where they do not
     /// pass; busy ones are verified when they are done.
     pub fn adopt(&self, generation: Generation) {
-        let current = Rc::new(Current::new(generation, &self.bound));
+        let current = Rc::new(Current::new(generation, &self.bound, &self.metrics));
         self.current.replace(current.clone());
         self.slots.replace_all(&current.generation);
     }
@@ -199,8 +206,8 @@ impl Proxy {
         let id = self.ids.next();
         let named = context.tunnel.as_ref().map(ToString::to_string);
         let target = named.or_else(|| context.original.map(|original| original.to_string())).unwrap_or_default();
-        let words = failure.words();
-        self.audit.tally().count(words.kind.bad_end(), words.class, &target);
+        let request = FailedRequest { id: &id, target: &target, client, listener: &listener.metrics.name };
+        self.count_failure(failure, None, request);
         if failure.is_policy() {
             self.audit.record_policy(&event::PolicyRefused {
                 id: &id,
@@ -212,7 +219,7 @@ impl Proxy {
                 upstream: None,
                 address: context.original,
                 client,
-                listener: &listener.name,
+                listener: &listener.metrics.name,
                 request: None,
                 generation: current.generation.number,
             });
@@ -222,7 +229,7 @@ impl Proxy {
                 request = id,
                 class = failure.words().class,
                 client = %client,
-                listener = %listener.name,
+                listener = %listener.metrics.name,
                 upstream = context.tunnel.as_ref().map(tracing::field::display),
                 "{failure}"
             );
@@ -244,6 +251,7 @@ impl Proxy {
         id: &str,
     ) -> BypassedUse {
         let path = request.path();
+        self.note_bypassed(refused, slot, request, id);
         BypassedUse::begin(self.audit.clone(), self.clock, &self.refused(refused, slot, request, id, &path))
     }
 
@@ -272,7 +280,7 @@ impl Proxy {
 #[derive(Clone, Copy, Debug)]
 struct RequestSummary<'a> {
     client: ClientAddress,
-    listener: &'a str,
+    listener: &'a Arc<str>,
     method: &'a str,
     /// With query and tokens, which are for no record: [`Self::path`] is.
     target: &'a [u8],

@@ -6,10 +6,11 @@ use std::{rc::Rc, sync::Arc};
 use tokio::time::Instant;
 
 use crate::{
-    connect::Peer,
+    connect::{Peer, pool::Slot},
     http1::{conn::Connection, fields::FieldName, head::ResponseHead},
     logging::{self, AccessEvent, AccessFields},
     message::target::path_for_records,
+    metrics::{EndedRequest, ListenerMetrics, MadeBy},
     text::{escape, escape_within},
 };
 
@@ -20,9 +21,11 @@ const LONGEST_METHOD: usize = 40;
 #[derive(Debug)]
 pub(super) struct ExchangeRecord {
     started: Instant,
-    listener: Arc<str>,
+    listener: Arc<ListenerMetrics>,
+    /// Where the request went last.
+    upstream: Option<Rc<Slot>>,
     status: u16,
-    made_by: &'static str,
+    made_by: MadeBy,
     class: Option<&'static str>,
     followed: u32,
     peer: Option<Rc<Peer>>,
@@ -43,7 +46,6 @@ struct Texts {
     client: Rc<str>,
     method: String,
     path: String,
-    upstream: Rc<str>,
     upstream_request: Option<String>,
 }
 
@@ -51,7 +53,7 @@ impl ExchangeRecord {
     /// A request's head was read.
     pub(super) fn begin(
         client: &Connection,
-        listener: &Arc<str>,
+        listener: &Arc<ListenerMetrics>,
         method: &str,
         target: &[u8],
         id: impl FnOnce() -> String,
@@ -63,8 +65,9 @@ impl ExchangeRecord {
         Self {
             started: Instant::now(),
             listener: listener.clone(),
+            upstream: None,
             status: 0,
-            made_by: "proxy",
+            made_by: MadeBy::Proxy,
             class: None,
             followed: 0,
             peer: None,
@@ -78,22 +81,20 @@ impl ExchangeRecord {
     }
 
     /// The request goes to this upstream.
-    pub(super) fn upstream(&mut self, authority: &Rc<str>) {
-        if let Some(texts) = &mut self.texts {
-            texts.upstream = authority.clone();
-        }
+    pub(super) fn upstream(&mut self, slot: &Rc<Slot>) {
+        self.upstream = Some(slot.clone());
     }
 
     /// A redirect was followed to this upstream.
-    pub(super) fn followed(&mut self, authority: &Rc<str>) {
+    pub(super) fn followed(&mut self, slot: &Rc<Slot>) {
         self.followed += 1;
-        self.upstream(authority);
+        self.upstream(slot);
     }
 
     /// An upstream responded.
     pub(super) fn responded(&mut self, head: &ResponseHead, peer: &Rc<Peer>, reused: bool) {
         self.status = head.status;
-        self.made_by = "upstream";
+        self.made_by = MadeBy::Upstream;
         self.peer = Some(peer.clone());
         self.reused = reused;
         self.response_head = Some(Instant::now());
@@ -113,7 +114,7 @@ impl ExchangeRecord {
     /// The proxy answered by itself.
     pub(super) fn answered_here(&mut self, status: u16) {
         self.status = status;
-        self.made_by = "proxy";
+        self.made_by = MadeBy::Proxy;
     }
 
     /// The proxy answered a failure by itself; 0 for a reset.
@@ -162,9 +163,19 @@ impl ExchangeRecord {
         if !whole {
             self.class.get_or_insert("interrupted");
         }
+        let ended = Instant::now();
+        let request = EndedRequest {
+            took: ended - self.started,
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            made_by: self.made_by,
+            status: self.status,
+            reused: self.reused,
+        };
+        self.listener.count(request, self.upstream.as_deref().map(|slot| &slot.metrics));
         let Some(texts) = &self.texts else { return };
         let peer = self.peer.as_deref();
-        logging::access(&AccessLine { record: self, texts, peer, whole, ended: Instant::now() });
+        logging::access(&AccessLine { record: self, texts, peer, whole, ended });
     }
 }
 
@@ -188,15 +199,15 @@ impl AccessEvent for AccessLine<'_> {
         let Self { record, texts, peer, whole, ended } = self;
         to.text("request", &texts.id);
         to.text("client", &texts.client);
-        to.text("listener", &record.listener);
+        to.text("listener", &record.listener.name);
         to.text("method", &texts.method);
-        to.text("upstream", &texts.upstream);
+        to.text("upstream", record.upstream.as_deref().map_or("", |slot| &slot.authority));
         to.text("path", &texts.path);
         if record.followed > 0 {
             to.number("followed", record.followed.into());
         }
         to.number("status", record.status.into());
-        to.text("made_by", record.made_by);
+        to.text("made_by", record.made_by.as_str());
         if let Some(class) = record.class {
             to.text("class", class);
         }

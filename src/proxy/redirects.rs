@@ -139,7 +139,7 @@ impl RequestContext<'_> {
             }
             *slot = hop.slot;
             self.upstream = Some(slot.clone());
-            self.record.followed(&slot.authority);
+            self.record.followed(slot);
             self.destination = Destination::Redirect { origin: hop.origin, asked: arrival.asked.cloned() };
             let request = Request { head: hop.head, to_head: chain.method == "HEAD", idempotent: true };
             answered = self.send(slot, &request, upload).await?;

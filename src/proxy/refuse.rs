@@ -7,7 +7,10 @@ use crate::{
     text::{escape, escape_within},
 };
 
-use super::{RequestSummary, context::RequestContext, exchange::Outcome, failure::Failure, respond::LocalResponse};
+use super::{
+    RequestSummary, context::RequestContext, exchange::Outcome, failure::Failure, observe::FailedRequest,
+    respond::LocalResponse,
+};
 
 impl RequestContext<'_> {
     /// Records a failure, and answers it as the policy says.
@@ -18,7 +21,9 @@ impl RequestContext<'_> {
         let upstream = slot.as_ref().map(|slot| slot.authority.clone());
         self.record_failure(failure, slot.as_deref(), &id);
         let destination = upstream.clone().unwrap_or_else(|| self.asked_for().into());
-        self.proxy.audit.tally().count(words.kind.bad_end(), words.class, &destination);
+        let listener = &self.listener().metrics.name;
+        let request = FailedRequest { id: &id, target: &destination, client: self.client.peer(), listener };
+        self.proxy.count_failure(failure, slot.as_deref(), request);
         let policies = &self.listener().policies;
         let mut response = LocalResponse::to(failure, upstream.as_deref(), &id, policies.answer, policies.detail);
         if let Some(response) = response.as_mut().filter(|_| self.head.method() == "CONNECT") {

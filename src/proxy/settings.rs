@@ -9,6 +9,7 @@ use crate::{
         authority::{Authority, Host},
         via::Pseudonym,
     },
+    metrics::ListenerMetrics,
     mint::Minter,
     rewrite::Scopes,
     route::{table::Routes, upstream::Upstream},
@@ -46,6 +47,16 @@ impl Service {
             (Self::Fixed(_), Self::Fixed(_)) | (Self::Forward, Self::Forward) => true,
             (Self::Original(own), Self::Original(other)) => own == other,
             _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(upstream) => write!(f, "https://{upstream}"),
+            Self::Forward => f.write_str("*"),
+            Self::Original(_) => f.write_str("original address"),
         }
     }
 }
@@ -219,8 +230,8 @@ pub struct ListenerSettings {
 /// A listener, as a request sees it.
 #[derive(Debug)]
 pub struct Listener {
-    /// Its name in logs.
-    pub name: Arc<str>,
+    /// What is counted for it, and its name in logs.
+    pub metrics: Arc<ListenerMetrics>,
     /// Where it is bound.
     pub address: BoundAddress,
     /// How clients reach it, where the operator says so.

@@ -134,7 +134,7 @@ impl Proxy {
             UpstreamConnection::new(verified, self.buffers().clone()).close();
             return Ok(false);
         }
-        slot.put(UpstreamConnection::new(verified, self.buffers().clone()));
+        slot.put(self.upstream_connection(slot, verified));
         Ok(true)
     }
 
@@ -156,7 +156,7 @@ impl Proxy {
             upstream: &slot.upstream,
             refused,
             client,
-            listener: &listener.name,
+            listener: &listener.metrics.name,
             request: None,
             generation: slot.generation,
         });

@@ -80,6 +80,40 @@ impl fmt::Display for Allow {
     }
 }
 
+impl Allow {
+    /// Whether it names one host.
+    pub fn is_exact(&self) -> bool {
+        matches!(self.hosts, Hosts::Exact(_))
+    }
+
+    /// Whether it covers a host, with this port or with any; what a network covers is known of addresses only.
+    pub fn covers(&self, host: &Host, port: Option<u16>) -> bool {
+        let fits_port = match (self.port, port) {
+            (Some(allowed), Some(port)) => allowed == port,
+            _ => true,
+        };
+        fits_port
+            && match (&self.hosts, host) {
+                (Hosts::Any, _) => true,
+                (Hosts::Exact(exact), _) => exact == host,
+                (Hosts::Suffix(suffix), Host::Name(name)) => name.as_str().ends_with(suffix.as_str()),
+                (Hosts::Network(network), Host::Ip(ip)) => network.contains(&ip.to_canonical()),
+                (Hosts::Network(_), Host::Name(_)) | (Hosts::Suffix(_), Host::Ip(_)) => false,
+            }
+    }
+
+    /// How narrow it is: a host before a suffix, a longer suffix before a shorter, and `*` last.
+    fn narrowness(&self) -> (u8, usize, bool) {
+        let (kind, length) = match &self.hosts {
+            Hosts::Any => (0, 0),
+            Hosts::Network(network) => (1, usize::from(network.prefix_len())),
+            Hosts::Suffix(suffix) => (2, suffix.len()),
+            Hosts::Exact(_) => (3, 0),
+        };
+        (kind, length, self.port.is_some())
+    }
+}
+
 /// Which addresses may be dialled for one upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AddressRule {
@@ -163,6 +197,16 @@ impl DestinationPolicy {
             None => self.allows.iter().map(|allow| allow.port.unwrap_or(443)).collect(),
         };
         ports.into_iter().any(|port| self.judge(host, port).is_some())
+    }
+
+    /// All patterns.
+    pub fn patterns(&self) -> impl Iterator<Item = &Allow> {
+        self.allows.iter()
+    }
+
+    /// The narrowest pattern that covers a host and a port.
+    pub fn pattern(&self, host: &Host, port: u16) -> Option<&Allow> {
+        self.allows.iter().filter(|allow| allow.covers(host, Some(port))).max_by_key(|allow| allow.narrowness())
     }
 
     /// The names that are allowed with a port, exactly.

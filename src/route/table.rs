@@ -133,6 +133,37 @@ impl Routes {
         self.upstream_at(&before.host, before.port, dialled).ok()
     }
 
+    /// A name for an upstream of a client's choice that no client can choose: `HOST[:PORT]` where that is configured,
+    /// else the pattern that allows it.
+    pub fn label(&self, host: &Host, port: u16) -> String {
+        let of = |port| Authority { host: host.clone(), port };
+        let is_set = |of: &Authority| self.upstreams.iter().any(|settings| settings.of == *of);
+        let pattern = self.policy.pattern(host, port);
+        match (of(Some(port)), of(None), pattern) {
+            (exact, _, _) if is_set(&exact) => exact.to_string(),
+            (_, any_port, Some(allow)) if !allow.is_exact() && is_set(&any_port) => any_port.to_string(),
+            (_, _, Some(allow)) => allow.to_string(),
+            // Its address decides, once it is resolved.
+            (_, _, None) => ALLOWED_BY_ADDRESS.to_owned(),
+        }
+    }
+
+    /// Every label that [`Self::label`] may give.
+    pub fn labels(&self) -> Vec<String> {
+        let mut labels: Vec<String> = self.policy.patterns().map(ToString::to_string).collect();
+        let is_exact = |host: &Host| self.policy.patterns().any(|allow| allow.is_exact() && allow.covers(host, None));
+        for settings in &self.upstreams {
+            let Authority { host, port } = &settings.of;
+            let is_its_own = port.is_some() || !is_exact(host);
+            if is_its_own && self.policy.could_allow(host, *port) {
+                labels.push(settings.of.to_string());
+            }
+        }
+        labels.sort_unstable();
+        labels.dedup();
+        labels
+    }
+
     /// What was set for an upstream.
     fn settings_of(&self, host: &Host, port: u16) -> impl Iterator<Item = &UpstreamSettings> {
         let fits = move |settings: &&UpstreamSettings| {
@@ -176,6 +207,9 @@ impl Routes {
         })
     }
 }
+
+/// The label of a host that is allowed by the network that its address is in.
+const ALLOWED_BY_ADDRESS: &str = "networks";
 
 /// Why a destination has no upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use tokio::{
     time::sleep,
 };
 
+use crate::metrics::OpenConnection;
+
 use super::{
     Stop,
     limiter::ConnectionLimiter,
@@ -71,10 +73,11 @@ fn begin(
     connections: &mut JoinSet<()>,
 ) {
     let context = context.clone();
+    let open = OpenConnection::new(&context.connections);
     if let Some(permit) = limiter.try_acquire() {
         connections.spawn_local(async move {
             serve(connection, &context).await;
-            drop(permit);
+            drop((permit, open));
         });
     } else if let Some(queued) = limiter.queue() {
         let limiter = limiter.clone();
@@ -89,7 +92,7 @@ fn begin(
             let Some(permit) = permit else { return refuse(connection, &context).await };
             drop(queued);
             serve(connection, &context).await;
-            drop(permit);
+            drop((permit, open));
         });
     }
     // Otherwise it ends by RST.

@@ -2,6 +2,7 @@
 
 pub mod activation;
 mod first_bytes;
+pub mod health;
 mod hello;
 pub mod limiter;
 pub mod listener;

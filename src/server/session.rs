@@ -1,6 +1,6 @@
 //! One client connection: head, exchange, next; idle with nothing in memory but its socket.
 
-use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -12,6 +12,7 @@ use crate::{
         conn::{Connection, NoHead},
         head::{HeadError, RequestHead},
     },
+    metrics::Connections,
     proxy::{
         BoundUpstream, ListenerContext, Outcome, Proxy, Rejected, TLS_INSIDE_CONNECT,
         client_tls::ClientTlsError,
@@ -38,6 +39,8 @@ pub struct SessionContext {
     pub listener: ListenerContext,
     /// Its name in logs.
     pub name: String,
+    /// Those of its clients.
+    pub connections: Arc<Connections>,
     pub proxy: Rc<Proxy>,
     pub limits: ClientLimits,
     /// How far the end of the process has come.

@@ -18,6 +18,8 @@ pub struct ClientIdentity {
     pub certificate: Certificate,
     /// SHA-256 of the certificate, lower-case hex.
     pub sha256: String,
+    /// The name of its file, for messages.
+    pub file: String,
 }
 
 impl fmt::Debug for ClientIdentity {
@@ -56,7 +58,7 @@ impl ClientIdentity {
                 "it cannot be used\nhint: it should be an RSA key of 2048 bits or more, P-256, P-384, P-521 or Ed25519".into(),
             ),
         })?;
-        Ok(Self { key: Arc::new(key), sha256: certificate.sha256.clone(), certificate })
+        Ok(Self { key: Arc::new(key), sha256: certificate.sha256.clone(), certificate, file: file.clone() })
     }
 }
 

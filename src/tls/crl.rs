@@ -48,6 +48,18 @@ pub struct Crls {
     pub(super) lists: Vec<List>,
     /// What is odd about the files and lists, a sentence each.
     pub warnings: Vec<String>,
+    /// The dates of each list.
+    pub dates: Vec<CrlDates>,
+}
+
+/// The dates of a revocation list (RFC 5280 sections 5.1.2.4 and 5.1.2.5).
+#[derive(Clone, Debug)]
+pub struct CrlDates {
+    /// The name of its file, for messages.
+    pub file: String,
+    pub issuer: String,
+    pub this_update: OffsetDateTime,
+    pub next_update: OffsetDateTime,
 }
 
 /// A revocation list.
@@ -169,6 +181,12 @@ impl Crls {
         } else if self.lists.iter().any(|other| other.replaces(&list, now)) {
             self.warnings.push(format!("`{file}`: there is a newer list of `{issuer}`, which counts"));
         }
+        self.dates.push(CrlDates {
+            file: file.to_owned(),
+            issuer: issuer.clone(),
+            this_update: list.this_update,
+            next_update: list.next_update,
+        });
         self.lists.push(list);
     }
 

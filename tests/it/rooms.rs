@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Of each module: what it may use.
@@ -112,5 +112,26 @@ fn the_table_has_no_circle() {
         let done: Vec<String> = left.iter().filter(|(_, uses)| free(uses)).map(|(name, _)| name.clone()).collect();
         assert!(!done.is_empty(), "these use each other in a circle, or what does: {:?}", left.keys());
         left.retain(|name, _| !done.contains(name));
+    }
+}
+
+/// Every source file at and below `path`.
+fn sources(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| sources(&entry.unwrap().path(), found));
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        found.push(path.to_owned());
+    }
+}
+
+#[test]
+fn hyper_and_prometheus_are_out_of_the_data_path() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    for (library, only) in [("hyper::", "admin"), ("prometheus_client::", "metrics")] {
+        let users = files.iter().filter(|file| code(&fs::read_to_string(file).unwrap()).contains(library));
+        let rooms: BTreeSet<_> = users.map(|file| file.strip_prefix(&src).unwrap().iter().next().unwrap()).collect();
+        assert_eq!(rooms.into_iter().collect::<Vec<_>>(), [only], "{library}");
     }
 }

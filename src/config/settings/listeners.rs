@@ -299,29 +299,35 @@ impl Build<'_> {
     }
 
     fn listen_tcp(&self, text: &str) -> Result<SocketAddr, String> {
-        let (host, port) =
-            text.rsplit_once(':').ok_or("an address and a port are expected, as in `127.0.0.1:19292`")?;
-        let port = listen_port(port)?;
-        if host.is_empty() {
-            return Err(format!("the address before the port is missing\nhint: write `127.0.0.1:{port}`"));
-        }
-        let ip = match host.parse::<Host>() {
-            Ok(Host::Ip(ip)) => ip,
-            Ok(Host::Name(name)) if name.as_str() == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            _ => {
-                return Err(format!(
-                    "`{}` is not an IP address to listen on",
-                    show_value(format!("{host}:")).trim_end_matches(':')
-                ));
-            }
-        };
-        if !ip.is_loopback() && self.options.allow_nonlocal_listen != Some(true) {
+        let address = tcp_address(text)?;
+        if !address.ip().is_loopback() && self.options.allow_nonlocal_listen != Some(true) {
             return Err(format!(
-                "{ip} can be reached from other hosts, and clients speak plain text to it\nhint: listen on 127.0.0.1, or set --allow-nonlocal-listen"
+                "{} can be reached from other hosts, and clients speak plain text to it\nhint: listen on 127.0.0.1, or set --allow-nonlocal-listen",
+                address.ip()
             ));
         }
-        Ok(SocketAddr::new(ip, port))
+        Ok(address)
     }
+}
+
+/// Reads `ADDRESS:PORT`.
+pub(super) fn tcp_address(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("an address and a port are expected, as in `127.0.0.1:19292`")?;
+    let port = listen_port(port)?;
+    if host.is_empty() {
+        return Err(format!("the address before the port is missing\nhint: write `127.0.0.1:{port}`"));
+    }
+    let ip = match host.parse::<Host>() {
+        Ok(Host::Ip(ip)) => ip,
+        Ok(Host::Name(name)) if name.as_str() == "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        _ => {
+            return Err(format!(
+                "`{}` is not an IP address to listen on",
+                show_value(format!("{host}:")).trim_end_matches(':')
+            ));
+        }
+    };
+    Ok(SocketAddr::new(ip, port))
 }
 
 /// Where a route with a name listens.
@@ -355,7 +361,7 @@ const OWNER_ONLY: u32 = 0o600;
 const LONGEST_PATH: usize = 107;
 
 /// Reads `PATH[,mode=MODE]`.
-fn unix_socket(text: &str) -> Result<ListenAddress, String> {
+pub(super) fn unix_socket(text: &str) -> Result<ListenAddress, String> {
     let (path, mode) = match text.split_once(",mode=") {
         None => (text, OWNER_ONLY),
         Some((path, digits)) => {
@@ -404,7 +410,7 @@ fn parse_advertise(text: &str) -> Result<(&str, Authority), String> {
 }
 
 /// Reads a name that clients may use for a fixed route.
-fn parse_accept_host(text: &str) -> Result<Host, String> {
+pub(super) fn parse_accept_host(text: &str) -> Result<Host, String> {
     text.parse::<Host>().map_err(|error| match bare_host(text) {
         Some(bare) => format!("a name without scheme and port is expected\nhint: write `{bare}`"),
         None => error.to_string(),

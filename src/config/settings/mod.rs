@@ -1,5 +1,6 @@
 //! [`Settings`]: what is valid. Built whole or not at all, and one run shows all problems.
 
+mod admin;
 mod isolated;
 mod limits;
 mod listeners;
@@ -13,6 +14,7 @@ mod values;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
+    admin::AdminSettings,
     audit::{sink::AuditSettings, text::Form},
     clock::Clock,
     connect::ConnectLimits,
@@ -66,6 +68,8 @@ pub struct Settings {
     pub threads: usize,
     /// Time limit for running requests at the end.
     pub drain: Duration,
+    /// The admin listener.
+    pub admin: Option<AdminSettings>,
     /// Written when ready.
     pub ready_file: Option<PathBuf>,
     /// How often files are checked for changes.
@@ -120,6 +124,7 @@ impl Settings {
         let listeners = build.listeners(routes.as_ref());
         let minter = build.minter(routes.as_ref());
         build.unused_local_ca(&listeners);
+        let admin = build.admin(&listeners);
         let connect = build.connect_limits();
         let (proxy, client, threads) = build.limits();
         let connections = build.connection_limits();
@@ -146,6 +151,7 @@ impl Settings {
             log,
             threads,
             drain: span(options.drain_timeout, 30),
+            admin,
             ready_file: options.ready_file,
             poll_interval: options.reload_interval.map_or(POLL_INTERVAL, |span| span.0),
             warnings,
@@ -182,6 +188,7 @@ impl Settings {
                 self.connections != other.connections,
             ),
             ("--drain-timeout", self.drain != other.drain),
+            ("--admin, --admin-host or --admin-read-only", self.admin != other.admin),
             ("--ready-file", self.ready_file != other.ready_file),
             ("--reload-interval", self.poll_interval != other.poll_interval),
         ];
