@@ -23,6 +23,7 @@ use crate::{
         watch::Files,
     },
     mint::is_local_ca,
+    terminal::{ADVICE, BAD, GOOD, WARNING},
     tls::{
         checks,
         failure::{CertificateRef, Code, Finding},
@@ -447,12 +448,13 @@ impl Flaw {
 }
 
 /// Errors before warnings.
-fn mark(flaws: &[Flaw]) -> char {
-    match flaws {
-        [] => '✔',
-        flaws if flaws.iter().any(|flaw| flaw.level == Level::Error) => '✘',
-        _ => '!',
-    }
+fn mark(flaws: &[Flaw]) -> String {
+    let (mark, look) = match flaws {
+        [] => ('✔', GOOD),
+        flaws if flaws.iter().any(|flaw| flaw.level == Level::Error) => ('✘', BAD),
+        _ => ('!', WARNING),
+    };
+    format!("{look}{mark}{look:#}")
 }
 
 fn plural(count: usize, what: &str) -> String {
@@ -465,7 +467,7 @@ impl fmt::Display for Flaw {
         if let Some(line) = self.line {
             write!(f, "line {line}: ")?;
         }
-        write!(f, "{}\nfix: {}", self.sentence, self.fix)
+        write!(f, "{}\n{ADVICE}fix:{ADVICE:#} {}", self.sentence, self.fix)
     }
 }
 

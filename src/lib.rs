@@ -35,35 +35,37 @@
 //! | [`clock`] | the only source of the time of day | |
 //! | [`deadline`] | a timer that is moved without registering it again | |
 //! | [`text`] | text from outside: escaped, cut, without secrets | |
+//! | [`html`] | pages for people: text in HTML, and their style | |
+//! | [`terminal`] | what stdout and stderr can show: colours, characters, width | |
 //! | [`transport`] | a byte stream, and how it is closed or reset | |
 //! | [`http1`] | HTTP/1 heads, bodies and connections, client's and server's | `buffer`, `deadline`, `transport` |
 //! | [`message`] | facts about HTTP messages; pure | `http1` |
-//! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock` |
+//! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock`, `terminal` |
 //! | [`supervisor`] | what a service manager is told: sd_notify and its watchdog | |
 //! | [`tls`] | who can be trusted: the decision, the evidence, the explanation; no sockets | `clock`, `message::authority` |
 //! | [`metrics`] | what is counted and observed, for the admin listener and warnings | `clock`, `tls` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
 //! | [`rewrite`] | URLs in JSON documents of OpenStack services: found by shape, replaced in place; pure | |
-//! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `logging`, `metrics`, `route::upstream`, `tls`, `transport` |
+//! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `html`, `logging`, `metrics`, `route::upstream`, `terminal`, `tls`, `transport` |
 //! | [`mint`] | a local CA, and certificates for clients that speak TLS | `clock`, `message::authority`, `tls` |
 //! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `metrics`, `route::upstream`, `tls`, `transport` |
 //! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `metrics`, `mint`, `rewrite`, `route`, `tls`, `transport` |
 //! | [`server`] | listeners and client connections | `http1`, `metrics`, `mint::KeyKind`, `proxy`, `transport` |
 //! | [`admin`] | the admin listener: health, metrics, status, the page | `clock`, `message::authority`, `metrics`, `proxy::settings`, `server` |
-//! | [`config`] | settings, read and validated | `admin`, `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `proxy`, `rewrite`, `route`, `server`, `tls` |
+//! | [`config`] | settings, read and validated | `admin`, `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `proxy`, `rewrite`, `route`, `server`, `terminal`, `tls` |
 //! | [`ready`] | the ready file, and `vouchsafe ready` | `config` |
 //! | [`app`] | the wiring, and the life of the process | `admin`, `audit`, `clock`, `config`, `connect`, `logging`, `metrics`, `proxy`, `ready`, `reload`, `server`, `supervisor` |
 //! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
-//! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `tls` |
-//! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `http1`, `message`, `proxy::failure`, `route`, `tls` |
-//! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `mint::is_local_ca`, `tls` |
+//! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `terminal`, `tls` |
+//! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `http1`, `message`, `proxy::failure`, `route`, `terminal`, `tls` |
+//! | [`bundle`] | `vouchsafe bundle` | `check::certificate`, `clock`, `config`, `mint::is_local_ca`, `terminal`, `tls` |
 //! | [`pin`] | `vouchsafe pin` | `check`, `config`, `message::authority`, `tls`, `verify::chain` |
 //! | [`redirect`] | `vouchsafe redirect-rules`: rules of the kernel, and whether they do what they say | `config`, `message::authority` |
 //! | [`reload`] | newer settings in a running process | `bundle`, `config`, `metrics`, `mint::Minter`, `proxy::settings`, `supervisor` |
-//! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `proxy::settings`, `server` |
+//! | [`demo`] | `vouchsafe demo` | `app`, `clock`, `config`, `connect::dial`, `http1`, `logging`, `proxy::settings`, `server`, `terminal` |
 //! | [`isolate`] | a network namespace for a tool, in which every address leads to this proxy | `connect`, `message::authority`, `route::table` |
-//! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `connect::resolve`, `isolate`, `logging`, `mint::LocalCa`, `proxy::settings`, `reload`, `route::table`, `server` |
-//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `demo`, `exec`, `explain`, `logging`, `mint`, `pin`, `ready`, `redirect`, `reload`, `server`, `supervisor`, `verify` |
+//! | [`exec`] | `vouchsafe exec` | `app`, `audit::tally`, `check`, `config`, `connect::resolve`, `isolate`, `logging`, `mint::LocalCa`, `proxy::settings`, `reload`, `route::table`, `server`, `terminal` |
+//! | [`cli`] | the sub-commands, each to its end; used by `main` alone | `app`, `audit`, `bundle`, `check`, `clock`, `config`, `connect::ConnectLimits`, `demo`, `exec`, `explain`, `logging`, `mint`, `pin`, `ready`, `redirect`, `reload`, `server`, `supervisor`, `terminal`, `verify` |
 //!
 //! `docs/design.md` says why things are as they are, `docs/security.md` what they protect against, and
 //! `docs/failures.md` what each refusal means.
@@ -82,6 +84,7 @@ pub mod deadline;
 pub mod demo;
 pub mod exec;
 pub mod explain;
+pub mod html;
 pub mod http1;
 pub mod isolate;
 pub mod logging;
@@ -97,6 +100,7 @@ pub mod rewrite;
 pub mod route;
 pub mod server;
 pub mod supervisor;
+pub mod terminal;
 pub mod text;
 pub mod tls;
 pub mod transport;

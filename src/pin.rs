@@ -59,7 +59,7 @@ pub async fn pin(args: PinArgs, warn: impl Fn(&str), mut tell: impl FnMut(&Pins)
     };
     found.iter().for_each(&mut tell);
     if let Some((config, targets)) = servers {
-        check::probe_all(config.connect, targets, |report| tell(&Pins::of_server(report))).await;
+        check::probe_all(config.connect, targets, check::in_order(|report| tell(&Pins::of_server(report)))).await;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::{
         settings::{identity, no_list, reference, repeated_rules},
         watch::Files,
     },
+    terminal::{ADVICE, BAD, GOOD},
     tls::{
         case::{Case, Terms, Trust},
         classify::Refusal,
@@ -228,7 +229,7 @@ impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.verdict {
             Ok(accepted) => {
-                writeln!(f, "accepted: `{}` until {}", self.reference, rfc3339(accepted.until))?;
+                writeln!(f, "{GOOD}accepted:{GOOD:#} `{}` until {}", self.reference, rfc3339(accepted.until))?;
                 for subject in &accepted.path {
                     let anchors = self.trust.anchors.certificates();
                     let (what, certificate) = match subject {
@@ -243,10 +244,10 @@ impl fmt::Display for Verification {
                 Ok(())
             }
             Err(failure) => {
-                writeln!(f, "{}: {}", failure.code(), failure.verdict.sentence)?;
+                writeln!(f, "{BAD}{}:{BAD:#} {}", failure.code(), failure.verdict.sentence)?;
                 // Without their codes: whoever searches this text for a code means the verdict.
                 failure.also.iter().try_for_each(|also| writeln!(f, "  also: {}", also.sentence))?;
-                writeln!(f, "hint: {}", failure.hint)?;
+                writeln!(f, "{ADVICE}hint:{ADVICE:#} {}", failure.hint)?;
                 if self.by_default {
                     writeln!(f, "note: {RUN_ACCEPTS}")?;
                 }

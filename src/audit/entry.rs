@@ -135,8 +135,12 @@ pub struct Offending<'a> {
 /// A certificate of the chain.
 #[derive(Debug, Deserialize)]
 pub struct ChainMember<'a> {
+    /// Its fingerprint.
     #[serde(borrow, default)]
-    sha256: Cow<'a, str>,
+    pub sha256: Cow<'a, str>,
+    /// Its subject; empty where it could not be read.
+    #[serde(borrow, default)]
+    pub subject: Cow<'a, str>,
     /// Who issued it; empty where it could not be read.
     #[serde(borrow, default)]
     pub issuer: Cow<'a, str>,
@@ -215,10 +219,15 @@ impl<'a> AuditEntry<'a> {
         self.id == id || self.ids.is_some_and(|ids| ids.get().contains(&format!("\"{id}\"")))
     }
 
+    /// The first certificates of the chain, the server's own first.
+    pub fn chain(&self) -> Vec<ChainMember<'a>> {
+        let members = self.chain.and_then(|chain| serde_json::from_str::<First<ChainMember<'a>>>(chain.get()).ok());
+        members.unwrap_or_default().0
+    }
+
     /// The certificate of the chain that has this fingerprint.
     pub fn chain_member(&self, sha256: &str) -> Option<ChainMember<'a>> {
-        let members: First<ChainMember<'a>> = serde_json::from_str(self.chain?.get()).ok()?;
-        members.0.into_iter().find(|member| member.sha256 == sha256)
+        self.chain().into_iter().find(|member| member.sha256 == sha256)
     }
 }
 

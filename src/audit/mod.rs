@@ -12,4 +12,5 @@ pub mod sink;
 pub mod summary;
 pub mod tally;
 pub mod text;
+pub mod timeline;
 pub mod usage;

@@ -1,9 +1,12 @@
 //! Reads audit logs, plain or packed by gzip, line by line and in bounded memory, into one [`Summary`].
 
 use std::{
-    fs::File,
+    cell::Cell,
+    fmt,
+    fs::{File, Metadata},
     io::{self, BufRead, BufReader, Cursor, Read},
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use flate2::read::MultiGzDecoder;
@@ -13,6 +16,7 @@ use super::{
     entry::{AuditEntry, Flaw},
     summary::{By, Filter, Lines, Summary},
 };
+use crate::text::escape;
 
 /// The longest line that is kept, in bytes; real ones have a few thousand.
 pub const LONGEST: usize = 1 << 20;
@@ -60,13 +64,35 @@ impl AuditLogFile {
     }
 }
 
-/// Reads all logs. One that cannot be read does not keep the others from being read. `progress` is told now and then
-/// which log is read, and how many lines of it were.
-pub fn read(paths: Vec<PathBuf>, filter: &Filter, by: By, mut progress: impl FnMut(&Path, u64)) -> Survey {
+/// How far a log was read.
+#[derive(Clone, Copy, Debug)]
+pub struct SoFar<'a> {
+    path: &'a Path,
+    lines: u64,
+    bytes: u64,
+    /// How long it is as a file; `None` if it is none.
+    size: Option<u64>,
+}
+
+impl fmt::Display for SoFar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reading `{}`: {} lines", escape(&self.path.display().to_string()), self.lines)?;
+        match self.size {
+            Some(size) if size >= self.bytes && size > 0 => {
+                write!(f, ", {} %", u128::from(self.bytes) * 100 / u128::from(size))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads all logs. One that cannot be read does not keep the others from being read. `progress` is told now and then how
+/// far it has come.
+pub fn read(paths: Vec<PathBuf>, filter: &Filter, by: By, mut progress: impl FnMut(SoFar<'_>)) -> Survey {
     let mut survey = Survey { summary: Summary::new(by), logs: Vec::new(), found: Vec::new() };
     for path in paths {
         let mut log = AuditLogFile { path, lines: Lines::default(), error: None };
-        let read = open(&log.path).and_then(|mut source| survey.read(&mut source, &mut log, filter, &mut progress));
+        let read = open(&log.path).and_then(|source| survey.read(source, &mut log, filter, &mut progress));
         log.error = read.err();
         survey.logs.push(log);
     }
@@ -76,17 +102,18 @@ pub fn read(paths: Vec<PathBuf>, filter: &Filter, by: By, mut progress: impl FnM
 impl Survey {
     fn read(
         &mut self,
-        source: &mut dyn BufRead,
+        mut source: Source,
         log: &mut AuditLogFile,
         filter: &Filter,
-        progress: &mut impl FnMut(&Path, u64),
+        progress: &mut impl FnMut(SoFar<'_>),
     ) -> io::Result<()> {
         const EVERY: u64 = 10_000;
         let mut line = Vec::new();
-        while let Some(length) = read_line(source, &mut line)? {
+        while let Some(length) = read_line(&mut *source.lines, &mut line)? {
             log.lines.all += 1;
             if log.lines.all.is_multiple_of(EVERY) {
-                progress(&log.path, log.lines.all);
+                let (path, lines) = (log.path.as_path(), log.lines.all);
+                progress(SoFar { path, lines, bytes: source.bytes.get(), size: source.size });
             }
             if length > LONGEST {
                 log.lines.broken.add(Flaw::TooLong, log.lines.all);
@@ -116,10 +143,38 @@ impl Survey {
     }
 }
 
-fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
-    match path.as_os_str() == "-" {
-        true => unpacked(io::stdin()),
-        false => unpacked(File::open(path)?),
+/// An open log.
+struct Source {
+    lines: Box<dyn BufRead>,
+    /// How much of the file was read, as it is on the disk.
+    bytes: Rc<Cell<u64>>,
+    size: Option<u64>,
+}
+
+fn open(path: &Path) -> io::Result<Source> {
+    let bytes = Rc::new(Cell::new(0));
+    let counted = bytes.clone();
+    let (lines, size) = if path.as_os_str() == "-" {
+        (unpacked(Counted { source: io::stdin(), bytes: counted })?, None)
+    } else {
+        let source = File::open(path)?;
+        let size = source.metadata().ok().filter(Metadata::is_file).map(|metadata| metadata.len());
+        (unpacked(Counted { source, bytes: counted })?, size)
+    };
+    Ok(Source { lines, bytes, size })
+}
+
+/// A reader that counts what it has read.
+struct Counted<R> {
+    source: R,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(into)?;
+        self.bytes.set(self.bytes.get() + read as u64);
+        Ok(read)
     }
 }
 

@@ -7,7 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use time::OffsetDateTime;
 
-use super::entry::{AuditEntry, BYPASSED, Flaw};
+use super::{
+    entry::{AuditEntry, BYPASSED, ChainMember, Flaw},
+    timeline::Timeline,
+};
 use crate::{
     clock::rfc3339,
     text::{escape, escape_within},
@@ -18,6 +21,10 @@ pub const MOST_GROUPS: usize = 6_000;
 
 /// How many certificates of a group are told apart.
 pub const MOST_CERTIFICATES: usize = 16;
+
+/// How many certificates of a chain are kept, and how many of all chains together.
+const MOST_LINKS: usize = 8;
+const MOST_ALL_LINKS: usize = 8_000;
 
 /// How many names a tally tells apart, and how many all tallies together.
 const MOST_NAMES: usize = 1_000;
@@ -238,6 +245,12 @@ pub struct Group {
     pub hint: Box<str>,
     /// The certificate that it is about.
     pub certificate: Option<Offender>,
+    /// The chain that the server sent, its own certificate first.
+    pub chain: Vec<ChainLink>,
+    /// The name of its file.
+    chain_sha256: Box<str>,
+    /// When they were.
+    pub timeline: Timeline,
     /// The fingerprints of all certificates that events of the group were about, in the order of their
     /// coming, the first 64 bits of each; [`MOST_CERTIFICATES`] at most.
     pub fingerprints: Vec<u64>,
@@ -260,6 +273,37 @@ pub struct Offender {
     pub not_after: Option<OffsetDateTime>,
 }
 
+/// A certificate of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainLink {
+    /// Its subject; empty if it cannot be read.
+    pub subject: Box<str>,
+    /// Its issuer; empty if it cannot be read.
+    pub issuer: Box<str>,
+    /// SHA-256, lower-case hex.
+    pub sha256: Box<str>,
+    /// The end of its validity.
+    pub not_after: Option<OffsetDateTime>,
+}
+
+impl ChainLink {
+    fn of(member: &ChainMember<'_>) -> Self {
+        Self {
+            subject: kept(&member.subject),
+            issuer: kept(&member.issuer),
+            sha256: escape_within(&member.sha256, 64).into(),
+            not_after: member.not_after.map(|end| end.0),
+        }
+    }
+}
+
+/// How much more of what can be many there is room for, in all groups together.
+#[derive(Debug)]
+struct Room {
+    names: usize,
+    links: usize,
+}
+
 impl Group {
     fn new([name, code, action]: [&str; 3], entry: &AuditEntry<'_>) -> Self {
         let extent = Extent { events: 0, ..Extent::of(entry) };
@@ -272,24 +316,28 @@ impl Group {
             message: Box::default(),
             hint: Box::default(),
             certificate: None,
+            chain: Vec::new(),
+            chain_sha256: Box::default(),
+            timeline: Timeline::default(),
             fingerprints: Vec::new(),
             tallies: Box::default(),
         }
     }
 
-    fn add(&mut self, entry: &AuditEntry<'_>, sent: Sent, room: &mut usize) {
+    fn add(&mut self, entry: &AuditEntry<'_>, sent: Sent, room: &mut Room) {
         let newest = entry.time.0 >= self.extent.last;
         self.extent = self.extent.and(Extent::of(entry));
         self.sent.add(sent);
+        self.timeline.add(entry.time.0, entry.count());
         if newest {
-            self.see(entry);
+            self.see(entry, room);
         }
         self.note(entry);
-        self.tally(entry, room);
+        self.tally(entry, &mut room.names);
     }
 
     /// Takes what the newest event says.
-    fn see(&mut self, entry: &AuditEntry<'_>) {
+    fn see(&mut self, entry: &AuditEntry<'_>, room: &mut Room) {
         if *self.message != *entry.message {
             self.message = escape_within(&entry.message, 600).into();
         }
@@ -302,9 +350,23 @@ impl Group {
             _ => false,
         };
         // What only says what was sent does not have the chain.
-        if !known && !entry.is_use() {
+        if entry.is_use() {
+            return;
+        }
+        if !known {
             self.certificate = Offender::of(entry);
         }
+        if *self.chain_sha256 != *entry.chain_sha256.as_deref().unwrap_or_default() {
+            self.chain_sha256 = kept(entry.chain_sha256.as_deref().unwrap_or_default());
+            self.keep_chain(entry, room);
+        }
+    }
+
+    /// Keeps the chain of an event in place of the one before, as far as there is room.
+    fn keep_chain(&mut self, entry: &AuditEntry<'_>, room: &mut Room) {
+        room.links += self.chain.len();
+        self.chain = entry.chain().iter().take(MOST_LINKS.min(room.links)).map(ChainLink::of).collect();
+        room.links -= self.chain.len();
     }
 
     fn note(&mut self, entry: &AuditEntry<'_>) {
@@ -449,8 +511,8 @@ pub struct Summary {
     gaps: Gaps,
     /// Classes of all events, those that are left out among them.
     codes: BTreeSet<Box<str>>,
-    /// How many names there is room for in all tallies.
-    room: usize,
+    timeline: Timeline,
+    room: Room,
 }
 
 impl Summary {
@@ -464,7 +526,8 @@ impl Summary {
             sent: Sent::default(),
             gaps: Gaps::default(),
             codes: BTreeSet::new(),
-            room: MOST_ALL_NAMES,
+            timeline: Timeline::default(),
+            room: Room { names: MOST_ALL_NAMES, links: MOST_ALL_LINKS },
         }
     }
 
@@ -477,6 +540,7 @@ impl Summary {
         }
         self.see_code(&entry.code);
         widen(&mut self.total, Extent::of(entry));
+        self.timeline.add(entry.time.0, entry.count());
         self.sent.add(Sent::of(entry));
         let action = if entry.is_use() { BYPASSED } else { &*entry.action };
         let sent = Sent::of(entry);
@@ -546,6 +610,11 @@ impl Summary {
     /// All events, those of [`Summary::other`] too; none where there are none.
     pub fn total(&self) -> Option<Extent> {
         self.total
+    }
+
+    /// When all events were.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// The events of groups that came when [`MOST_GROUPS`] were there.

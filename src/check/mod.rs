@@ -6,19 +6,19 @@ pub mod catalog;
 pub mod certificate;
 pub mod checks;
 pub mod report;
+pub mod table;
 pub mod tree;
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::{sync::Semaphore, task::LocalSet, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinSet, LocalSet},
+    time::timeout,
+};
 
 use crate::{
-    config::{
-        args::{CheckArgs, RunArgs},
-        environment::Environment,
-        error::ConfigError,
-        settings::UpstreamConfig,
-    },
+    config::{args::RunArgs, environment::Environment, error::ConfigError, settings::UpstreamConfig},
     connect::{ConnectLimits, Connector, OwnSockets, error::ConnectError},
     message::authority::Authority,
     route::{table::RouteError, table::Routes, upstream::Upstream},
@@ -28,22 +28,19 @@ use crate::{
 
 use self::report::{ProbeResult, Report};
 
-/// Checks the servers that the arguments name, and reports them in that order.
+/// The servers that the arguments name, or that the configuration has if they name none.
 ///
 /// # Errors
-/// [`ConfigError`], before anything is dialled.
-pub async fn check(args: CheckArgs, warn: impl Fn(&str), tell: impl FnMut(&Report)) -> Result<(), ConfigError> {
-    let config = config(args.run, &warn)?;
-    let servers = config.servers.iter().map(Authority::to_string);
-    let urls = if args.urls.is_empty() { servers.collect() } else { args.urls };
+/// [`ConfigError`].
+pub fn servers(config: &UpstreamConfig, urls: Vec<String>, warn: impl Fn(&str)) -> Result<Vec<Target>, ConfigError> {
+    let configured = config.servers.iter().map(Authority::to_string);
+    let urls = if urls.is_empty() { configured.collect() } else { urls };
     if urls.is_empty() {
         return Err(ConfigError::one(
             "there is nothing to check\nhint: name servers, as in `vouchsafe check https://glance.example:9292`, or set --config or --route",
         ));
     }
-    let targets = targets(&config, urls, &warn)?;
-    probe_all(config.connect, targets, tell).await;
-    Ok(())
+    targets(config, urls, warn)
 }
 
 /// The settings for upstreams that the proxy would have with these arguments.
@@ -99,31 +96,42 @@ fn target(routes: &Routes, url: &str) -> Result<Upstream, String> {
     })
 }
 
-/// Connects to all, many at a time, and reports them in their order.
-pub async fn probe_all(limits: ConnectLimits, targets: Vec<Target>, mut tell: impl FnMut(&Report)) {
+/// Connects to all, many at a time, and hands over each report with the place of its server, as they come.
+pub async fn probe_all(limits: ConnectLimits, targets: Vec<Target>, mut tell: impl FnMut(usize, Report)) {
     let none: Arc<[SocketAddr]> = Arc::new([]);
     let connector = Rc::new(Connector::new(limits, none, OwnSockets::default()));
     let turns = Rc::new(Semaphore::new(AT_ONCE));
-    let local = LocalSet::new();
-    let meeting = targets.into_iter().map(|(asked, upstream)| {
-        let (connector, turns) = (connector.clone(), turns.clone());
-        local.spawn_local(async move {
-            // It is never closed.
-            let _turn = turns.acquire().await;
-            let probed = probe(&connector, &upstream).await;
-            Report::of(asked, upstream, probed)
-        })
-    });
-    let meeting: Vec<_> = meeting.collect();
+    let mut probes = JoinSet::new();
     let telling = async {
-        for one in meeting {
-            match one.await {
-                Ok(report) => tell(&report),
+        for (place, (asked, upstream)) in targets.into_iter().enumerate() {
+            let (connector, turns) = (connector.clone(), turns.clone());
+            probes.spawn_local(async move {
+                // It is never closed.
+                let _turn = turns.acquire().await;
+                let probed = probe(&connector, &upstream).await;
+                (place, Report::of(asked, upstream, probed))
+            });
+        }
+        while let Some(end) = probes.join_next().await {
+            match end {
+                Ok((place, report)) => tell(place, report),
                 Err(end) => std::panic::resume_unwind(end.into_panic()),
             }
         }
     };
-    local.run_until(telling).await;
+    LocalSet::new().run_until(telling).await;
+}
+
+/// For [`probe_all`]: hands reports over in the order of their servers.
+pub fn in_order(mut tell: impl FnMut(&Report)) -> impl FnMut(usize, Report) {
+    let (mut next, mut early) = (0, BTreeMap::new());
+    move |place, report| {
+        early.insert(place, report);
+        while let Some(report) = early.remove(&next) {
+            tell(&report);
+            next += 1;
+        }
+    }
 }
 
 /// A configuration may name many.

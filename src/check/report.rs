@@ -1,8 +1,7 @@
 //! The result for one server: for people, and as JSON. Pure.
 
-use std::{fmt, io::ErrorKind, net::SocketAddr, rc::Rc};
+use std::{io::ErrorKind, net::SocketAddr, rc::Rc};
 
-use serde_json::{Map, Value, json};
 use time::{Duration, OffsetDateTime};
 
 use crate::{
@@ -26,6 +25,9 @@ use super::{
     checks::{Check, CheckInput, Kind, Outcome, Refusal},
     tree::Tree,
 };
+
+mod json;
+mod words;
 
 /// How far the connection to an upstream got.
 #[derive(Debug, Default)]
@@ -147,6 +149,20 @@ impl Report {
         (self.accepted, self.refusal, self.problems) = (accepted, refusal, problems);
     }
 
+    /// The answer.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// When the first thing expires that the verdict depends on, or report-only ends; and the time of the verification.
+    pub fn until(&self) -> Option<(OffsetDateTime, OffsetDateTime)> {
+        let until = match self.verdict {
+            Verdict::Bypassed(until) => Some(until),
+            _ => self.accepted.as_ref().map(|accepted| accepted.until),
+        };
+        until.map(|until| (until, self.at))
+    }
+
     /// Whether the server is to be trusted.
     pub fn is_trusted(&self) -> bool {
         self.verdict == Verdict::Trusted
@@ -234,9 +250,10 @@ impl Report {
     }
 
     /// What is odd, or soon will be, of a server that is trusted.
-    fn warnings(&self, tree: &Tree) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<String> {
         let mut all = Vec::new();
         let Some(accepted) = self.accepted.as_ref().filter(|_| self.verdict == Verdict::Trusted) else { return all };
+        let tree = self.tree();
         if accepted.until - self.at < SOON {
             all.push(self.ends_soon(accepted.until));
         }
@@ -337,172 +354,5 @@ impl Problem {
             fix,
             subject: CertificateRef::Handshake,
         }
-    }
-}
-
-/// For people: the verdict, the server, the chain, each check, and what to do.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = self.problems.first().map_or("", |problem| problem.code);
-        let upstream = &self.upstream;
-        match self.verdict {
-            Verdict::Bypassed(until) => {
-                let until = rfc3339(until);
-                writeln!(f, "✘ {upstream}  refused: {code}; not enforced until {until} (report-only)")?;
-            }
-            Verdict::NoConnection if self.address.is_some() => writeln!(f, "! {upstream}  no TLS connection: {code}")?,
-            Verdict::NoConnection => writeln!(f, "! {upstream}  no connection: {code}")?,
-            Verdict::Refused => writeln!(f, "✘ {upstream}  refused: {code}")?,
-            Verdict::Trusted => writeln!(f, "✔ {upstream}  trusted")?,
-        }
-        if let Some(address) = self.address {
-            let elsewhere = (&upstream.dial_host, upstream.dial_port) != (&upstream.host, upstream.port);
-            let how = if elsewhere { ", as configured" } else { "" };
-            writeln!(f, "  address  {address}{how}")?;
-        }
-        let sni = upstream.sni.as_ref().map_or("no SNI".into(), |sni| format!("SNI {sni}"));
-        writeln!(f, "  name     {}, {sni}", upstream.reference)?;
-        let anchors = upstream.anchors();
-        let count = anchors.certificates().len();
-        let plural = if count == 1 { "" } else { "s" };
-        writeln!(f, "  bundle   {}: {count} certificate{plural}", anchors.source)?;
-        let tree = self.tree();
-        if !self.presented.is_empty() {
-            write!(f, "  chain\n{tree}")?;
-        }
-        let mut checks = self.checks(&tree);
-        if self.presented.is_empty() {
-            checks.retain(|check| matches!(check.result, Outcome::Failed(_)));
-        }
-        if !checks.is_empty() {
-            writeln!(f, "  checks")?;
-        }
-        checks.iter().try_for_each(|check| write!(f, "{check}"))?;
-        if checks.is_empty() {
-            self.problems.iter().try_for_each(|problem| writeln!(f, "  {}: {}", problem.code, problem.sentence))?;
-        }
-        self.warnings(&tree).iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))?;
-        for (place, problem) in self.problems.iter().enumerate() {
-            if !self.problems[..place].iter().any(|other| other.fix == problem.fix) {
-                writeln!(f, "  fix: {} (vouchsafe explain {})", problem.fix, problem.code)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Where a code is explained.
-fn doc(code: &str) -> String {
-    format!("docs/failures.md#{code}")
-}
-
-impl fmt::Display for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = self.result.mark();
-        let title = self.kind.title();
-        match &self.result {
-            Outcome::Failed(findings) => findings
-                .iter()
-                .try_for_each(|finding| writeln!(f, "    {mark} {title:<18}  {}: {}", finding.code, finding.sentence)),
-            Outcome::NotAsked(words) | Outcome::NotReached(words) | Outcome::Passed(words) => {
-                writeln!(f, "    {mark} {title:<18}  {words}")
-            }
-        }
-    }
-}
-
-impl Report {
-    /// One JSON object; `docs/check.md` has its fields.
-    pub fn json(&self) -> Value {
-        let tree = self.tree();
-        let mut all = Map::new();
-        let mut put = |key: &str, value: Value| all.insert(key.to_owned(), value);
-        let first = self.problems.first();
-        put("asked", self.asked.as_str().into());
-        put("upstream", self.upstream.authority().into());
-        put("verdict", self.verdict.as_str().into());
-        put("code", first.map(|problem| problem.code).into());
-        put("message", first.map(|problem| problem.sentence.as_str()).into());
-        put("fix", first.map(|problem| problem.fix.as_str()).into());
-        put("doc", first.map(|problem| doc(problem.code)).into());
-        put("at", rfc3339(self.at).into());
-        put("address", self.address.map(|address| address.to_string()).into());
-        put("reference", self.upstream.reference.to_string().into());
-        put("sni", self.upstream.sni.clone().into());
-        let peer = self.probed.peer.as_deref();
-        put(
-            "tls",
-            peer.map(|peer| json!({ "version": peer.tls_version.as_str(), "cipher": peer.cipher_suite })).into(),
-        );
-        let client = peer.map(|peer| {
-            let sent = peer.client.certificate.as_deref().filter(|_| peer.client.asked);
-            json!({ "asked": peer.client.asked, "sent": sent })
-        });
-        put("client_certificate", client.into());
-        let anchors = self.upstream.anchors();
-        put(
-            "bundle",
-            json!({ "source": anchors.source, "certificates": anchors.certificates().len(), "sha256": anchors.sha256 }),
-        );
-        let trusted = self.accepted.as_ref();
-        put("trust", trusted.map(|accepted| accepted.proof.as_str()).into());
-        let until = match self.verdict {
-            Verdict::Bypassed(until) => Some(until),
-            _ => trusted.map(|accepted| accepted.until),
-        };
-        put("until", until.map(rfc3339).into());
-        let path = trusted.map(|accepted| accepted.path.iter().map(|subject| place(*subject)).collect::<Vec<_>>());
-        put("path", path.into());
-        let of = |(index, certificate): (usize, &Certificate)| {
-            let mut one = Map::from_iter([("index".to_owned(), index.into())]);
-            one.extend(certificate::json(certificate, self.at));
-            Value::Object(one)
-        };
-        put("presented", self.presented.iter().enumerate().take(MOST).map(of).collect());
-        put("presented_count", self.presented.len().into());
-        let anchor = trusted.and_then(|accepted| match accepted.path.last() {
-            Some(CertificateRef::Anchor(index)) => Some((*index, anchors.certificates().get(*index)?)),
-            _ => None,
-        });
-        put("anchor", anchor.map(of).into());
-        put("checks", self.checks(&tree).iter().map(Check::json).collect());
-        put("findings", self.problems.iter().map(Problem::json).collect());
-        put("warnings", self.warnings(&tree).into());
-        Value::Object(all)
-    }
-}
-
-/// A hostile chain may be long; its length is shown, its tail is not.
-const MOST: usize = 16;
-
-fn place(subject: CertificateRef) -> Value {
-    match subject {
-        CertificateRef::Anchor(index) => json!({ "in": "bundle", "index": index }),
-        CertificateRef::Handshake => Value::Null,
-        CertificateRef::Presented(index) => json!({ "in": "presented", "index": index }),
-    }
-}
-
-impl Problem {
-    fn json(&self) -> Value {
-        json!({
-            "code": self.code,
-            "message": self.sentence,
-            "certificate": place(self.subject),
-            "fix": self.fix,
-            "doc": doc(self.code),
-        })
-    }
-}
-
-impl Check {
-    fn json(&self) -> Value {
-        let (message, codes) = match &self.result {
-            Outcome::Failed(findings) => (None, findings.iter().map(|finding| finding.code.as_str()).collect()),
-            Outcome::NotAsked(words) | Outcome::NotReached(words) | Outcome::Passed(words) => {
-                (Some(words.as_str()), Vec::new())
-            }
-        };
-        json!({ "check": self.kind.as_str(), "result": self.result.as_str(), "message": message, "codes": codes })
     }
 }

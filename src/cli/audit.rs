@@ -1,16 +1,16 @@
 //! `vouchsafe audit`: reads logs, writes what they say, and maps that to the end.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::io::Write;
 
-use super::{CliError, output::print_with, warn};
+use super::{
+    CliError,
+    output::{print_data_with, print_with, warn},
+    progress::Progress,
+};
 use crate::{
     audit::{
         read::{Survey, read},
-        report,
+        report::{self, ReportFormat},
         summary::{Filter, Summary},
     },
     clock::Clock,
@@ -34,12 +34,18 @@ pub(super) fn audit(args: AuditArgs) -> Result<(), CliError> {
         event: args.event,
     };
     let mut progress = Progress::new();
-    let survey = read(args.files, &filter, args.by, |path, lines| progress.tell(path, lines));
+    let survey = read(args.files, &filter, args.by, |so_far| progress.show(|| so_far.to_string()));
     progress.clear();
     if let Some(code) = &filter.code {
         check_code(code, &survey.summary)?;
     }
-    print_with(|mut to| report::write(&survey, args.format, args.sort, now, &mut to)).map_err(CliError::Output)?;
+    let explained = |code: &str| explain::explain(Some(code)).ok();
+    let write = |mut to: &mut dyn Write| report::write(&survey, args.format, args.sort, now, explained, &mut to);
+    match args.format {
+        ReportFormat::Text => print_with(write),
+        ReportFormat::Csv | ReportFormat::Html | ReportFormat::Json | ReportFormat::Md => print_data_with(write),
+    }
+    .map_err(CliError::Output)?;
     report::complaints(&survey.logs).iter().for_each(|complaint| warn(complaint));
     judge(survey, &filter, args.strict)
 }
@@ -85,35 +91,4 @@ fn check_code(code: &str, summary: &Summary) -> Result<(), CliError> {
         None => "`vouchsafe explain` lists all codes".to_owned(),
     };
     Err(CliError::Usage(format!("--code `{}`: there is no such code\n  hint: {hint}", escape(code))))
-}
-
-/// Tells a person at a terminal how far it has come.
-struct Progress {
-    told: Instant,
-    any: bool,
-    terminal: bool,
-}
-
-/// How often that is told.
-const EVERY: Duration = Duration::from_millis(500);
-
-impl Progress {
-    fn new() -> Self {
-        Self { told: Instant::now(), any: false, terminal: io::stderr().is_terminal() }
-    }
-
-    fn tell(&mut self, path: &Path, lines: u64) {
-        if self.terminal && self.told.elapsed() >= EVERY {
-            self.told = Instant::now();
-            self.any = true;
-            // Nothing depends on whether it is seen.
-            let _ = write!(io::stderr(), "\rreading `{}`: {lines} lines\x1b[K", escape(&path.display().to_string()));
-        }
-    }
-
-    fn clear(&mut self) {
-        if self.any {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
 }

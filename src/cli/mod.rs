@@ -2,7 +2,10 @@
 
 mod audit;
 mod ca;
+mod check;
+mod help;
 mod output;
+mod progress;
 mod signals;
 mod usage;
 
@@ -26,16 +29,9 @@ use crate::{
     app::{App, AppError, Running},
     audit::{read::AuditLogFile, report::unread, sink::AuditError},
     bundle::bundle,
-    check::{
-        catalog::{CatalogError, check_catalog},
-        check,
-        report::Report,
-    },
     clock::Clock,
     config::{
-        args::{
-            CaCommand, CheckArgs, Cli, Command, ConfigCommand, Options, PinArgs, RedirectRulesArgs, RunArgs, ShowArgs,
-        },
+        args::{CaCommand, Cli, Command, ConfigCommand, Options, PinArgs, RedirectRulesArgs, RunArgs, ShowArgs},
         contents,
         environment::Environment,
         error::ConfigError,
@@ -54,11 +50,12 @@ use crate::{
     reload::{self, Reloader},
     server::{activation::inherited_sockets, socket::InheritedSockets},
     supervisor::Supervisor,
+    terminal::{Screen, ShownWriter},
     verify::verify,
 };
 
 use self::{
-    output::{complain, print},
+    output::{complain, print, print_data, warn},
     signals::StopSignals,
 };
 
@@ -115,7 +112,7 @@ impl CliError {
     /// Shows the error, unless the output has shown it already.
     pub fn report(&self) {
         if !matches!(self, Self::No) {
-            complain(&format!("error: {self}"));
+            output::error(self);
         }
     }
 }
@@ -155,6 +152,7 @@ pub fn read() -> Result<Cli, CliError> {
     let command = Cli::command().mut_subcommands(for_variables);
     let command = command.mut_subcommand("check", for_upstreams).mut_subcommand("pin", for_upstreams);
     let command = command.mut_subcommand("ca", |ca| ca.mut_subcommand("init", ca::for_names));
+    let command = help::with_examples(command);
     let mut parser = command.clone();
     // 2 could be the tool's own.
     let status = if is_exec() { 125 } else { 2 };
@@ -229,6 +227,7 @@ fn run_args(command: &mut Command) -> Option<&mut RunArgs> {
 /// # Errors
 /// [`CliError`].
 pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    cli.color.choose();
     if let Command::Exec(args) = cli.command {
         return block_on(async { exec(*args).await.map_err(CliError::Exec) }).map(end_as);
     }
@@ -245,8 +244,8 @@ fn run_by_itself(command: Command) -> Result<(), CliError> {
             answer(&lint, args.json.then(|| lint.json()), lint.is_good())?;
             unless_expiring(args.expires_within.map(|within| lint.expiring(within)).unwrap_or_default())
         }
-        Command::Check(args) if args.catalog => block_on(check_endpoints(*args)),
-        Command::Check(args) => block_on(check_servers(*args)),
+        Command::Check(args) if args.catalog => block_on(check::check_endpoints(*args)),
+        Command::Check(args) => block_on(check::check_servers(*args)),
         Command::Config(ConfigCommand::Check(args)) => check_config(*args),
         Command::Config(ConfigCommand::Show(args)) => show_config(*args),
         Command::Demo(args) => block_on(demonstrate(args.keep)),
@@ -294,7 +293,7 @@ fn end_as(end: ToolEnd) -> ExitCode {
 /// Prints an answer as text, or as JSON if there is any; [`CliError::No`] if it is not a good one.
 fn answer(text: &impl fmt::Display, json: Option<Value>, is_good: bool) -> Result<(), CliError> {
     match json {
-        Some(json) => print(&format!("{json}\n")),
+        Some(json) => print_data(&format!("{json}\n")),
         None => print(text),
     }
     .map_err(CliError::Output)?;
@@ -314,45 +313,6 @@ fn block_on<T>(command: impl Future<Output = Result<T, CliError>>) -> Result<T, 
     end
 }
 
-/// Shows what is odd, but neither an error nor part of the answer.
-fn warn(text: &str) {
-    complain(&format!("warning: {}", text.replace('\n', "\n  ")));
-}
-
-async fn check_servers(args: CheckArgs) -> Result<(), CliError> {
-    let (json, mut good, mut all, mut first) = (args.json, true, Vec::new(), true);
-    let (within, mut expiring) = (args.expires_within, Vec::new());
-    let mut written = Ok(());
-    let report = |report: &Report| {
-        good &= report.is_trusted();
-        expiring.extend(within.and_then(|within| report.expires_within(within)));
-        match json {
-            true => all.push(report.json()),
-            false if written.is_ok() => written = print(&format!("{}{report}", if first { "" } else { "\n" })),
-            false => {}
-        }
-        first = false;
-    };
-    check(args, warn, report).await.map_err(CliError::Config)?;
-    if json {
-        written = print(&format!("{}\n", Value::Array(all)));
-    }
-    written.map_err(CliError::Output)?;
-    if good { unless_expiring(expiring) } else { Err(CliError::No) }
-}
-
-async fn check_endpoints(args: CheckArgs) -> Result<(), CliError> {
-    let json = args.json;
-    match check_catalog(args, warn).await {
-        Ok(report) => answer(&report, json.then(|| report.json()), report.is_good()),
-        Err(CatalogError::Config(error)) => Err(CliError::Config(error)),
-        Err(error) => {
-            complain(&format!("error: {}", error.to_string().replace('\n', "\n  ")));
-            Err(CliError::No)
-        }
-    }
-}
-
 async fn pin_all(args: PinArgs) -> Result<(), CliError> {
     let (json, mut good, mut all) = (args.json, true, Vec::new());
     let mut written = Ok(());
@@ -362,20 +322,21 @@ async fn pin_all(args: PinArgs) -> Result<(), CliError> {
             true => all.push(pins.json()),
             // The certificates of a server that is not trusted must not get into a file by mistake.
             false if pins.is_refused() => complain(&pins.to_string().trim_end()),
-            false if written.is_ok() => written = print(pins),
+            // It goes into a configuration file.
+            false if written.is_ok() => written = print_data(pins),
             false => {}
         }
     };
     pin(args, warn, report).await.map_err(CliError::Config)?;
     if json {
-        written = print(&format!("{}\n", Value::Array(all)));
+        written = print_data(&format!("{}\n", Value::Array(all)));
     }
     written.map_err(CliError::Output)?;
     if good { Ok(()) } else { Err(CliError::No) }
 }
 
 async fn demonstrate(keep: bool) -> Result<(), CliError> {
-    match demo::run(keep, &mut io::stdout()).await {
+    match demo::run(keep, &mut ShownWriter::new(Screen::stdout(), io::stdout())).await {
         Err(DemoError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(CliError::Demo),
     }

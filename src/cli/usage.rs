@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{
-    Command,
+    Arg, Command,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
@@ -23,14 +23,14 @@ pub(super) fn report(error: clap::Error, command: &Command, status: u8) -> u8 {
     if !error.use_stderr() {
         return match error.print().and_then(|()| io::stdout().flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                super::output::complain(&format!("error: cannot write to standard output: {error}"));
+                super::output::error(&format!("cannot write to standard output: {error}"));
                 1
             }
             _ => 0,
         };
     }
     match words(&error, command, &env::args_os().collect::<Vec<_>>()) {
-        Some(words) => super::output::complain(&format!("error: {}", words.replace('\n', "\n  "))),
+        Some(words) => super::output::error(&words.replace('\n', "\n  ")),
         None => {
             // There is nowhere to report that it failed.
             let _ = contents::masked(error).print();
@@ -102,22 +102,22 @@ fn plain(why: &str) -> String {
     }
 }
 
-/// The name of what had the value: the flag, or its variable if the flag is not among the arguments.
+/// The name of what had the value: the flag as it was given, or its variable if the flag is not among the arguments.
 fn source(argument: &str, command: &Command, arguments: &[OsString]) -> String {
     let flag = argument.split(['=', ' ', '[']).next().unwrap_or_default();
-    let is_given = arguments
-        .iter()
-        .filter_map(|argument| argument.to_str())
-        .any(|argument| argument.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')));
-    let variable = variable_of(command, flag.trim_start_matches('-'));
-    match variable.filter(|variable| !is_given && env::var_os(variable).is_some()) {
-        Some(variable) => variable,
-        None => flag.to_owned(),
+    let Some(arg) = arg_of(command, flag.trim_start_matches('-')) else { return flag.to_owned() };
+    let names = arg.get_long_and_visible_aliases().unwrap_or_default();
+    let given = arguments.iter().filter_map(|argument| argument.to_str()?.strip_prefix("--"));
+    let mut given = given.map(|argument| argument.split('=').next().unwrap_or_default());
+    match (given.find(|name| names.contains(name)), arg.get_env()) {
+        (Some(name), _) => format!("--{name}"),
+        (None, Some(variable)) if env::var_os(variable).is_some() => variable.to_string_lossy().into_owned(),
+        (None, _) => flag.to_owned(),
     }
 }
 
-fn variable_of(command: &Command, long: &str) -> Option<String> {
-    let own = command.get_arguments().find(|arg| arg.get_long() == Some(long));
-    let own = own.and_then(|arg| arg.get_env()).map(|variable| variable.to_string_lossy().into_owned());
-    own.or_else(|| command.get_subcommands().find_map(|command| variable_of(command, long)))
+/// The option of that name that has a variable, of whatever sub-command.
+fn arg_of<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+    let own = command.get_arguments().find(|arg| arg.get_long() == Some(long) && arg.get_env().is_some());
+    own.or_else(|| command.get_subcommands().find_map(|command| arg_of(command, long)))
 }

@@ -19,6 +19,7 @@ use crate::{
         respond::{AnswerPolicy, Detail},
         settings::{FieldCase, HostPolicy},
     },
+    terminal::ColorWhen,
     text::show_value,
     tls::client::TlsVersion,
 };
@@ -27,6 +28,10 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "vouchsafe", version, arg_required_else_help = true)]
 pub struct Cli {
+    /// When to use colours. `auto` is on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true, hide_short_help = true)]
+    pub color: ColorWhen,
+
     /// The command to run.
     #[command(subcommand)]
     pub command: Command,
@@ -331,7 +336,7 @@ pub struct AuditArgs {
     #[arg(long, value_name = "ORDER", default_value = "last")]
     pub sort: Order,
 
-    /// The format of the summary; docs/audit-log.md describes the JSON document.
+    /// The format of the summary; docs/audit-log.md describes the JSON document and the page.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: ReportFormat,
 
@@ -419,7 +424,7 @@ pub enum Purpose {
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// Trusted CAs: PEM files, or directories of them.
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, visible_alias = "cacert", value_name = "PATH", required = true)]
     pub ca_bundle: Vec<PathBuf>,
 
     /// The host name or IP address that the certificate has to be valid for.
@@ -499,6 +504,10 @@ pub struct CheckArgs {
     /// certificate of its chain, the CA or a revocation list expires.
     #[arg(long, value_name = "TIME", conflicts_with = "catalog", value_parser = expires_within)]
     pub expires_within: Option<Duration>,
+
+    /// Print one line for each server, and their sum.
+    #[arg(long, conflicts_with_all = ["catalog", "json"])]
+    pub brief: bool,
 
     /// Ask Keystone for its catalog, as a client would that is configured by OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and
     /// OS_PROJECT_NAME, and show which endpoints these settings serve, and which flags are missing. The password is sent
@@ -639,7 +648,14 @@ pub struct Options {
 
     /// Trusted CAs: PEM files, or directories of them [default: the first that is set of OS_CACERT,
     /// REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, SSL_CERT_DIR]
-    #[arg(long, value_name = "PATH", env = "VOUCHSAFE_CA_BUNDLE", value_delimiter = ',', help_heading = "Trust")]
+    #[arg(
+        long,
+        visible_alias = "cacert",
+        value_name = "PATH",
+        env = "VOUCHSAFE_CA_BUNDLE",
+        value_delimiter = ',',
+        help_heading = "Trust"
+    )]
     #[serde(deserialize_with = "one_or_more")]
     pub ca_bundle: Vec<PathBuf>,
 
@@ -663,11 +679,11 @@ pub struct Options {
     pub min_tls: Option<TlsVersion>,
 
     /// Client certificate with its chain, PEM, for upstreams that request one [default: OS_CERT, if set]
-    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CLIENT_CERT", help_heading = "Trust")]
+    #[arg(long, visible_alias = "cert", value_name = "FILE", env = "VOUCHSAFE_CLIENT_CERT", help_heading = "Trust")]
     pub client_cert: Option<PathBuf>,
 
     /// Key of the client certificate, PEM, not encrypted [default: the certificate's file; with OS_CERT, OS_KEY if set]
-    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_CLIENT_KEY", help_heading = "Trust")]
+    #[arg(long, visible_alias = "key", value_name = "FILE", env = "VOUCHSAFE_CLIENT_KEY", help_heading = "Trust")]
     pub client_key: Option<PathBuf>,
 
     /// How often bundles, revocation lists, client certificates and the configuration file are checked for changes

@@ -8,7 +8,8 @@ use std::{
 
 use certs_dev::{Case, Expected};
 
-use super::{DemoError, Exhibit};
+use super::{DemoError, Exhibit, mark};
+use crate::terminal::TITLE;
 
 /// The port that the tool knows its servers by, whatever theirs is.
 const PORT: u16 = 9292;
@@ -21,7 +22,7 @@ pub(super) async fn show(
     bundle: &Path,
     to: &mut impl Write,
 ) -> Result<usize, DemoError> {
-    writeln!(to, "\nThe same without a route, for a tool that knows nothing (`vouchsafe exec --isolate`):")?;
+    writeln!(to, "\n{TITLE}The same for a tool that was not told of a proxy (vouchsafe exec --isolate){TITLE:#}")?;
     let mut wrong = 0;
     for exhibit in exhibits.iter().filter(|exhibit| matches!(exhibit.case, Case::Good | Case::Expired)) {
         let name = exhibit.case.name();
@@ -39,8 +40,8 @@ pub(super) async fn show(
             Some(status) => {
                 let expected = if exhibit.case.expected() == Expected::Accept { 200 } else { 403 };
                 wrong += usize::from(status != expected);
-                let mark = if status == 200 { '✔' } else { '✘' };
-                writeln!(to, "{mark} {status}  curl {url}")?;
+                let (mark, look) = mark(status);
+                writeln!(to, "{look}{mark} {status:<6}{look:#}  curl {url}")?;
             }
             None => {
                 writeln!(to, "  not shown: {}", String::from_utf8_lossy(&output.stderr).trim_end())?;

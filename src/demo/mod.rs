@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use anstyle::Style;
 use certs_dev::{Bundle, Case, Counters, Expected, Gallery, Server};
 use serde_json::Value;
 use tokio::{
@@ -36,6 +37,7 @@ use crate::{
     logging::{LogLevel, writer},
     proxy::settings::BoundAddress,
     server::{Stop, socket::InheritedSockets},
+    terminal::{ADVICE, BAD, GOOD, TITLE},
 };
 
 /// Good ones first, then the most frequent mistakes, then those that many tools accept.
@@ -130,14 +132,25 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
     let listeners: Vec<_> = running.addresses().iter().filter_map(BoundAddress::tcp).collect();
 
     writeln!(to, "A two-tier CA, {} TLS servers and one proxy, all on 127.0.0.1.", exhibits.len())?;
-    writeln!(to, "The bundle has the CA's root and some self-signed certificates: {}\n", bundle.display())?;
-    let mut wrong = 0;
+    writeln!(to, "A request over plain HTTP to each server, through the proxy:\n")?;
+    let route = if keep { "ROUTE                   " } else { "" };
+    writeln!(to, "{TITLE}  STATUS  {route}{:<CODE$}  THE SERVER{TITLE:#}", "CODE")?;
+    let (mut wrong, mut example) = (0, None);
     for (exhibit, listener) in exhibits.iter().zip(&listeners) {
-        let status = get(*listener).await?;
+        let answer = get(*listener).await?;
         // Its event is written by then.
         writer::finish();
-        let is_right = show(exhibit, *listener, status, &audit, to)?;
+        let event = last_event(&audit, &exhibit.upstream)?;
+        let code = event.as_ref().and_then(|event| event["error.code"].as_str());
+        show(exhibit, keep.then_some(*listener), answer.status, code, to)?;
+        let is_right = match exhibit.case.expected() {
+            Expected::Accept => answer.status == 200 && code.is_none(),
+            Expected::Refuse(expected) => answer.status == 403 && code == Some(expected),
+        };
         wrong += usize::from(!is_right);
+        if exhibit.case == Case::Expired {
+            example = event.map(|event| (answer, event));
+        }
     }
     let refused = exhibits.iter().filter(|exhibit| exhibit.case.expected() != Expected::Accept);
     let bytes: u64 = refused.clone().map(|exhibit| exhibit.counters.application_bytes()).sum();
@@ -147,22 +160,71 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
         exhibits.len() - refused.clone().count(),
         refused.count()
     )?;
+    if let Some((answer, event)) = &example {
+        in_full(answer, event, to)?;
+    }
     wrong += isolated::show(&exhibits, directory.path(), &bundle, to).await?;
-    writeln!(to)?;
+    try_next(keep.then_some((listeners.as_slice(), audit.as_path(), bundle.as_path())), to)?;
     if keep {
-        writeln!(to, "The audit log has a JSON line for each refusal: {}", audit.display())?;
-        if let Some(address) = listeners.get(4) {
-            writeln!(to, "\nEverything runs until Ctrl-C. Try: curl -i http://{address}/")?;
-        }
         tokio::signal::ctrl_c().await?;
-    } else {
-        writeln!(to, "Run `vouchsafe demo --keep` to leave it running and try it with curl.")?;
-        writeln!(to, "`vouchsafe explain CODE` says what a code means and what to do.")?;
     }
     running.stop(Stop::Drain);
     running.join().await.map_err(DemoError::App)?;
     if wrong > 0 || bytes > 0 {
         return Err(DemoError::WrongVerdict(wrong));
+    }
+    Ok(())
+}
+
+/// The width of the longest code that is shown.
+const CODE: usize = "self_signed_not_in_bundle".len();
+
+/// The row of a server; with the listener that leads to it, if it goes on.
+fn show(
+    exhibit: &Exhibit,
+    listener: Option<SocketAddr>,
+    status: u16,
+    code: Option<&str>,
+    to: &mut impl Write,
+) -> io::Result<()> {
+    let (mark, look) = mark(status);
+    let route = listener.map_or_else(String::new, |listener| format!("http://{listener:<15}  "));
+    let (code, about) = (code.unwrap_or("-"), exhibit.case.about());
+    writeln!(to, "{look}{mark} {status:<6}{look:#}  {route}{code:<CODE$}  {about}")
+}
+
+fn mark(status: u16) -> (char, Style) {
+    if status == 200 { ('✔', GOOD) } else { ('✘', BAD) }
+}
+
+/// All that is known of one refusal.
+fn in_full(answer: &Answer, event: &Value, to: &mut impl Write) -> io::Result<()> {
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    writeln!(to, "\n{TITLE}What the tool was told when the certificate had expired{TITLE:#}")?;
+    writeln!(to, "  {}", answer.body.trim_end())?;
+    writeln!(to, "{TITLE}What the log and the audit log say about it{TITLE:#}")?;
+    writeln!(to, "  {}: {}", text("error.code"), text("error.message"))?;
+    writeln!(to, "  {ADVICE}hint:{ADVICE:#} {}", text("vouchsafe.hint"))
+}
+
+/// What to do with what was seen; if it goes on, with its listeners, its audit log and its bundle.
+fn try_next(running: Option<(&[SocketAddr], &Path, &Path)>, to: &mut impl Write) -> io::Result<()> {
+    writeln!(to, "\n{TITLE}Try next{TITLE:#}")?;
+    if let Some((listeners, audit, bundle)) = running {
+        if let Some(expired) = listeners.get(4) {
+            writeln!(to, "  curl -i http://{expired}/")?;
+        }
+        writeln!(to, "  vouchsafe audit {}", audit.display())?;
+        writeln!(to, "  vouchsafe bundle {}", bundle.display())?;
+        return writeln!(to, "Everything runs until Ctrl-C.");
+    }
+    for (command, what) in [
+        ("vouchsafe explain expired", "what a code means, and what to do"),
+        ("vouchsafe demo --keep", "the same, and it goes on until Ctrl-C, to try it with curl"),
+        ("vouchsafe check --system-roots=true HOST:PORT", "a server of yours; nothing is sent to it"),
+        ("vouchsafe exec --help", "a tool of yours behind the proxy, unchanged"),
+    ] {
+        writeln!(to, "  {command:<46} {what}")?;
     }
     Ok(())
 }
@@ -182,8 +244,14 @@ fn settings(exhibits: &[Exhibit], bundle: &Path, audit: &Path) -> Result<Setting
     Settings::of(args, &Environment::default(), &mut Files::default()).map_err(DemoError::Config)
 }
 
+/// What a client got.
+struct Answer {
+    status: u16,
+    body: String,
+}
+
 /// Plain HTTP, as an old tool speaks it.
-async fn get(listener: SocketAddr) -> Result<u16, DemoError> {
+async fn get(listener: SocketAddr) -> Result<Answer, DemoError> {
     const LIMIT: Duration = Duration::from_secs(20);
     let failed = |error: &dyn fmt::Display| DemoError::Http(error.to_string());
     let (mut tcp, _) = dial(&[listener], Instant::now() + LIMIT, LIMIT).await.map_err(|error| failed(&error))?;
@@ -197,40 +265,9 @@ async fn get(listener: SocketAddr) -> Result<u16, DemoError> {
     timeout(LIMIT, exchange).await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     let limits = HeadLimits { bytes: response.len() + 1, fields: 100 };
     let head = ResponseHead::read(&response, &mut HeadScan::default(), limits, false);
-    let (head, _) = head.map_err(|error| failed(&error))?.ok_or_else(|| failed(&"the response is cut"))?;
-    Ok(head.status)
-}
-
-/// Shows one server, and returns whether the verdict was right.
-fn show(
-    exhibit: &Exhibit,
-    listener: SocketAddr,
-    status: u16,
-    audit: &Path,
-    to: &mut impl Write,
-) -> Result<bool, DemoError> {
-    let event = last_event(audit, &exhibit.upstream)?;
-    let code = event.as_ref().and_then(|event| event["error.code"].as_str());
-    let mark = if status == 200 { '✔' } else { '✘' };
-    writeln!(to, "{mark} {status}  http://{listener} → https://{}", exhibit.upstream)?;
-    writeln!(to, "       the server: {}", exhibit.case.about())?;
-    if let Some(event) = &event {
-        let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
-        writeln!(to, "       {}: {}", text("error.code"), text("error.message"))?;
-        for finding in event["vouchsafe.findings"].as_array().into_iter().flatten() {
-            writeln!(
-                to,
-                "       also {}: {}",
-                finding["code"].as_str().unwrap_or_default(),
-                finding["message"].as_str().unwrap_or_default()
-            )?;
-        }
-        writeln!(to, "       hint: {}", text("vouchsafe.hint"))?;
-    }
-    Ok(match exhibit.case.expected() {
-        Expected::Accept => status == 200 && code.is_none(),
-        Expected::Refuse(expected) => status == 403 && code == Some(expected),
-    })
+    let (head, length) = head.map_err(|error| failed(&error))?.ok_or_else(|| failed(&"the response is cut"))?;
+    let body = response.get(length..).unwrap_or_default();
+    Ok(Answer { status: head.status, body: String::from_utf8_lossy(body).into_owned() })
 }
 
 fn last_event(audit: &Path, upstream: &str) -> Result<Option<Value>, DemoError> {

@@ -22,7 +22,7 @@ use tracing::{debug, info};
 
 use crate::{
     app::{App, AppError, Running},
-    check::{probe_all, report::Report},
+    check::{in_order, probe_all, report::Report},
     config::{
         args::{ExecArgs, Purpose},
         error::ConfigError,
@@ -33,6 +33,7 @@ use crate::{
     proxy::settings::{BoundAddress, Generation, Service},
     reload::Reloader,
     server::{SAME_SIGNAL, Stop},
+    terminal::Screen,
     text::show_value,
 };
 
@@ -199,10 +200,10 @@ async fn preflight(settings: &Settings) -> Result<(), ExecError> {
     let tell = |report: &Report| {
         if !report.is_trusted() {
             bad += 1;
-            writer::print(&report.to_string());
+            writer::print(&Screen::stderr().show(&report.to_string()));
         }
     };
-    probe_all(settings.connect, targets, tell).await;
+    probe_all(settings.connect, targets, in_order(tell)).await;
     if bad == 0 { Ok(()) } else { Err(ExecError::Preflight(bad)) }
 }
 

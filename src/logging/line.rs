@@ -5,18 +5,21 @@
 
 use std::{
     cell::RefCell,
-    env,
     fmt::Write as _,
     io::{self, Write},
     time::Duration,
 };
 
+use anstyle::Style;
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 use tracing::Level;
 
 use super::{LogFormat, layout};
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    terminal::{BAD, GOOD, Screen, WARNING},
+};
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +37,7 @@ impl Layout {
         match (format, is_terminal) {
             (LogFormat::Json, _) => Self::Json,
             (LogFormat::Text, false) => Self::Text,
-            // https://no-color.org
-            (LogFormat::Text, true) => {
-                Self::Terminal { color: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
-            }
+            (LogFormat::Text, true) => Self::Terminal { color: Screen::stderr().has_color },
         }
     }
 
@@ -68,12 +68,12 @@ impl Layout {
         match self {
             Self::Terminal { color: true } => {
                 write_now(to, Precision::TimeOfDay)?;
-                let code = match level {
-                    Level::ERROR => 31,
-                    Level::WARN => 33,
-                    _ => 32,
+                let look = match level {
+                    Level::ERROR => BAD,
+                    Level::WARN => WARNING,
+                    _ => GOOD,
                 };
-                write!(to, " \x1b[{code}m{level:>5}\x1b[0m ")
+                write!(to, " {look}{level:>5}{look:#} ")
             }
             Self::Terminal { color: false } => {
                 write_now(to, Precision::TimeOfDay)?;
@@ -109,9 +109,16 @@ impl Layout {
         let text = |key: &str| escaped(fields.get(key).and_then(Value::as_str).unwrap_or_default());
         let number = |key: &str| fields.get(key).and_then(Value::as_f64).unwrap_or_default();
         self.write_start(to, Level::INFO)?;
-        match number("status") {
-            0.0 => write!(to, "reset")?,
-            status => write!(to, "{status}")?,
+        let status = number("status");
+        let look = match status {
+            _ if self != (Self::Terminal { color: true }) => Style::new(),
+            100.0..400.0 => GOOD,
+            400.0..500.0 => WARNING,
+            _ => BAD,
+        };
+        match status {
+            0.0 => write!(to, "{look}reset{look:#}")?,
+            status => write!(to, "{look}{status}{look:#}")?,
         }
         write!(to, " {} {}{}", text("method"), text("upstream"), text("path"))?;
         write!(to, " {} bytes in {:.0} ms", number("response_bytes"), number("total_ms"))?;

@@ -92,10 +92,10 @@ fn a_usage_error_names_the_flag_or_variable_and_what_to_write() {
         ("run --insecure", &[][..], format!("unknown argument `--insecure`\n  hint: {NO_INSECURE}")),
         ("check -k", &[], format!("unknown argument `-k`\n  hint: {NO_INSECURE}")),
         ("run --tls-verify=0", &[], format!("unknown argument `--tls-verify`\n  hint: {NO_INSECURE}")),
-        ("run --cacert x", &[], "unknown argument `--cacert`\n  hint: use `--ca-bundle PATH` (`ca_bundle` in the file)".into()),
+        ("run --cafile x", &[], "unknown argument `--cafile`\n  hint: use `--ca-bundle PATH` (`ca_bundle` in the file)".into()),
         ("run --cafile=x", &[], "unknown argument `--cafile`\n  hint: use `--ca-bundle PATH` (`ca_bundle` in the file)".into()),
-        ("run --cert x", &[], "unknown argument `--cert`\n  hint: use `--client-cert FILE` (`client_cert` in the file)".into()),
-        ("run --key x", &[], "unknown argument `--key`\n  hint: use `--client-key FILE` (`client_key` in the file)".into()),
+        ("run --certfile x", &[], "unknown argument `--certfile`\n  hint: use `--client-cert FILE` (`client_cert` in the file)".into()),
+        ("run --keyfile x", &[], "unknown argument `--keyfile`\n  hint: use `--client-key FILE` (`client_key` in the file)".into()),
         (
             "run --listen x",
             &[],

@@ -1,5 +1,6 @@
 //! What the tests share: the built program, and servers for it to meet.
 
+pub mod browser;
 pub mod cloud;
 pub mod command;
 pub mod der;

@@ -1,6 +1,7 @@
-//! A survey in words, as JSON, and as a table. The texts of a [`Summary`](super::summary::Summary) are harmless as
+//! A survey in words, as JSON, as a table, and as a page. The texts of a [`Summary`](super::summary::Summary) are harmless as
 //! they are; names of files come from the command line and are made so here.
 
+mod html;
 mod json;
 mod table;
 mod text;
@@ -18,13 +19,15 @@ use super::{
 };
 use crate::text::escape;
 
-pub use self::json::SCHEMA;
+pub use self::{html::Explain, json::SCHEMA};
 
 /// How a survey is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReportFormat {
     /// Comma-separated values (RFC 4180), a line for each group.
     Csv,
+    /// One page for a browser, to attach to a ticket.
+    Html,
     /// One JSON document.
     Json,
     /// A table in Markdown.
@@ -34,7 +37,7 @@ pub enum ReportFormat {
     Text,
 }
 
-/// Writes a survey.
+/// Writes a survey. `explain` explains the codes in it, where the format has room for that.
 ///
 /// # Errors
 /// The writer's.
@@ -43,10 +46,12 @@ pub fn write(
     format: ReportFormat,
     order: Order,
     now: OffsetDateTime,
+    explain: Explain,
     to: &mut impl Write,
 ) -> io::Result<()> {
     match format {
         ReportFormat::Csv => table::csv(survey, order, to),
+        ReportFormat::Html => html::html(survey, order, now, explain, to),
         ReportFormat::Json => json::json(survey, order, to),
         ReportFormat::Md => table::markdown(survey, order, to),
         ReportFormat::Text => text::text(survey, order, now, to),

@@ -15,7 +15,8 @@ use crate::{
         summary::{By, Extent, Group, MOST_CERTIFICATES, MOST_GROUPS, Offender, Order, Summary, Tally},
     },
     clock::{distance, rfc3339},
-    text::escape,
+    terminal::{ADVICE, BAD, GOOD, TITLE, WARNING},
+    text::{escape, escape_within},
 };
 
 /// Writes the survey for people.
@@ -29,14 +30,16 @@ pub(super) fn text(survey: &Survey, order: Order, now: OffsetDateTime, to: &mut 
     if let Some(missing) = summary.gaps().missing {
         let (from, until) = (rfc3339(missing.first), rfc3339(missing.last));
         let gaps = plural(summary.gaps().gaps, "gap");
-        writeln!(to, "{} MISSING in {gaps}, from {from} to {until}", plural(missing.events, "event"))?;
+        let events = plural(missing.events, "event");
+        writeln!(to, "{WARNING}{events} MISSING in {gaps}, from {from} to {until}{WARNING:#}")?;
     }
     let Some(total) = summary.total() else { return Ok(()) };
-    writeln!(to, "{}", was_sent(summary))?;
+    let look = if summary.sent().is_anything() { BAD } else { GOOD };
+    writeln!(to, "{look}{}{look:#}", was_sent(summary))?;
     let table = Table::of(&groups, total);
     writeln!(
         to,
-        "\n{}",
+        "\n{TITLE}{}{TITLE:#}",
         table.row(["COUNT", "CLIENTS", "SENT", "LAST", "FIRST", "WHAT", "CODE"], heading(summary.by()))
     )?;
     for group in groups {
@@ -50,8 +53,8 @@ pub(super) fn text(survey: &Survey, order: Order, now: OffsetDateTime, to: &mut 
         writeln!(to, "{}", table.row([&other.events.to_string(), "", "", &last, &first, "(other)", ""], ""))?;
         let why = format!("of other groups; {MOST_GROUPS} are told apart, those that come first");
         writeln!(to, "{:indent$}{why}", "", indent = table.indent())?;
-        let hint = "hint: `--upstream`, `--code`, `--since` and `--until` take fewer events";
-        writeln!(to, "{:indent$}{hint}", "", indent = table.indent())?;
+        let hint = "`--upstream`, `--code`, `--since` and `--until` take fewer events";
+        writeln!(to, "{:indent$}{ADVICE}hint:{ADVICE:#} {hint}", "", indent = table.indent())?;
     }
     Ok(())
 }
@@ -59,13 +62,20 @@ pub(super) fn text(survey: &Survey, order: Order, now: OffsetDateTime, to: &mut 
 /// An event that was asked for, key by key.
 fn event(found: &Found, to: &mut impl Write) -> io::Result<()> {
     writeln!(to, "`{}`, line {}:", name(&found.path), found.number)?;
-    if let Ok(Value::Object(event)) = serde_json::from_str(&found.line) {
-        for (key, value) in event {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            writeln!(to, "  {:32}  {}", escape(&key), crate::text::escape_within(&value, 4000))?;
-        }
+    for (key, value) in fields(&found.line) {
+        writeln!(to, "  {key:32}  {value}")?;
     }
     writeln!(to)
+}
+
+/// The fields of an event, made harmless.
+pub(super) fn fields(line: &str) -> Vec<(String, String)> {
+    let Ok(Value::Object(event)) = serde_json::from_str(line) else { return Vec::new() };
+    let field = |(key, value): (String, Value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        (escape(&key), escape_within(&value, 4000))
+    };
+    event.into_iter().map(field).collect()
 }
 
 fn heading(by: By) -> &'static str {
@@ -78,7 +88,7 @@ fn heading(by: By) -> &'static str {
 }
 
 /// Whether anything was sent to a server that is not verified.
-fn was_sent(summary: &Summary) -> String {
+pub(super) fn was_sent(summary: &Summary) -> String {
     let sent = summary.sent();
     let mut text = match (sent.requests, sent.bypassed) {
         (0, 0) => "nothing was sent to a server that failed verification".to_owned(),
@@ -156,7 +166,7 @@ fn distinct(tally: &Tally) -> String {
     }
 }
 
-fn title(survey: &Survey, groups: usize) -> String {
+pub(super) fn title(survey: &Survey, groups: usize) -> String {
     let total = survey.summary.total();
     let sum = |of: fn(&AuditLogFile) -> u64| survey.logs.iter().map(of).sum::<u64>();
     let (lines, events) = (sum(|log| log.lines.counted), total.map_or(0, |total| total.events));
@@ -207,7 +217,7 @@ fn details(group: &Group, by: By, now: OffsetDateTime) -> Vec<String> {
         lines.push(format!("chain: {chain}.pem in the directory of --save-failed-chains{others}"));
     }
     if by == By::Kind && !group.hint.is_empty() {
-        lines.push(format!("hint: {}", group.hint));
+        lines.push(format!("{ADVICE}hint:{ADVICE:#} {}", group.hint));
     }
     lines
 }
@@ -269,6 +279,7 @@ fn days(group: &Group, now: OffsetDateTime) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
     use std::io;
 
     use time::macros::datetime;
@@ -295,8 +306,12 @@ mod tests {
 
     fn written(survey: &Survey, format: ReportFormat, order: Order) -> String {
         let mut text = Vec::new();
-        write(survey, format, order, NOW, &mut text).unwrap();
-        String::from_utf8(text).unwrap()
+        write(survey, format, order, NOW, |_| None, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        // Our own styles, and no other sequences.
+        [ADVICE, BAD, GOOD, TITLE, WARNING].iter().fold(text, |text, style| {
+            text.replace(&style.render().to_string(), "").replace(&style.render_reset().to_string(), "")
+        })
     }
 
     const EXPIRED: &str = r#"{"@timestamp":"2026-11-21T03:17:56Z","event.action":"tls-verification-refused",
@@ -431,8 +446,8 @@ b.example:443,root_expired,tls-verification-bypassed,12000,0,0,0,12000,2026-11-1
             let path = survey.logs[0].path.clone();
             let unread = unread(&AuditLogFile { path, lines: Lines::default(), error: Some(io::Error::other("why")) });
             let mut texts = vec![complaints(&survey.logs).remove(0), unread];
-            for format in [ReportFormat::Text, ReportFormat::Json, ReportFormat::Csv, ReportFormat::Md] {
-                texts.push(written(&survey, format, Order::Last).replace("\r\n", "\n"));
+            for format in ReportFormat::value_variants() {
+                texts.push(written(&survey, *format, Order::Last).replace("\r\n", "\n"));
             }
             for shown in texts {
                 let moves = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';

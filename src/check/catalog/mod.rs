@@ -22,7 +22,7 @@ use crate::{
     text::show_value,
 };
 
-use super::{config, probe_all, report::Report};
+use super::{config, in_order, probe_all, report::Report};
 
 use self::{
     credentials::Credentials,
@@ -154,7 +154,7 @@ async fn meet(config: &UpstreamConfig, servers: &[Result<CatalogServer, String>]
         let problem = || report.problem().unwrap_or_else(|| "not trusted".into());
         judged.push(Judged { asked: report.asked().to_owned(), problem: (!report.is_trusted()).then(problem) });
     };
-    probe_all(config.connect, secure.filter_map(target).collect(), judge).await;
+    probe_all(config.connect, secure.filter_map(target).collect(), in_order(judge)).await;
     judged
 }
 

@@ -7,7 +7,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{config::settings::ServedBy, message::authority::Authority, text::escape};
+use crate::{
+    config::settings::ServedBy,
+    message::authority::Authority,
+    terminal::{BAD, GOOD},
+    text::escape,
+};
 
 use super::{CatalogServer, Judged, served_by};
 
@@ -173,12 +178,12 @@ impl fmt::Display for CatalogReport {
                 writeln!(f, "  {}", server.services.join(", "))?;
             }
             match &server.served {
-                Some(at) => writeln!(f, "  ✔ served by {at}")?,
-                None => writeln!(f, "  ✘ not served: clients go past vouchsafe to it")?,
+                Some(at) => writeln!(f, "  {GOOD}✔{GOOD:#} served by {at}")?,
+                None => writeln!(f, "  {BAD}✘{BAD:#} not served: clients go past vouchsafe to it")?,
             }
             match server.certificate.problem() {
-                None => writeln!(f, "  ✔ its certificate is trusted")?,
-                Some(why) => writeln!(f, "  ✘ {why}")?,
+                None => writeln!(f, "  {GOOD}✔{GOOD:#} its certificate is trusted")?,
+                Some(why) => writeln!(f, "  {BAD}✘{BAD:#} {why}")?,
             }
         }
         if !self.missing.is_empty() {
