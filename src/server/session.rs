@@ -167,10 +167,11 @@ impl<'a> Session<'a> {
                     let Self { client, listener, is_fresh, .. } = self;
                     return Some((Parked { transport: client.into_transport(), listener, is_fresh }, served));
                 }
-                Next::Tls => match self.terminate().await {
+                // In boxes of their own, which most clients never need.
+                Next::Tls => match Box::pin(self.terminate()).await {
                     Ok(()) => continue,
                     Err(refusal) => {
-                        self.refuse_tls(refusal).await;
+                        Box::pin(self.refuse_tls(refusal)).await;
                         return None;
                     }
                 },
