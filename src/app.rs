@@ -291,6 +291,9 @@ impl App {
         for warning in &self.settings.warnings {
             warn!("{}", warning.replace('\n', "; "));
         }
+        for note in &self.settings.notes {
+            info!("{note}");
+        }
         let is_redirected =
             |bound: &BoundListener| matches!(bound.settings.service, Service::Original(OriginalAddress::Redirected));
         if geteuid().is_root() && self.listeners.iter().any(is_redirected) {

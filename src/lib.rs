@@ -48,7 +48,7 @@
 //! | [`rewrite`] | URLs in JSON documents of OpenStack services: found by shape, replaced in place; pure | |
 //! | [`audit`] | what is recorded about refusals, and its summary | `clock`, `html`, `logging`, `metrics`, `route::upstream`, `terminal`, `tls`, `transport` |
 //! | [`mint`] | a local CA, and certificates for clients that speak TLS | `clock`, `message::authority`, `tls` |
-//! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `metrics`, `route::upstream`, `tls`, `transport` |
+//! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `metrics`, `route::parent`, `route::policy`, `route::upstream`, `tls`, `transport` |
 //! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `metrics`, `mint`, `rewrite`, `route`, `tls`, `transport` |
 //! | [`server`] | listeners and client connections | `http1`, `metrics`, `mint::KeyKind`, `proxy`, `transport` |
 //! | [`admin`] | the admin listener: health, metrics, status, the page | `clock`, `message::authority`, `metrics`, `proxy::settings`, `server` |

@@ -100,6 +100,7 @@ pub fn ask(
                 sni: None,
                 tls: TlsHandle(client.clone()),
                 addresses: AddressRule::any(),
+                parent: None,
             };
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 443));
             let occasion = Occasion::Handshake;
@@ -109,6 +110,7 @@ pub fn ask(
                 id: "7f3a",
                 time: now(),
                 upstream: &upstream,
+                parent: None,
                 refused: &refused,
                 client: ClientAddress::Tcp(address),
                 listener: "forward",

@@ -37,6 +37,8 @@ pub struct Refused<'a> {
     pub time: OffsetDateTime,
     /// The upstream.
     pub upstream: &'a Upstream,
+    /// The parent proxy, where that is the server which was refused.
+    pub parent: Option<&'a Upstream>,
     /// Why, and what was presented.
     pub refused: &'a HandshakeFailure,
     /// The client.
@@ -59,31 +61,55 @@ impl Refused<'_> {
         }
     }
 
+    /// The sentence; of a parent proxy, with whom it is about.
+    fn message(&self) -> String {
+        let verdict = &self.refused.failure.verdict;
+        match (self.parent, &self.upstream.parent) {
+            (Some(_), Some(parent)) => format!("the parent proxy {parent}: {} ({})", verdict.sentence, verdict.code),
+            _ => verdict.sentence.clone(),
+        }
+    }
+
     /// The event, key by key; as a line it is shorter than 64 KiB, whatever the server sent.
     pub fn json(&self) -> Map<String, Value> {
         let failure = &self.refused.failure;
         let verdict = &failure.verdict;
         let presented = &self.refused.presented;
-        let anchors = self.upstream.anchors();
+        let server = self.parent.unwrap_or(self.upstream);
+        let anchors = server.anchors();
         let bypassed = self.refused.occasion == Occasion::Bypassed;
         let mut event = begin(self.time, self.action(), bypassed);
         let mut put = |key: &str, value: Value| {
             event.insert(key.to_owned(), value);
         };
         put("event.id", self.id.into());
-        put("error.code", verdict.code.as_str().into());
-        put("error.message", verdict.sentence.as_str().into());
-        put("vouchsafe.hint", failure.hint.as_str().into());
-        put("vouchsafe.help", format!("vouchsafe explain {}", verdict.code).into());
-        put("vouchsafe.findings", failure.also.iter().map(finding).collect());
+        let code = if self.parent.is_some() { PARENT_TLS } else { verdict.code.as_str() };
+        put("error.code", code.into());
+        put("error.message", self.message().into());
+        let whose =
+            self.parent.map_or("", |_| "; the CAs for a parent proxy are those of --parent-ca-bundle, if it is set");
+        put("vouchsafe.hint", format!("{}{whose}", failure.hint).into());
+        put("vouchsafe.help", format!("vouchsafe explain {code}").into());
+        // The verdict on a parent proxy is a finding, too: its code is that of all of them.
+        let verdict_of_parent = self.parent.map(|_| verdict);
+        put("vouchsafe.findings", verdict_of_parent.into_iter().chain(&failure.also).map(finding).collect());
         put("vouchsafe.offending", offending(verdict.subject, presented, anchors));
         put("vouchsafe.upstream", self.upstream.authority().into());
-        put("vouchsafe.reference", self.upstream.reference.to_string().into());
+        put("vouchsafe.reference", server.reference.to_string().into());
         put("vouchsafe.presented_names", names(presented).into());
-        put("server.address", self.upstream.host.to_string().into());
-        put("server.ip", self.refused.address.ip().to_string().into());
-        put("server.port", self.refused.address.port().into());
-        put("tls.client.server_name", self.upstream.sni.clone().into());
+        put("server.address", server.host.to_string().into());
+        match &self.upstream.parent {
+            Some(parent) => {
+                put("vouchsafe.parent", parent.to_string().into());
+                put("vouchsafe.parent_ip", self.refused.address.ip().to_string().into());
+                put("server.port", server.dial_port.into());
+            }
+            None => {
+                put("server.ip", self.refused.address.ip().to_string().into());
+                put("server.port", self.refused.address.port().into());
+            }
+        }
+        put("tls.client.server_name", server.sni.clone().into());
         if let Some(own) = presented.first() {
             put("tls.server.hash.sha256", own.sha256.as_str().into());
             if let Ok(facts) = &own.facts {
@@ -108,7 +134,7 @@ impl Refused<'_> {
         put("vouchsafe.bundle.source", anchors.source.as_str().into());
         put("vouchsafe.bundle.anchors", anchors.anchors().len().into());
         put("vouchsafe.bundle.sha256", anchors.sha256.as_str().into());
-        put("vouchsafe.bundle.loaded", rfc3339(self.upstream.tls.0.made()).into());
+        put("vouchsafe.bundle.loaded", rfc3339(server.tls.0.made()).into());
         put_client(self.client, &mut put);
         put("vouchsafe.listener", self.listener.into());
         if let Some((method, path)) = self.request {
@@ -125,6 +151,9 @@ impl Refused<'_> {
         event
     }
 }
+
+/// The code of everything that is wrong with the certificate of a parent proxy.
+const PARENT_TLS: &str = "parent_tls";
 
 /// What every event about a connection begins with. `allowed`: the connection was used all the same.
 pub(super) fn begin(time: OffsetDateTime, action: &str, allowed: bool) -> Map<String, Value> {

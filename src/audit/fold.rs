@@ -42,7 +42,14 @@ impl FoldKind {
         let offending = event.get("vouchsafe.offending").and_then(|offending| offending["sha256"].as_str());
         let common =
             ["event.action", "error.code", "vouchsafe.upstream", "vouchsafe.listener", "client.ip", "client.address"];
-        let own = ["server.ip", "server.port", "tls.server.hash.sha256", "vouchsafe.chain_sha256", "vouchsafe.target"];
+        let own = [
+            "server.ip",
+            "server.port",
+            "vouchsafe.parent",
+            "tls.server.hash.sha256",
+            "vouchsafe.chain_sha256",
+            "vouchsafe.target",
+        ];
         Self { common: list(&common), own: format!("{} {}", list(&own), offending.unwrap_or_default()) }
     }
 }

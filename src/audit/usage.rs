@@ -54,7 +54,7 @@ impl Default for Sent {
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// What of the event for the bypassed handshake is repeated.
-const REPEATED: [&str; 14] = [
+const REPEATED: [&str; 16] = [
     "event.id",
     "error.code",
     "error.message",
@@ -66,6 +66,8 @@ const REPEATED: [&str; 14] = [
     "server.address",
     "server.ip",
     "server.port",
+    "vouchsafe.parent",
+    "vouchsafe.parent_ip",
     "tls.server.hash.sha256",
     "vouchsafe.chain_sha256",
     "vouchsafe.generation",

@@ -6,7 +6,10 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     clock::{distance, rfc3339},
-    connect::{ClientAuth, Peer, error::ConnectError},
+    connect::{
+        ClientAuth, Peer,
+        error::{ConnectError, ParentCause},
+    },
     proxy::failure::connect_words,
     route::upstream::Upstream,
     text::escape,
@@ -90,6 +93,11 @@ struct Problem {
 }
 
 impl Report {
+    /// Whether there was a connection to the server, by whatever way.
+    fn reached_server(&self) -> bool {
+        self.address.is_some() || matches!(self.probed.trouble, Some(ConnectError::Handshake(_)))
+    }
+
     /// The report on a probe of that upstream, which was requested in these words.
     pub fn of(asked: String, upstream: Upstream, probed: ProbeResult) -> Self {
         let failure = match &probed.trouble {
@@ -102,6 +110,7 @@ impl Report {
             (None, None) => Vec::new(),
         };
         let address = probed.peer.as_ref().map(|peer| peer.address).or(failure.as_ref().map(|failure| failure.address));
+        let address = address.filter(|_| upstream.parent.is_none());
         let mut report = Self {
             asked,
             at: upstream.tls.0.now(),
@@ -339,6 +348,10 @@ impl Problem {
                 "check that the name servers in /etc/resolv.conf answer, or configure the address: `--connect-to {name}=ADDRESS`"
             ),
             ConnectError::Handshake(failure) => failure.failure.hint.clone(),
+            ConnectError::Parent(failure) => match &failure.cause {
+                ParentCause::Tls(refused) => format!("{}; {}", refused.failure.hint, failure.hint()),
+                _ => failure.hint().into(),
+            },
             ConnectError::Tcp { error, .. } if error.kind() == ErrorKind::ConnectionRefused => {
                 format!(
                     "check the port: nothing listens on {port} there; on the server `ss -ltn` shows the ports in use"

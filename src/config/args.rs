@@ -198,7 +198,7 @@ pub struct ExecArgs {
 
     /// Hosts that the tool reaches without a proxy, for `no_proxy`. An inherited `no_proxy` is removed.
     #[arg(long, value_name = "HOST", value_delimiter = ',', conflicts_with = "isolate", help_heading = "Tool")]
-    pub no_proxy: Vec<String>,
+    pub tool_no_proxy: Vec<String>,
 
     /// Variables that the tool keeps as they are, of those that would lead it to the proxy or have it trust the local CA.
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Tool")]
@@ -539,7 +539,7 @@ pub struct PinArgs {
 
 impl Options {
     /// The settings that matter for connections to upstreams. The others are for listeners and for the process.
-    pub const FOR_UPSTREAMS: [&'static str; 13] = [
+    pub const FOR_UPSTREAMS: [&'static str; 19] = [
         "route",
         "mirror",
         "port_map",
@@ -551,6 +551,12 @@ impl Options {
         "client_cert",
         "client_key",
         "connect_to",
+        "parent_proxy",
+        "parent_proxy_credentials",
+        "no_proxy",
+        "parent_ca_bundle",
+        "parent_client_cert",
+        "parent_client_key",
         "connect_timeout",
         "tls_timeout",
     ];
@@ -701,6 +707,45 @@ pub struct Options {
     )]
     #[serde(deserialize_with = "one_or_more")]
     pub connect_to: Vec<String>,
+
+    /// A proxy that all upstreams are reached through, with CONNECT: `http://[USER:PASSWORD@]HOST:PORT`, the same with
+    /// `https`, `env` for HTTPS_PROXY and NO_PROXY, or `direct` [default: direct]
+    #[arg(long, value_name = "URL", env = "VOUCHSAFE_PARENT_PROXY", help_heading = "Upstreams")]
+    pub parent_proxy: Option<String>,
+
+    /// File with `user:password` for the parent proxy, mode 0600.
+    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_PARENT_PROXY_CREDENTIALS", help_heading = "Upstreams")]
+    pub parent_proxy_credentials: Option<PathBuf>,
+
+    /// Hosts that are reached without the parent proxy: a name with all names below it, an address, `NETWORK/BITS`, with
+    /// or without a port, or `*`. Loopback always is.
+    #[arg(long, value_name = "HOST", env = "VOUCHSAFE_NO_PROXY", value_delimiter = ',', help_heading = "Upstreams")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub no_proxy: Vec<String>,
+
+    /// Trusted CAs for an `https://` parent proxy, instead of the default bundle.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "VOUCHSAFE_PARENT_CA_BUNDLE",
+        value_delimiter = ',',
+        help_heading = "Upstreams"
+    )]
+    #[serde(deserialize_with = "one_or_more")]
+    pub parent_ca_bundle: Vec<PathBuf>,
+
+    /// Client certificate with its chain, PEM, for an `https://` parent proxy.
+    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_PARENT_CLIENT_CERT", help_heading = "Upstreams")]
+    pub parent_client_cert: Option<PathBuf>,
+
+    /// Key of that certificate, PEM, not encrypted [default: the certificate's file]
+    #[arg(long, value_name = "FILE", env = "VOUCHSAFE_PARENT_CLIENT_KEY", help_heading = "Upstreams")]
+    pub parent_client_key: Option<PathBuf>,
+
+    /// Accept `--allow '*'` together with a parent proxy, which then can be asked for any host, those of its own network
+    /// and metadata services included [default: false]
+    #[arg(long, value_name = "BOOL", env = "VOUCHSAFE_ALLOW_ANY_THROUGH_PARENT", num_args = 0..=1, default_missing_value = "true", help_heading = "Upstreams")]
+    pub allow_any_through_parent: Option<bool>,
 
     /// A set of settings for tools: `glance-replicator` or `openstack`.
     #[arg(long, value_name = "NAME", env = "VOUCHSAFE_PRESET", help_heading = "Responses")]
@@ -940,6 +985,11 @@ pub struct UpstreamOptions {
     pub client_key: Option<PathBuf>,
     /// The lowest TLS version to accept.
     pub min_tls: Option<TlsVersion>,
+    /// The parent proxy for this upstream, `env` or `direct`.
+    #[serde(alias = "http_proxy_information")]
+    pub parent_proxy: Option<String>,
+    /// File with the credentials for it.
+    pub parent_proxy_credentials: Option<PathBuf>,
     /// Until the end of this day (UTC), refusals are recorded but not enforced.
     #[serde(default, deserialize_with = "day")]
     pub report_only_until: Option<String>,
@@ -952,7 +1002,7 @@ pub struct UpstreamOptions {
 
 impl UpstreamOptions {
     /// The keys of the section.
-    pub const KEYS: [&'static str; 17] = [
+    pub const KEYS: [&'static str; 20] = [
         "of",
         "connect_to",
         "verify_name",
@@ -967,6 +1017,9 @@ impl UpstreamOptions {
         "client_cert",
         "client_key",
         "min_tls",
+        "parent_proxy",
+        "http_proxy_information",
+        "parent_proxy_credentials",
         "report_only_until",
         "report_only",
         "disable_https_verification",

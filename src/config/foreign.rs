@@ -11,7 +11,7 @@ pub const NO_INSECURE: &str = "verification cannot be switched off; during a mig
 
 /// The names, and the advice. curl, wget, openssl, oslo.config, keystoneauth, glance_store, stunnel, ghostunnel,
 /// HAProxy and nginx are the source of most.
-const FOREIGN: [(&[&str], &str); 19] = [
+const FOREIGN: [(&[&str], &str); 22] = [
     (
         &[
             "allow-insecure",
@@ -78,9 +78,24 @@ const FOREIGN: [(&[&str], &str); 19] = [
         "use `--route LISTEN=URL` (`route` in the file)",
     ),
     (
-        &["allowed", "allowlist", "noproxy", "no-proxy", "permit", "whitelist"],
+        &["allowed", "allowlist", "permit", "whitelist"],
         "use `--allow HOST[:PORT]` for the destinations of forward listeners (`allow` in the file)",
     ),
+    (
+        &[
+            "http-proxy",
+            "http-proxy-information",
+            "https-proxy",
+            "outbound-proxy",
+            "parent",
+            "proxy",
+            "upstream-proxy",
+            "x",
+        ],
+        "use `--parent-proxy URL` for a proxy on the way to upstreams (`parent_proxy` in the file)",
+    ),
+    (&["noproxy"], "use `--no-proxy HOST` (`no_proxy` in the file)"),
+    (&["proxy-user"], "use `--parent-proxy-credentials FILE` (`parent_proxy_credentials` in the file)"),
     (&["hosts", "host-map", "resolve"], "use `--connect-to HOST[:PORT]=HOST[:PORT]` (`connect_to` in the file)"),
     (&["ssl-min-ver", "tls-min", "tls-version", "tlsv1.2", "tlsv1.3"], "use `--min-tls 1.2` or `--min-tls 1.3`"),
     (

@@ -63,6 +63,13 @@ impl MergedOptions {
             // The file's key belongs to the file's certificate.
             from_file.client_key = None;
         }
+        if given.parent_client_cert.is_some() {
+            from_file.parent_client_key = None;
+        }
+        if given.parent_proxy.is_some() {
+            // So do the file's credentials to the file's proxy.
+            from_file.parent_proxy_credentials = None;
+        }
         let preset = given.preset.or(from_file.preset).map(Preset::options).unwrap_or_default();
         let [given_keys, file_keys, preset_keys] = [&given, &from_file, &preset].map(Options::values);
         let mut origins = BTreeMap::new();
@@ -126,6 +133,10 @@ fn with_file_names(options: Options) -> Options {
         crl: paths::list(options.crl),
         client_cert: options.client_cert.map(paths::trimmed),
         client_key: options.client_key.map(paths::trimmed),
+        parent_ca_bundle: paths::list(options.parent_ca_bundle),
+        parent_client_cert: options.parent_client_cert.map(paths::trimmed),
+        parent_client_key: options.parent_client_key.map(paths::trimmed),
+        parent_proxy_credentials: options.parent_proxy_credentials.map(paths::trimmed),
         audit_log: options.audit_log.map(paths::trimmed),
         save_failed_chains: options.save_failed_chains.map(paths::trimmed),
         ready_file: options.ready_file.map(paths::trimmed),
@@ -231,6 +242,8 @@ impl UpstreamOptions {
             ("client_cert", self.client_cert.shown()),
             ("client_key", self.client_key.shown()),
             ("min_tls", self.min_tls.shown()),
+            ("parent_proxy", self.parent_proxy.shown()),
+            ("parent_proxy_credentials", self.parent_proxy_credentials.shown()),
             ("report_only_until", self.report_only_until.shown()),
             ("report_only", self.report_only.shown()),
             ("disable_https_verification", self.disable_https_verification.shown()),
@@ -340,7 +353,8 @@ macro_rules! for_each_setting {
 for_each_setting! {
     route mirror advertise forward transparent accept_host allow port_map allow_nonlocal_listen local_ca
     ca_bundle system_roots crl crl_policy min_tls client_cert client_key reload_interval
-    connect_to
+    connect_to parent_proxy parent_proxy_credentials no_proxy parent_ca_bundle parent_client_cert parent_client_key
+    allow_any_through_parent
     preset answer detail host field_case rewrite_redirects rewrite follow_redirects
     audit_log fold_repeats save_failed_chains access_log log_format log_level
     connect_timeout tls_timeout response_timeout response_body_timeout request_body_timeout head_timeout

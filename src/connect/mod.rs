@@ -1,5 +1,6 @@
 //! The doors outward: every outbound socket is opened here, and only verified ones leave.
 
+mod carrier;
 pub mod dial;
 pub mod error;
 mod own;
@@ -7,6 +8,7 @@ mod peer;
 pub mod pool;
 pub mod resolve;
 mod stream;
+mod tunnel;
 pub mod upstream;
 mod verified;
 
@@ -19,27 +21,32 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     buffer::BufferPool,
     message::authority::Host,
-    route::upstream::Upstream,
+    route::{parent::ParentProxy, policy::AddressRule, upstream::Upstream},
     tls::failure::{HandshakeFailure, Occasion},
 };
 
-use self::{dial::dial, error::ConnectError, resolve::Resolver};
+use self::{
+    carrier::Carrier,
+    dial::dial,
+    error::{ConnectError, ParentCause, ParentFailure},
+    resolve::Resolver,
+};
 
 pub use self::{
     own::OwnSockets,
-    peer::{ClientAuth, Peer},
+    peer::{ClientAuth, Peer, Via},
     verified::Verified,
 };
 
 /// Time-outs on the way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectLimits {
-    /// For name resolution and TCP together, over all addresses.
+    /// For name resolution and TCP together, over all addresses; and for a parent proxy's answer to CONNECT.
     pub connect: Duration,
     /// For the TLS handshake.
     pub handshake: Duration,
@@ -84,25 +91,40 @@ impl Connector {
         &self.sockets
     }
 
-    /// Resolves, dials, and shakes hands: what comes back was verified.
+    /// Resolves, dials, and shakes hands: what comes back was verified. Through a parent proxy all of that is done with
+    /// the parent, which is then asked for a tunnel.
     ///
     /// # Errors
     /// [`ConnectError`], with the evidence where the peer was refused.
     pub async fn connect(&self, upstream: &Upstream) -> Result<Verified, ConnectError> {
         let deadline = Instant::now() + self.limits.connect;
-        let addresses = self.addresses(upstream).await?;
+        let endpoint = Endpoint::of(upstream);
+        let addresses = self.addresses(&endpoint).await.map_err(|error| endpoint.unreachable(error))?;
         if let Some(failure) = self.remembered(upstream, &addresses) {
             return Err(ConnectError::Handshake(failure));
         }
-        let (tcp, address) = dial(&addresses, deadline, self.limits.connect).await?;
+        if let Some(parent) = &upstream.parent {
+            self.permit_tunnel(parent, upstream, &addresses)?;
+        }
+        let dialled = dial(&addresses, deadline, self.limits.connect).await;
+        let (tcp, address) = dialled.map_err(|error| endpoint.unreachable(error))?;
         let local = tcp.local_addr().ok();
         if is_loop(&self.own, address, local.map(|local| local.ip())) {
             return Err(ConnectError::Loop { address });
         }
         let handshake = local.map(|local| self.sockets.begin_handshake(local));
-        let deadline = Instant::now() + self.limits.handshake;
-        let (limit, buffers) = (self.limits.handshake, self.buffers.clone());
-        let end = verified::handshake(tcp, address, upstream, deadline, limit, buffers).await;
+        let carrier = match &upstream.parent {
+            None => Ok(Carrier::Tcp(tcp)),
+            Some(parent) => Box::pin(self.tunnel(tcp, address, &addresses, parent, upstream)).await,
+        };
+        let end = match carrier {
+            Ok(carrier) => {
+                let buffers = self.buffers.clone();
+                let end = verified::handshake(carrier, address, upstream, self.limits.handshake, buffers).await;
+                end.map_err(ConnectError::Handshake)
+            }
+            Err(error) => Err(error),
+        };
         if let Some(from) = handshake.filter(|own| own.came_back()).map(|own| own.local()) {
             return Err(ConnectError::CameBack { address, from });
         }
@@ -110,6 +132,52 @@ impl Connector {
             self.remember(upstream, &addresses, failure);
         }
         end
+    }
+
+    /// What is known to be refused before the parent is dialled: an address, a loop, its certificate of a moment ago.
+    fn permit_tunnel(
+        &self,
+        parent: &ParentProxy,
+        upstream: &Upstream,
+        addresses: &[SocketAddr],
+    ) -> Result<(), ConnectError> {
+        if let Host::Ip(ip) = upstream.dial_host {
+            let to = SocketAddr::new(ip, upstream.dial_port);
+            if !upstream.addresses.permits(ip) {
+                return Err(ConnectError::AddressDenied { addresses: vec![to] });
+            }
+            if is_loop(&self.own, to, None) {
+                return Err(ConnectError::Loop { address: to });
+            }
+        }
+        match parent.tls.as_ref().and_then(|tls| self.remembered(tls, addresses)) {
+            Some(failure) => Err(parent_failure(parent, upstream, ParentCause::Tls(failure))),
+            None => Ok(()),
+        }
+    }
+
+    /// Verifies a parent proxy that speaks TLS, and has it open a tunnel to the upstream.
+    async fn tunnel(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        addresses: &[SocketAddr],
+        parent: &ParentProxy,
+        upstream: &Upstream,
+    ) -> Result<Carrier, ConnectError> {
+        let failed = |cause| parent_failure(parent, upstream, cause);
+        let mut carrier = Carrier::Tcp(tcp);
+        if let Some(tls) = &parent.tls {
+            match verified::handshake(carrier, address, tls, self.limits.handshake, self.buffers.clone()).await {
+                Ok(verified) => carrier = Carrier::Tls(Box::new(verified)),
+                Err(failure) => {
+                    self.remember(tls, addresses, &failure);
+                    return Err(failed(ParentCause::Tls(failure)));
+                }
+            }
+        }
+        tunnel::open(&mut carrier, parent, &upstream.dialled(), self.limits.connect).await.map_err(failed)?;
+        Ok(carrier)
     }
 
     /// A verdict of a moment ago, where the upstream is still in the same places.
@@ -132,13 +200,14 @@ impl Connector {
         }
     }
 
-    async fn addresses(&self, upstream: &Upstream) -> Result<Vec<SocketAddr>, ConnectError> {
-        let ips = match &upstream.dial_host {
+    async fn addresses(&self, endpoint: &Endpoint<'_>) -> Result<Vec<SocketAddr>, ConnectError> {
+        let ips = match endpoint.host {
             Host::Ip(ip) => vec![*ip],
             Host::Name(name) => self.resolver.lookup(&name.to_lookup(), self.limits.connect).await?,
         };
-        let all: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, upstream.dial_port)).collect();
-        let permitted: Vec<_> = all.iter().copied().filter(|to| upstream.addresses.permits(to.ip())).collect();
+        let all: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, endpoint.port)).collect();
+        let is_permitted = |to: &SocketAddr| endpoint.rule.is_none_or(|rule| rule.permits(to.ip()));
+        let permitted: Vec<_> = all.iter().copied().filter(is_permitted).collect();
         if permitted.is_empty() {
             return Err(ConnectError::AddressDenied { addresses: all });
         }
@@ -147,6 +216,47 @@ impl Connector {
         }
         Ok(permitted)
     }
+}
+
+/// Where TCP leads to: an upstream, or the parent proxy in its place.
+struct Endpoint<'a> {
+    host: &'a Host,
+    port: u16,
+    /// The addresses of a parent are the operator's affair.
+    rule: Option<&'a AddressRule>,
+    parent: Option<(&'a ParentProxy, &'a Upstream)>,
+}
+
+impl<'a> Endpoint<'a> {
+    fn of(upstream: &'a Upstream) -> Self {
+        match &upstream.parent {
+            None => Self {
+                host: &upstream.dial_host,
+                port: upstream.dial_port,
+                rule: Some(&upstream.addresses),
+                parent: None,
+            },
+            Some(parent) => {
+                Self { host: &parent.host, port: parent.port, rule: None, parent: Some((parent.as_ref(), upstream)) }
+            }
+        }
+    }
+
+    /// The same error, as the parent's where it is one.
+    fn unreachable(&self, error: ConnectError) -> ConnectError {
+        match (self.parent, error) {
+            (None, error) | (Some(_), error @ ConnectError::Loop { .. }) => error,
+            (Some((parent, upstream)), error) => {
+                parent_failure(parent, upstream, ParentCause::Unreachable(Box::new(error)))
+            }
+        }
+    }
+}
+
+fn parent_failure(parent: &ParentProxy, upstream: &Upstream, cause: ParentCause) -> ConnectError {
+    let has_credentials = parent.credentials.is_some();
+    let (parent, port) = (parent.to_string(), upstream.dial_port);
+    ConnectError::Parent(Box::new(ParentFailure { parent, port, has_credentials, cause }))
 }
 
 /// Name servers change the order from one answer to the next.

@@ -1,19 +1,22 @@
 //! What is known of a verified peer.
 
-use std::{cell::OnceCell, net::SocketAddr};
+use std::{cell::OnceCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
 
 use crate::{
-    route::upstream::Upstream,
+    route::{parent::ParentProxy, upstream::Upstream},
     tls::client::{Made, PeerTrust, Recorder, TlsClient, TlsVersion},
 };
 
 /// What is known of a peer that may be spoken to.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Where it is.
+    /// Where it is; of one behind a parent proxy, where that is.
     pub address: SocketAddr,
+    /// The parent proxy in between.
+    pub via: Option<Via>,
     /// Which version was agreed.
     pub tls_version: TlsVersion,
     /// Which cipher suite.
@@ -26,6 +29,26 @@ pub struct Peer {
     pub client: ClientAuth,
     /// The address as text, once somebody asked for it.
     pub(super) address_text: OnceCell<String>,
+}
+
+/// The parent proxy that a peer is reached through.
+#[derive(Clone, Debug)]
+pub struct Via {
+    pub parent: Arc<ParentProxy>,
+    /// What is known of an `https://` parent.
+    pub(super) peer: Option<Rc<Peer>>,
+}
+
+impl Via {
+    fn judged_again(&self, upstream: &Upstream) -> Option<Self> {
+        let parent = upstream.parent.clone()?;
+        let peer = match (&self.peer, &parent.tls) {
+            (Some(peer), Some(tls)) => Some(Rc::new(peer.judged_again(tls)?)),
+            (None, None) => None,
+            _ => return None,
+        };
+        Some(Self { parent, peer })
+    }
 }
 
 /// The client's side of authentication.
@@ -52,8 +75,21 @@ impl Peer {
 
     /// Whether whatever is true of one is true of the other, but for the address.
     pub fn is_like(&self, other: &Self) -> bool {
-        (self.tls_version, &self.chain, &self.client.certificate)
-            == (other.tls_version, &other.chain, &other.client.certificate)
+        let parents = [self, other].map(|peer| peer.via.as_ref().and_then(|via| via.peer.as_ref()));
+        let same_parents = match parents {
+            [Some(own), Some(other)] => own.is_like(other),
+            [own, other] => own.is_none() && other.is_none(),
+        };
+        same_parents
+            && (self.tls_version, &self.chain, &self.client.certificate)
+                == (other.tls_version, &other.chain, &other.client.certificate)
+    }
+
+    /// The first moment in which its trust, or that of the parent proxy, does not hold any more.
+    pub fn end(&self) -> OffsetDateTime {
+        let own = self.standing.end();
+        let parent = self.via.as_ref().and_then(|via| via.peer.as_ref());
+        parent.map_or(own, |parent| own.min(parent.end()))
     }
 
     /// What it would be under the settings of this upstream; None where it could not be.
@@ -61,6 +97,10 @@ impl Peer {
         let certificate = self.client.certificate.as_deref();
         let made = Made { chain: &self.chain, client: certificate, tls_version: self.tls_version };
         let standing = upstream.tls.0.verify_again(&made, &upstream.reference)?;
-        Some(Self { standing, ..self.clone() })
+        let via = match &self.via {
+            Some(via) => Some(via.judged_again(upstream)?),
+            None => None,
+        };
+        Some(Self { standing, via, ..self.clone() })
     }
 }

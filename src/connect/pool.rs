@@ -114,7 +114,7 @@ impl Slot {
 
     /// Whether a kept connection is open, and its peer's certificate has not expired.
     pub fn can_use(&self, connection: &mut UpstreamConnection) -> bool {
-        connection.is_quiet() && self.upstream.tls.0.now() < connection.peer().standing.end()
+        connection.is_quiet() && self.upstream.tls.0.now() < connection.peer().end()
     }
 
     /// Gives the idle connections to the slot that takes this one's place, each verified again by its settings;

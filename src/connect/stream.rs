@@ -4,27 +4,22 @@
 use std::{
     future::poll_fn,
     io,
-    pin::{Pin, pin},
-    task::{Context, Poll, ready},
-    time::Duration,
+    pin::pin,
+    task::{Context, Poll, Waker, ready},
 };
 
-use bytes::BufMut;
 use rustls::{
     ClientConfig, Error as TlsError, ProtocolVersion,
     client::UnbufferedClientConnection,
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus},
 };
 use rustls_pki_types::ServerName;
-use socket2::SockRef;
 use std::sync::Arc;
-use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
-    task::coop::unconstrained,
-};
+use tokio::task::coop::unconstrained;
 
 use crate::buffer::{Buffer, BufferPool, PIECE};
+
+use super::carrier::Carrier;
 
 /// Bytes of plaintext in a record (RFC 8446 section 5.1).
 const RECORD: usize = 16 * 1024;
@@ -37,7 +32,7 @@ const MOST_HANDSHAKE: usize = 128 * 1024;
 
 /// A TLS connection.
 pub(super) struct TlsStream {
-    tcp: TcpStream,
+    carrier: Carrier,
     tls: Box<UnbufferedClientConnection>,
     /// The beginning of a record.
     partial: Vec<u8>,
@@ -65,7 +60,7 @@ enum Input {
 
 impl std::fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsStream").field("tcp", &self.tcp).field("input", &self.input).finish_non_exhaustive()
+        f.debug_struct("TlsStream").field("carrier", &self.carrier).field("input", &self.input).finish_non_exhaustive()
     }
 }
 
@@ -75,7 +70,7 @@ impl TlsStream {
     /// # Errors
     /// What ended the handshake; rustls' own error inside where it is one.
     pub(super) async fn handshake(
-        mut tcp: TcpStream,
+        mut carrier: Carrier,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
         buffers: BufferPool,
@@ -108,7 +103,7 @@ impl TlsStream {
             match step {
                 Step::Again => {}
                 Step::Send => {
-                    tcp.write_all(&outgoing).await?;
+                    carrier.write_all(&outgoing).await?;
                     outgoing.clear();
                 }
                 Step::Receive if incoming.len() > MOST_HANDSHAKE => {
@@ -116,20 +111,20 @@ impl TlsStream {
                 }
                 Step::Receive => {
                     incoming.reserve(RECORD);
-                    if tcp.read_buf(&mut incoming).await? == 0 {
+                    if poll_fn(|cx| carrier.poll_read(cx, &mut incoming, RECORD)).await? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
                 Step::Done => break,
                 Step::Fail(error) => {
-                    send_alert(&mut tls, &mut incoming, &mut tcp);
+                    send_alert(&mut tls, &mut incoming, &mut carrier);
                     return Err(tls_error(error));
                 }
             }
         }
         let outbox = Buffer::new(buffers.clone());
         let mut stream = Self {
-            tcp,
+            carrier,
             tls,
             partial: Vec::new(),
             outbox,
@@ -138,7 +133,7 @@ impl TlsStream {
             declined_renegotiation: false,
             input: Input::Open,
         };
-        stream.open(incoming, early);
+        stream.open(&mut Context::from_waker(Waker::noop()), incoming, early);
         Ok(stream)
     }
 
@@ -160,12 +155,17 @@ impl TlsStream {
     /// Whether nothing is known to have come: neither data nor the end, nor the beginning of a record, whose rest
     /// would be taken for the answer to the next request. Asks no more of the system than its readiness.
     pub(super) fn is_quiet(&mut self) -> bool {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         let mut early = Vec::new();
         let is_open = matches!(self.input, Input::Open);
         // Unconstrained: a task that has used up its turn would be told that nothing is there.
         let receive = unconstrained(poll_fn(|cx| self.poll_receive(cx, &mut early)));
-        is_open && pin!(receive).poll(&mut cx).is_pending() && self.partial.is_empty()
+        is_open && pin!(receive).poll(&mut cx).is_pending() && !self.is_in_record()
+    }
+
+    /// Whether the beginning of a record waits for the rest.
+    pub(super) fn is_in_record(&self) -> bool {
+        !self.partial.is_empty() || self.carrier.is_in_record()
     }
 
     /// Appends what came to `into`, up to a piece at a time; 0 is the end that the peer announced.
@@ -191,12 +191,12 @@ impl TlsStream {
                     return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
                 }
             }
-            ready!(self.tcp.poll_read_ready(cx))?;
+            ready!(self.carrier.poll_readable(cx))?;
             let mut space = self.buffers.take();
             space.append(&mut self.partial);
             let started = space.len();
             let most = PIECE.saturating_sub(started).max(RECORD);
-            match pin!(self.tcp.read_buf(&mut (&mut space).limit(most))).poll(cx) {
+            match self.carrier.poll_read(cx, &mut space, most) {
                 Poll::Pending => {
                     self.keep_partial(space, 0);
                     return Poll::Pending;
@@ -209,7 +209,7 @@ impl TlsStream {
                     self.buffers.give(space);
                     self.input = Input::Failed(io::ErrorKind::UnexpectedEof.into());
                 }
-                Poll::Ready(Ok(_)) => self.open(space, into),
+                Poll::Ready(Ok(_)) => self.open(cx, space, into),
             }
             if into.len() > before {
                 return Poll::Ready(Ok(into.len() - before));
@@ -218,7 +218,7 @@ impl TlsStream {
     }
 
     /// Decrypts the whole records in `records`, whose space goes back to the pool.
-    fn open(&mut self, mut records: Vec<u8>, into: &mut Vec<u8>) {
+    fn open(&mut self, cx: &mut Context<'_>, mut records: Vec<u8>, into: &mut Vec<u8>) {
         let mut taken = 0;
         loop {
             let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut records[taken..]);
@@ -238,7 +238,7 @@ impl TlsStream {
                 // An answer to a key update, or to a request for renegotiation.
                 Ok(ConnectionState::EncodeTlsData(message)) => match encode(message, self.outbox.space()) {
                     Ok(()) => {
-                        self.send_answer();
+                        self.send_answer(cx);
                         true
                     }
                     Err(error) => {
@@ -270,11 +270,10 @@ impl TlsStream {
 
     /// Sends rustls' own answer as far as that takes no waiting: the peer may wait for it before it goes on, and
     /// nothing else may be left to send. In TLS 1.2 there is one such answer, the alert `no_renegotiation`.
-    fn send_answer(&mut self) {
+    fn send_answer(&mut self, cx: &mut Context<'_>) {
         self.declined_renegotiation |= self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_2);
-        if let Ok(count) = self.tcp.try_write(self.outbox.as_slice()) {
-            self.outbox.consume(count);
-        }
+        // A connection that takes nothing more says so to whoever sends next.
+        let _ = self.poll_flush(cx);
     }
 
     /// Keeps what is not a whole record yet.
@@ -348,12 +347,13 @@ impl TlsStream {
 
     /// Bytes of records that the system has not taken.
     pub(super) fn unsent(&self) -> usize {
-        self.outbox.len()
+        self.outbox.len() + self.carrier.unsent()
     }
 
     /// Forgets what was not sent: the peer takes nothing more.
     pub(super) fn discard_unsent(&mut self) {
         self.outbox.consume(usize::MAX);
+        self.carrier.discard_unsent();
     }
 
     /// Sends what was sealed; ready once the system has all of it.
@@ -362,31 +362,35 @@ impl TlsStream {
     /// The system's; with how much it took before, see [`Self::unsent`].
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
-            match ready!(Pin::new(&mut self.tcp).poll_write(cx, self.outbox.as_slice()))? {
+            match ready!(self.carrier.poll_write(cx, self.outbox.as_slice()))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.outbox.consume(count),
             }
         }
-        Poll::Ready(Ok(()))
+        self.carrier.poll_flush(cx)
     }
 
     /// Closes the sending side of the socket.
-    pub(super) fn shut_down(&self) {
-        // A peer that is gone needs no goodbye.
-        let _ = SockRef::from(&self.tcp).shutdown(std::net::Shutdown::Write);
+    pub(super) fn shut_down(&mut self) {
+        self.carrier.shut_down();
     }
 
     /// Ends by RST instead of FIN when it is dropped: the peer must not take what it has for the whole.
     pub(super) fn reset_on_drop(&self) {
-        // Where that fails the socket is broken already.
-        let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+        self.carrier.reset_on_drop();
     }
 
     /// Says goodbye as far as that takes no waiting.
     pub(super) fn say_goodbye(&mut self) {
         if self.outbox.is_empty() && self.seal_end().is_ok() {
-            let _ = self.tcp.try_write(self.outbox.as_slice());
+            self.carrier.try_write(self.outbox.as_slice());
         }
+        self.carrier.say_goodbye();
+    }
+
+    /// What the connection is carried by.
+    pub(super) fn carrier(&self) -> &Carrier {
+        &self.carrier
     }
 }
 
@@ -416,13 +420,13 @@ fn encode(mut message: EncodeTlsData<'_, rustls::client::ClientConnectionData>, 
 }
 
 /// Tells the peer why the handshake ends, as far as that takes no waiting.
-fn send_alert(tls: &mut UnbufferedClientConnection, incoming: &mut [u8], tcp: &mut TcpStream) {
+fn send_alert(tls: &mut UnbufferedClientConnection, incoming: &mut [u8], carrier: &mut Carrier) {
     let mut alert = Vec::new();
     // Once only: behind its alert rustls would read on in what has failed.
     if let Ok(ConnectionState::EncodeTlsData(message)) = tls.process_tls_records(incoming).state
         && encode(message, &mut alert).is_ok()
     {
-        let _ = tcp.try_write(&alert);
+        carrier.try_write(&alert);
     }
 }
 

@@ -7,10 +7,7 @@ use rustls::{
     AlertDescription, CertificateError, Error as TlsError, InvalidMessage, PeerIncompatible, ProtocolVersion,
 };
 use rustls_pki_types::ServerName;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     buffer::BufferPool,
@@ -24,8 +21,8 @@ use crate::{
 };
 
 use super::{
-    error::ConnectError,
-    peer::{ClientAuth, Peer},
+    carrier::Carrier,
+    peer::{ClientAuth, Peer, Via},
     stream::TlsStream,
 };
 
@@ -109,6 +106,18 @@ impl Verified {
         poll_fn(|cx| self.stream.poll_receive(cx, &mut received)).await
     }
 
+    pub(super) fn unsent(&self) -> usize {
+        self.stream.unsent()
+    }
+
+    pub(super) fn is_in_record(&self) -> bool {
+        self.stream.is_in_record()
+    }
+
+    pub(super) fn reset_on_drop(&self) {
+        self.stream.reset_on_drop();
+    }
+
     /// What came before the peer was asked for anything, once.
     pub(super) fn take_early(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.early)
@@ -116,37 +125,41 @@ impl Verified {
 }
 
 /// Shakes hands; the one way to a [`Verified`].
+///
+/// # Errors
+/// The failed handshake, with the evidence where the peer was refused.
 pub(super) async fn handshake(
-    tcp: TcpStream,
+    carrier: Carrier,
     address: SocketAddr,
     upstream: &Upstream,
-    deadline: Instant,
     limit: Duration,
     buffers: BufferPool,
-) -> Result<Verified, ConnectError> {
+) -> Result<Verified, Rc<HandshakeFailure>> {
+    let deadline = Instant::now() + limit;
     let send = upstream.sni.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
     let client = &upstream.tls.0;
     let (config, recorder) = client.for_handshake(&upstream.reference, send.is_some());
     let name = send.unwrap_or_else(|| upstream.reference.server_name());
     let mut early = Vec::new();
     let began = Instant::now();
-    let end = timeout_at(deadline, TlsStream::handshake(tcp, config, name, buffers, &mut early)).await;
+    let end = timeout_at(deadline, TlsStream::handshake(carrier, config, name, buffers, &mut early)).await;
     let took = began.elapsed();
     let auth = ClientAuth::of(&recorder, client);
     let failed =
         |failure, occasion| Rc::new(HandshakeFailure { failure, presented: presented(&recorder), address, occasion });
     let finding = match (end, recorder.evidence().map(|evidence| &evidence.verdict)) {
         (Ok(Ok(stream)), Some(Ok(accepted))) => {
-            let peer = peer(&stream, address, PeerTrust::Verified(accepted.clone()), &recorder, auth);
+            let trust = PeerTrust::Verified(accepted.clone());
+            let peer = peer(&stream, address, upstream, trust, &recorder, auth);
             return Ok(Verified { stream, peer, bypassed: None, early, took });
         }
         (Ok(Ok(stream)), Some(Err((failure, Some(standing))))) => {
             let bypassed = Some(failed((**failure).clone(), Occasion::Bypassed));
-            let peer = peer(&stream, address, standing.clone(), &recorder, auth);
+            let peer = peer(&stream, address, upstream, standing.clone(), &recorder, auth);
             return Ok(Verified { stream, peer, bypassed, early, took });
         }
         (_, Some(Err((failure, None)))) => {
-            return Err(ConnectError::Handshake(failed((**failure).clone(), Occasion::Handshake)));
+            return Err(failed((**failure).clone(), Occasion::Handshake));
         }
         // rustls does not finish without asking; should it ever, nobody was verified.
         (Ok(Ok(_)), None) => finding(Code::Other, "the handshake ended without a verdict".into()),
@@ -156,12 +169,13 @@ pub(super) async fn handshake(
             finding(Code::HandshakeTimeout, sentence)
         }
     };
-    Err(ConnectError::Handshake(failed(failure(finding), Occasion::Handshake)))
+    Err(failed(failure(finding), Occasion::Handshake))
 }
 
 fn peer(
     stream: &TlsStream,
     address: SocketAddr,
+    upstream: &Upstream,
     standing: PeerTrust,
     recorder: &Recorder,
     client: ClientAuth,
@@ -173,8 +187,11 @@ fn peer(
     };
     let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
     let chain = recorder.evidence().into_iter().flat_map(|evidence| &evidence.presented);
+    let parent_peer = stream.carrier().parent().map(|parent| parent.peer().clone());
+    let via = upstream.parent.clone().map(|parent| Via { parent, peer: parent_peer });
     Rc::new(Peer {
         address,
+        via,
         tls_version,
         cipher_suite: suite.unwrap_or("unknown"),
         standing,

@@ -231,7 +231,7 @@ fn command_line(
     let proxies = Proxies {
         forward: bound().find(|(listener, _)| is_forward(&listener.service)).map(|(_, address)| address),
         routes: routes.map(|(_, address)| address).collect(),
-        no_proxy: &args.no_proxy,
+        no_proxy: &args.tool_no_proxy,
         https: settings.minter.is_some(),
         authorities: &authorities.set,
         keep: &args.keep_env,

@@ -62,7 +62,7 @@ impl NameService {
         match Resolver::new().lookup(&name.to_lookup(), PATIENCE).await {
             Ok(addresses) => Known::Addresses(addresses),
             // It is connected to elsewhere, so the address does not matter: the name is what is verified.
-            Err(_) if routes.connects_elsewhere(host) => {
+            Err(_) if routes.is_resolved_elsewhere(host) => {
                 let substitutes = &mut this.borrow_mut().substitutes;
                 let next = substitutes.len();
                 let substitute = substitutes.entry(name.as_str().to_owned()).or_insert_with(|| substitute(next));

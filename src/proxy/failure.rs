@@ -7,12 +7,12 @@ use http::StatusCode;
 
 use crate::{
     audit::tally::BadEnd,
-    connect::error::ConnectError,
+    connect::error::{ConnectError, ParentCause},
     http1::{body::FramingError, head::HeadError},
     message::target::TargetError,
     route::table::RouteError,
     text::escape_within,
-    tls::failure::Code,
+    tls::failure::{Code, HandshakeFailure},
 };
 
 use super::{client_tls::ClientTlsError, upload::UploadError};
@@ -290,10 +290,31 @@ impl Failure {
                 "if clients use that name for this route, add it with --accept-host"
             }
             Self::Admission(AdmissionError::WrongAuthority(_)) => "use a forward listener, or a route of its own",
+            Self::Connect(ConnectError::Parent(failure)) => failure.hint(),
             Self::ConnectOnRoute | Self::ConnectRefused(_) => "configure the tool to request `http://` URLs",
             _ => "",
         };
         hint.into()
+    }
+
+    /// The refused handshake, and whether it was with the parent proxy.
+    pub fn refused_handshake(&self) -> Option<(&HandshakeFailure, bool)> {
+        match self {
+            Self::Connect(ConnectError::Handshake(refused)) => Some((refused, false)),
+            Self::Connect(ConnectError::Parent(parent)) => match &parent.cause {
+                ParentCause::Tls(refused) => Some((refused, true)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The status of the answer that was not passed on (RFC 9209 section 2.1.4), where there is one.
+    pub fn received_status(&self) -> Option<u16> {
+        match self {
+            Self::Connect(ConnectError::Parent(failure)) => failure.status(),
+            _ => None,
+        }
     }
 
     /// The address that was not dialed, where that is the reason.
@@ -360,12 +381,35 @@ pub fn connect_words(error: &ConnectError) -> Words {
         ConnectError::CameBack { .. } | ConnectError::Loop { .. } => {
             (Refusal, StatusCode::BAD_GATEWAY, "proxy_loop_detected", "loop")
         }
+        ConnectError::Parent(failure) => parent_row(&failure.cause),
         ConnectError::Tcp { error, .. } if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             (Failure, StatusCode::BAD_GATEWAY, "connection_refused", "connection_refused")
         }
         ConnectError::Tcp { .. } => (Failure, StatusCode::BAD_GATEWAY, "destination_ip_unroutable", "connect_failed"),
     };
     Words { kind, status, proxy_status, class }
+}
+
+/// The rows for a parent proxy that gave no tunnel. None is an answer of its own: a client that read the parent's 407
+/// would ask its user for a password.
+fn parent_row(cause: &ParentCause) -> (FailureKind, StatusCode, &'static str, &'static str) {
+    use FailureKind::{Failure, Refusal};
+    match cause {
+        ParentCause::Auth { .. } => (Failure, StatusCode::BAD_GATEWAY, "connection_refused", "parent_auth"),
+        ParentCause::BadAnswer { .. } => (Failure, StatusCode::BAD_GATEWAY, "http_protocol_error", "parent_bad_answer"),
+        ParentCause::Denied(_) => (Failure, StatusCode::BAD_GATEWAY, "connection_refused", "parent_denied"),
+        ParentCause::Silent { .. } => {
+            (Failure, StatusCode::GATEWAY_TIMEOUT, "connection_timeout", "parent_unreachable")
+        }
+        ParentCause::Tls(failed) if failed.failure.code().is_refusal() => {
+            (Refusal, StatusCode::BAD_GATEWAY, "tls_certificate_error", "parent_tls")
+        }
+        ParentCause::Tls(_) => (Failure, StatusCode::BAD_GATEWAY, "tls_protocol_error", "parent_tls"),
+        ParentCause::Unreachable(_) => {
+            (Failure, StatusCode::BAD_GATEWAY, "destination_unavailable", "parent_unreachable")
+        }
+        ParentCause::Upstream(_) => (Failure, StatusCode::BAD_GATEWAY, "destination_unavailable", "parent_upstream"),
+    }
 }
 
 /// For the log: everything. What the client is told is decided in `respond`.

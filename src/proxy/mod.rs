@@ -242,6 +242,19 @@ impl Proxy {
         self.audit.record(&self.refused(refused, slot, request, id, &request.path()));
     }
 
+    /// The same where the refused server is the parent proxy.
+    fn record_handshake_of_parent(
+        &self,
+        refused: &HandshakeFailure,
+        slot: &Slot,
+        request: &RequestSummary<'_>,
+        id: &str,
+    ) {
+        let parent = slot.upstream.parent.as_ref().and_then(|parent| parent.tls.as_deref());
+        let path = request.path();
+        self.audit.record(&event::Refused { parent, ..self.refused(refused, slot, request, id, &path) });
+    }
+
     /// Records that a connection is used whose peer was refused; what comes back counts the requests on it.
     fn record_bypassed(
         &self,
@@ -267,6 +280,7 @@ impl Proxy {
             id,
             time: self.clock.now(),
             upstream: &slot.upstream,
+            parent: None,
             refused,
             client: request.client,
             listener: request.listener,

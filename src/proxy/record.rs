@@ -219,7 +219,10 @@ impl AccessEvent for AccessLine<'_> {
         }
         to.millis("total_ms", *ended - record.started);
         if let Some(peer) = peer {
-            to.text("address", peer.address_text());
+            match &peer.via {
+                Some(via) => to.text("via", &via.parent.to_string()),
+                None => to.text("address", peer.address_text()),
+            }
             to.text("tls", peer.tls_version.as_str());
             to.text("trust", peer.standing.as_str());
         }

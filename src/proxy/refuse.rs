@@ -2,7 +2,7 @@
 
 use crate::{
     audit::event,
-    connect::{error::ConnectError, pool::Slot},
+    connect::pool::Slot,
     message::authority::Authority,
     text::{escape, escape_within},
 };
@@ -47,13 +47,17 @@ impl RequestContext<'_> {
 
     fn record_failure(&self, failure: &Failure, slot: Option<&Slot>, id: &str) {
         let summary = self.summary();
+        if let (Some((refused, is_parent)), Some(slot)) = (failure.refused_handshake(), slot) {
+            return match is_parent {
+                true => self.proxy.record_handshake_of_parent(refused, slot, &summary, id),
+                false => self.proxy.record_handshake(refused, slot, &summary, id),
+            };
+        }
         match (failure, slot) {
-            (Failure::Connect(ConnectError::Handshake(refused)), Some(slot)) => {
-                self.proxy.record_handshake(refused, slot, &summary, id);
-            }
             (failure, slot) if failure.is_policy() => self.record_policy(failure, slot, &summary, id),
             (failure, slot) => {
                 let upstream = slot.map(|slot| &*slot.authority);
+                let hint = failure.hint();
                 tracing::warn!(
                     event = "request-failed",
                     request = id,
@@ -63,6 +67,7 @@ impl RequestContext<'_> {
                     listener = %summary.listener,
                     method = escape_within(summary.method, 40),
                     path = escape(&summary.path()),
+                    hint = (!hint.is_empty()).then_some(&*hint),
                     "{failure}"
                 );
             }

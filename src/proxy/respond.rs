@@ -83,8 +83,10 @@ impl LocalResponse {
                 (words.status, "application/problem+json", problem.to_string())
             }
         };
+        let received = failure.received_status().filter(|_| detail != Detail::None);
+        let received = received.map(|status| format!("; received-status={status}")).unwrap_or_default();
         let mut fields = format!(
-            "Content-Type: {content_type}\r\nProxy-Status: vouchsafe; error={}; details=\"{details}\"\r\n",
+            "Content-Type: {content_type}\r\nProxy-Status: vouchsafe; error={}; details=\"{details}\"{received}\r\n",
             words.proxy_status
         );
         if status == StatusCode::METHOD_NOT_ALLOWED {

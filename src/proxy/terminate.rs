@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 
 use crate::{
     audit::event,
-    connect::{error::ConnectError, pool::Slot, upstream::UpstreamConnection},
+    connect::{pool::Slot, upstream::UpstreamConnection},
     http1::conn::Connection,
     message::authority::{Authority, Host},
     mint::{KeyKind, LeafNames, LocalCa, MintError},
@@ -140,8 +140,7 @@ impl Proxy {
 
     /// Records a rejected handshake behind which no request came.
     pub fn record_rejected(&self, rejected: &Rejected, context: &ListenerContext, client: ClientAddress) {
-        let (Failure::Connect(ConnectError::Handshake(refused)), Some(slot)) = (&rejected.failure, &rejected.slot)
-        else {
+        let (Some((refused, is_parent)), Some(slot)) = (rejected.failure.refused_handshake(), &rejected.slot) else {
             // Whatever the answer would be, nobody asks for it.
             let _ = self.refuse_connection(&rejected.failure, context, client);
             return;
@@ -154,6 +153,7 @@ impl Proxy {
             id: &self.ids.next(),
             time: self.clock.now(),
             upstream: &slot.upstream,
+            parent: slot.upstream.parent.as_ref().filter(|_| is_parent).and_then(|parent| parent.tls.as_deref()),
             refused,
             client,
             listener: &listener.metrics.name,

@@ -159,7 +159,7 @@ mod tests {
     use crate::{
         clock::Clock,
         message::url,
-        route::{policy::DestinationPolicy, upstream::TlsHandle},
+        route::{parent::ParentRules, policy::DestinationPolicy, upstream::TlsHandle},
         tls::{
             case::{Terms, Trust},
             client::{TlsClient, TlsSettings, TlsVersion},
@@ -183,6 +183,7 @@ mod tests {
             policy: DestinationPolicy::new(allows.iter().map(|allow| allow.parse().unwrap()).collect()),
             ports: HashMap::from([(8080, 8443), (9090, 80), (9292, 19292)]),
             tls: tls(),
+            parents: ParentRules::default(),
             upstreams: Vec::new(),
         }
     }

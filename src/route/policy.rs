@@ -132,6 +132,12 @@ impl AddressRule {
     pub fn permits(&self, ip: IpAddr) -> bool {
         self.any || self.networks.iter().any(|net| net.contains(&ip)) || self.public && !is_special(ip)
     }
+
+    /// Whether the name is enough, where a parent proxy resolves it and the address stays unknown. A network allows
+    /// addresses only.
+    pub fn permits_unresolved(&self) -> bool {
+        self.any || self.public
+    }
 }
 
 /// The policy of forward listeners.

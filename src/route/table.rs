@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
 };
 
 use super::{
+    parent::{ParentChoice, ParentProxy, ParentRules},
     policy::{AddressRule, DestinationPolicy},
     upstream::{TlsHandle, Upstream},
 };
@@ -28,6 +30,8 @@ pub struct UpstreamSettings {
     pub sni: Option<String>,
     /// Trust and TLS settings, instead of the default.
     pub tls: Option<TlsHandle>,
+    /// How it is reached, instead of by the rules.
+    pub parent: Option<ParentChoice>,
 }
 
 /// The rules from destinations to upstreams.
@@ -39,6 +43,8 @@ pub struct Routes {
     pub ports: HashMap<u16, u16>,
     /// Trust and TLS settings of upstreams that have none of their own.
     pub tls: TlsHandle,
+    /// Which upstreams are reached through a parent proxy.
+    pub parents: ParentRules,
     /// Settings for single upstreams; the first that fits each question answers it. What is said of TLS is one
     /// question, so the configuration has it once for each upstream.
     pub upstreams: Vec<UpstreamSettings>,
@@ -53,7 +59,7 @@ impl Routes {
         let port = self.port(authority, https);
         let denied = || RouteError::Denied { host: authority.host.clone(), port };
         let addresses = self.policy.judge(&authority.host, port).ok_or_else(denied)?;
-        self.upstream(&authority.host, port, addresses)
+        self.upstream(&authority.host, port, addresses).and_then(permitted)
     }
 
     /// The upstream of a request to `authority` on a connection that the client wanted to have to `original`: it is
@@ -81,17 +87,24 @@ impl Routes {
         let named = self.policy.judge(host, port);
         let named = named.ok_or_else(|| RouteError::Denied { host: host.clone(), port })?;
         let set = self.upstream(host, port, named)?;
-        if self.dial_elsewhere(host, port).is_some() {
-            return Ok(set);
+        // A parent cannot reach a loopback address of this host: there, the name is meant.
+        let is_name_of_parent = set.parent.is_some() && dialled.is_loopback() && matches!(host, Host::Name(_));
+        if is_name_of_parent || self.dial_elsewhere(host, port).is_some() {
+            return permitted(set);
         }
         let address = SocketAddr::new(dialled, port);
         let addresses = self.policy.judge_at(host, port, dialled).ok_or(RouteError::AddressDenied(address))?;
         Ok(Upstream { dial_host: Host::Ip(dialled), dial_port: port, addresses, ..set })
     }
 
-    /// Whether a host is connected to at another host or address, on any of its ports.
-    pub fn connects_elsewhere(&self, host: &Host) -> bool {
-        self.upstreams.iter().any(|settings| settings.of.host == *host && settings.connect_to.is_some())
+    /// Whether a host need not be resolved here: on some of its ports, another host or address is connected to, or a
+    /// parent proxy resolves it.
+    pub fn is_resolved_elsewhere(&self, host: &Host) -> bool {
+        let is_set = |settings: &UpstreamSettings| {
+            settings.connect_to.is_some() || matches!(settings.parent, Some(ParentChoice::Through(_)))
+        };
+        let own = self.upstreams.iter().any(|settings| settings.of.host == *host && is_set(settings));
+        own || self.parents.of(host, None).is_some()
     }
 
     /// Whether the port of an authority means the same to a client that speaks TLS as to one that does not.
@@ -123,7 +136,7 @@ impl Routes {
     /// The upstream that a destination means to whom an earlier one was the upstream of a forwarded request.
     pub fn again(&self, before: &Upstream) -> Option<Upstream> {
         let addresses = self.policy.judge(&before.host, before.port)?;
-        self.upstream(&before.host, before.port, addresses).ok()
+        self.upstream(&before.host, before.port, addresses).and_then(permitted).ok()
     }
 
     /// The upstream that a destination means to which an earlier one was the upstream of a connection to an original
@@ -177,6 +190,15 @@ impl Routes {
         self.settings_of(host, port).find_map(|settings| settings.connect_to.clone())
     }
 
+    /// The parent proxy of an upstream.
+    fn parent_of(&self, host: &Host, port: u16) -> Option<Arc<ParentProxy>> {
+        match self.settings_of(host, port).find_map(|settings| settings.parent.as_ref()) {
+            Some(ParentChoice::Direct) => None,
+            Some(ParentChoice::Through(parent)) => Some(parent.clone()),
+            None => self.parents.of(host, Some(port)).cloned(),
+        }
+    }
+
     fn upstream(&self, host: &Host, port: u16, mut addresses: AddressRule) -> Result<Upstream, RouteError> {
         let own = || self.settings_of(host, port);
         let reference = match own().find_map(|settings| settings.verify_name.clone()) {
@@ -195,6 +217,7 @@ impl Routes {
             }
             None => (host.clone(), port),
         };
+        let parent = self.parent_of(host, port);
         Ok(Upstream {
             host: host.clone(),
             port,
@@ -204,12 +227,22 @@ impl Routes {
             sni,
             tls: own().find_map(|settings| settings.tls.clone()).unwrap_or_else(|| self.tls.clone()),
             addresses,
+            parent,
         })
     }
 }
 
 /// The label of a host that is allowed by the network that its address is in.
 const ALLOWED_BY_ADDRESS: &str = "networks";
+
+/// Refuses a name of which only addresses are allowed, where a parent proxy resolves it.
+fn permitted(upstream: Upstream) -> Result<Upstream, RouteError> {
+    let is_unresolved = upstream.parent.is_some() && matches!(upstream.dial_host, Host::Name(_));
+    match is_unresolved && !upstream.addresses.permits_unresolved() {
+        true => Err(RouteError::Denied { host: upstream.host, port: upstream.port }),
+        false => Ok(upstream),
+    }
+}
 
 /// Why a destination has no upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]

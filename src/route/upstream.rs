@@ -11,7 +11,7 @@ use crate::{
     tls::{client::TlsClient, identity::ReferenceId, trust::TrustAnchors},
 };
 
-use super::policy::AddressRule;
+use super::{parent::ParentProxy, policy::AddressRule};
 
 /// Everything one needs to know to open a connection. Equality is what makes two connections
 /// interchangeable, so a connection verified for one name is never used for another.
@@ -33,6 +33,8 @@ pub struct Upstream {
     pub tls: TlsHandle,
     /// Which addresses may be dialled.
     pub addresses: AddressRule,
+    /// The proxy that it is reached through; it then resolves and dials `dial_host`.
+    pub parent: Option<Arc<ParentProxy>>,
 }
 
 impl Upstream {
@@ -59,9 +61,18 @@ impl Upstream {
         self.host == *host && self.port == port
     }
 
-    /// Whether another differs from this one in [`Self::tls`] at most.
+    /// Whether another differs from this one in [`Self::tls`] at most, or in that of the parent.
     pub fn is_but_for_tls(&self, other: &Self) -> bool {
-        Self { tls: other.tls.clone(), ..self.clone() } == *other
+        let parent = match (&self.parent, &other.parent) {
+            (Some(own), Some(new)) if own.is_but_for_tls(new) => Some(new.clone()),
+            (own, _) => own.clone(),
+        };
+        Self { tls: other.tls.clone(), parent, ..self.clone() } == *other
+    }
+
+    /// What is dialled or asked of the parent, with its port.
+    pub fn dialled(&self) -> String {
+        format!("{}:{}", self.dial_host.in_authority(), self.dial_port)
     }
 }
 

@@ -249,7 +249,10 @@ impl<'a> Session<'a> {
     /// Why a head cannot be read: perhaps since the client does not speak HTTP/1.
     fn bad_head(&self, error: HeadError) -> Failure {
         if error == HeadError::TlsHandshake && self.listener.tunnel.is_some() {
-            return Failure::ConnectRefused(TLS_INSIDE_CONNECT);
+            return match self.own_socket() {
+                Some(from) => Failure::OwnConnection { from },
+                None => Failure::ConnectRefused(TLS_INSIDE_CONNECT),
+            };
         }
         if !self.is_fresh || matches!(error, HeadError::Framing(_) | HeadError::TooLarge | HeadError::TooManyFields) {
             return Failure::Head(error);

@@ -284,7 +284,7 @@ async fn where_namespaces_are_not_permitted_the_error_says_what_to_do() {
 async fn settings_that_cannot_apply_are_errors() {
     for (flags, said) in [
         (&["--isolate"][..], "--isolate: no port leads to the proxy\n  hint: set --allow HOST:PORT"),
-        (&["--isolate", "--allow=a.example:1", "--no-proxy=b"], "--no-proxy"),
+        (&["--isolate", "--allow=a.example:1", "--tool-no-proxy=b"], "--tool-no-proxy"),
         (&["--catch=80"], "--isolate"),
         (&["--pass=127.0.0.1:1"], "--isolate"),
     ] {

@@ -14,6 +14,7 @@ pub mod local_ca;
 pub mod netns;
 pub mod openssl;
 pub mod origin;
+pub mod parent;
 pub mod proxy;
 pub mod pty;
 pub mod relay;

@@ -24,6 +24,9 @@ pub fn without_ambient(command: &mut Command) {
     for variable in bundles.iter().chain(&["OS_CERT", "OS_KEY"]).chain(&of_systemd).chain(&screen) {
         command.env_remove(variable);
     }
+    for variable in ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"] {
+        command.env_remove(variable);
+    }
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("VOUCHSAFE_") {
             command.env_remove(variable);

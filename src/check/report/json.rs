@@ -34,6 +34,7 @@ impl Report {
         put("doc", first.map(|problem| doc(problem.code)).into());
         put("at", rfc3339(self.at).into());
         put("address", self.address.map(|address| address.to_string()).into());
+        put("parent", self.upstream.parent.as_ref().map(ToString::to_string).into());
         put("reference", self.upstream.reference.to_string().into());
         put("sni", self.upstream.sni.clone().into());
         let peer = self.probed.peer.as_deref();

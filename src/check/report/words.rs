@@ -32,6 +32,9 @@ impl fmt::Display for Report {
             let how = if elsewhere { ", as configured" } else { "" };
             writeln!(f, "  address  {address}{how}")?;
         }
+        if let Some(parent) = &upstream.parent {
+            writeln!(f, "  via      parent proxy {parent}, which connects to {}", upstream.dialled())?;
+        }
         let sni = upstream.sni.as_ref().map_or("no SNI".into(), |sni| format!("SNI {sni}"));
         writeln!(f, "  name     {}, {sni}", upstream.reference)?;
         let anchors = upstream.anchors();

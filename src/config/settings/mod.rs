@@ -5,6 +5,7 @@ mod isolated;
 mod limits;
 mod listeners;
 mod local_ca;
+mod parents;
 mod section;
 mod trust;
 mod unused;
@@ -76,6 +77,8 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// Logged at start and with each reload.
     pub warnings: Vec<String>,
+    /// What is worth a line of the log at start, but nothing to do about.
+    pub notes: Vec<String>,
     /// The files of all CA bundles, for whoever wants to check their contents.
     pub bundle_files: Vec<Named>,
     /// The wall clock.
@@ -129,6 +132,8 @@ impl Settings {
         let (proxy, client, threads) = build.limits();
         let connections = build.connection_limits();
         build.unused(&listeners);
+        build.own_parents(&listeners, routes.as_ref());
+        let notes = build.ambient_proxy().into_iter().collect();
         let warnings = std::mem::take(&mut build.warnings);
         let bundle_files = std::mem::take(&mut build.bundle_files);
         ConfigError::unless_empty(build.problems)?;
@@ -155,6 +160,7 @@ impl Settings {
             ready_file: options.ready_file,
             poll_interval: options.reload_interval.map_or(POLL_INTERVAL, |span| span.0),
             warnings,
+            notes,
             bundle_files,
             clock: Clock::System,
         })

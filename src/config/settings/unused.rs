@@ -64,6 +64,7 @@ impl Build<'_> {
         self.unused_listener_settings(listeners);
         self.unused_section_settings();
         self.unused_crl_policy();
+        self.unused_parent_settings();
         self.unknown_variables();
     }
 
@@ -375,6 +376,7 @@ fn names_of(section: &UpstreamOptions) -> impl Iterator<Item = &'static str> {
         ("connect_to", section.connect_to.is_some()),
         ("verify_name", section.verify_name.is_some()),
         ("sni", section.sni.is_some()),
+        ("parent_proxy", section.parent_proxy.is_some()),
     ];
     keys.into_iter().filter_map(|(key, is_set)| is_set.then_some(key))
 }

@@ -115,12 +115,13 @@ impl Build<'_> {
             self.warnings.push(format!("{name} `*`: clients may reach every host, except for special addresses"));
         }
         let ports = self.port_map();
+        let parents = self.parents(default.as_ref(), &policy);
         let mut upstreams = self.each(&self.merged.name("connect_to"), &self.options.connect_to, parse_connect_to);
         for (place, section) in self.options.upstream.iter().enumerate() {
             upstreams.extend(self.upstream(place + 1, section, default.as_ref()));
         }
         self.one_section_with_tls();
-        Some(Routes { policy, ports, tls: tls?, upstreams })
+        Some(Routes { policy, ports, tls: tls?, parents, upstreams })
     }
 
     fn port_map(&mut self) -> HashMap<u16, u16> {
@@ -160,7 +161,8 @@ impl Build<'_> {
         let sni = sni.and_then(|sni| self.take(sni));
         let own = self.own_tls(&what, section, default);
         let tls = own.and_then(|own| self.tls_client(own));
-        Some(UpstreamSettings { of: of?, connect_to, verify_name, sni, tls })
+        let parent = self.parent_choice(&what, section, default);
+        Some(UpstreamSettings { of: of?, connect_to, verify_name, sni, tls, parent })
     }
 
     /// The servers that routes and sections name. One that cannot be parsed was a problem before.
@@ -194,5 +196,5 @@ impl Build<'_> {
 fn parse_connect_to(text: &str) -> Result<UpstreamSettings, String> {
     let (of, to) = text.split_once('=').ok_or("two hosts are expected, as in `glance.example:9292=127.0.0.1:9292`")?;
     let (of, to) = (parse_authority(of)?, parse_authority(to)?);
-    Ok(UpstreamSettings { of, connect_to: Some(to), verify_name: None, sni: None, tls: None })
+    Ok(UpstreamSettings { of, connect_to: Some(to), verify_name: None, sni: None, tls: None, parent: None })
 }
