@@ -32,6 +32,7 @@ use crate::{
     clock::rfc3339,
     config::settings::Settings,
     connect::{Connector, OwnSockets},
+    expiry,
     logging::{Flush, flush},
     metrics::Metrics,
     proxy::{
@@ -221,6 +222,7 @@ impl App {
         self.supervisor.ready(&status(&generation));
         // It ends with this function.
         let mut background = JoinSet::new();
+        background.spawn(expiry::watch(self.metrics.clone(), self.audit.clone()));
         if let Some(pulse) = pulse {
             background.spawn(pulse.feed());
         }

@@ -51,10 +51,11 @@
 //! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `metrics`, `route::parent`, `route::policy`, `route::upstream`, `tls`, `transport` |
 //! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `metrics`, `mint`, `rewrite`, `route`, `tls`, `transport` |
 //! | [`server`] | listeners and client connections | `http1`, `metrics`, `mint::KeyKind`, `proxy`, `transport` |
-//! | [`admin`] | the admin listener: health, metrics, status, the page | `clock`, `message::authority`, `metrics`, `proxy::settings`, `server` |
+//! | [`expiry`] | what expires, and who is told of it | `audit`, `clock`, `metrics` |
+//! | [`admin`] | the admin listener: health, metrics, status, the page | `clock`, `expiry`, `message::authority`, `metrics`, `proxy::settings`, `server` |
 //! | [`config`] | settings, read and validated | `admin`, `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `proxy`, `rewrite`, `route`, `server`, `terminal`, `tls` |
 //! | [`ready`] | the ready file, and `vouchsafe ready` | `config` |
-//! | [`app`] | the wiring, and the life of the process | `admin`, `audit`, `clock`, `config`, `connect`, `logging`, `metrics`, `proxy`, `ready`, `reload`, `server`, `supervisor` |
+//! | [`app`] | the wiring, and the life of the process | `admin`, `audit`, `clock`, `config`, `connect`, `expiry`, `logging`, `metrics`, `proxy`, `ready`, `reload`, `server`, `supervisor` |
 //! | [`explain`] | `vouchsafe explain`: docs/failures.md by code | `config` |
 //! | [`verify`] | `vouchsafe verify` | `clock`, `config`, `terminal`, `tls` |
 //! | [`check`] | `vouchsafe check`: connects to servers as the proxy does | `clock`, `config`, `connect`, `http1`, `message`, `proxy::failure`, `route`, `terminal`, `tls` |
@@ -83,6 +84,7 @@ pub mod connect;
 pub mod deadline;
 pub mod demo;
 pub mod exec;
+pub mod expiry;
 pub mod explain;
 pub mod html;
 pub mod http1;

@@ -5,8 +5,8 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write},
-    os::unix::fs::MetadataExt,
+    io::{self, Read, Write},
+    os::unix::{fs::MetadataExt, net::UnixStream},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use crate::{
         merge::MergedOptions,
         watch::Files,
     },
-    text::show_value,
+    text::{escape_within, show_value},
 };
 
 /// The file that says that this process is ready. It is removed when this is dropped.
@@ -75,14 +75,21 @@ impl Drop for ReadyFile {
 /// [`ConfigError`]: it is not known which proxy is asked about.
 pub fn ready(args: ReadyArgs) -> Result<Result<(), String>, ConfigError> {
     let deadline = Instant::now() + args.timeout;
-    let options = Options { ready_file: args.ready_file, ..Options::default() };
+    let options = Options { ready_file: args.ready_file, admin: args.admin, ..Options::default() };
     let run = RunArgs { config: args.config, options, ..RunArgs::default() };
     let options = MergedOptions::of(run, &mut Files::at_start())?.options;
-    let file = options.ready_file.ok_or_else(|| {
-        ConfigError::one("no ready file is configured\nhint: set --ready-file to the one of `vouchsafe run`")
-    })?;
+    let socket =
+        options.admin.as_deref().and_then(|admin| Some(admin.strip_prefix("unix:")?.split(',').next()?.into()));
+    let probe: Probe = match (options.ready_file, socket) {
+        (None, None) => {
+            return Err(ConfigError::one(
+                "neither a ready file nor an admin listener on a UNIX socket is configured\nhint: set --ready-file, or --admin unix:PATH, as for `vouchsafe run`",
+            ));
+        }
+        (file, socket) => Probe { file, socket },
+    };
     loop {
-        let Err(why) = probe(&file) else { return Ok(Ok(())) };
+        let Err(why) = probe.ask() else { return Ok(Ok(())) };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(Err(why));
@@ -94,7 +101,47 @@ pub fn ready(args: ReadyArgs) -> Result<Result<(), String>, ConfigError> {
 /// How often it is asked while it is waited for.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-fn probe(path: &Path) -> Result<(), String> {
+/// Where a proxy is asked. If there are two places, both have to say that it is ready.
+struct Probe {
+    file: Option<PathBuf>,
+    /// Of the admin listener.
+    socket: Option<PathBuf>,
+}
+
+impl Probe {
+    fn ask(&self) -> Result<(), String> {
+        self.file.as_deref().map_or(Ok(()), ask_file)?;
+        self.socket.as_deref().map_or(Ok(()), |path| {
+            ask_admin(path).unwrap_or_else(|error| {
+                Err(format!("the admin listener `{}` cannot be asked: {error}", show_value(path)))
+            })
+        })
+    }
+}
+
+/// Asks for `/readyz`; what it says, if that is not that the proxy is ready.
+fn ask_admin(path: &Path) -> io::Result<Result<(), String>> {
+    let mut socket = UnixStream::connect(path)?;
+    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    socket.take(MOST_ANSWER).read_to_end(&mut answer)?;
+    if answer.starts_with(b"HTTP/1.1 200 ") {
+        return Ok(Ok(()));
+    }
+    let text = String::from_utf8_lossy(&answer);
+    let reasons = text.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim_end());
+    Ok(Err(format!("the admin listener says: {}", escape_within(&reasons.replace('\n', "; "), 300))))
+}
+
+/// How long the admin listener may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes of its answer.
+const MOST_ANSWER: u64 = 16 << 10;
+
+fn ask_file(path: &Path) -> Result<(), String> {
     let shown = show_value(path);
     let file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("there is no ready file `{shown}`: no proxy that writes it is ready"),

@@ -106,7 +106,7 @@ fn summary(status: &Status) -> (&'static str, String) {
     } else if !bypassed.is_empty() {
         ("warn", format!("Not verified, which is only reported: {bypassed}"))
     } else if let Some(soon) = soon {
-        ("warn", format!("The {} of {} {}", soon.what, soon.name, ends(soon.at.0, status.now.0)))
+        ("warn", format!("Soon: {} {}", soon.what, ends(soon.at.0, status.now.0)))
     } else if status.upstreams.iter().all(|upstream| upstream.verdict == "untried") {
         ("calm", "No upstream has been connected to yet".into())
     } else {
@@ -287,11 +287,11 @@ fn coming(to: &mut String, status: &Status) -> fmt::Result {
         let class = urgency(days(coming.at.0, status.now.0));
         write!(
             to,
-            "<tr><td>{}</td><td>{} {} <span class=\"{class}\">{}</span></td></tr>",
+            "<tr><td>{}</td><td>{} <span class=\"{class}\">{}</span><br><span class=\"dim\">{}</span></td></tr>",
             rfc3339(coming.at.0),
-            coming.what,
-            Text(&coming.name),
-            ends(coming.at.0, status.now.0)
+            Text(&coming.what),
+            ends(coming.at.0, status.now.0),
+            Text(coming.then)
         )?;
     }
     to.write_str(SECTION_END)

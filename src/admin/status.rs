@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use crate::{
     clock::rfc3339,
+    expiry::{Expiry, expiries},
     metrics::{
         Metrics,
         facts::Facts,
@@ -114,9 +115,21 @@ pub(super) struct BundleStatus {
 #[derive(Debug, Serialize)]
 pub(super) struct Coming {
     pub(super) at: Moment,
-    /// As in `certificate`, `report-only`.
-    pub(super) what: &'static str,
+    /// As in `upstream_certificate`, `report_only`.
+    pub(super) kind: &'static str,
+    /// The upstream, the file or the bundle.
     pub(super) name: String,
+    /// What expires, in words.
+    pub(super) what: String,
+    /// What follows, and what to do.
+    pub(super) then: &'static str,
+}
+
+impl Coming {
+    fn of(expiry: Expiry) -> Self {
+        let Expiry { kind, name, what, at, .. } = expiry;
+        Self { at: Moment(at), kind: kind.as_str(), name, what, then: kind.consequence() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -172,7 +185,7 @@ impl Status {
                 failure,
             },
             listeners: listeners.collect(),
-            coming: coming(&facts, &observed),
+            coming: expiries(metrics).into_iter().map(Coming::of).collect(),
             bundles: facts.bundles.iter().map(BundleStatus::of).collect(),
             upstreams: upstreams(&facts, observed, &hour),
             events: hour.events.iter().map(EventStatus::of).collect(),
@@ -193,26 +206,6 @@ fn upstreams(facts: &Facts, observed: Vec<ObservedUpstream>, hour: &LastHour) ->
     let seen = observed.into_iter().map(|observed| UpstreamStatus::of(&observed, refused(&observed.label)));
     let untried = untried.into_iter().map(|label| UpstreamStatus::untried(label, refused(label)));
     seen.chain(untried).collect()
-}
-
-/// Everything that ends, the first first.
-fn coming(facts: &Facts, observed: &[ObservedUpstream]) -> Vec<Coming> {
-    let bundles = facts.bundles.iter().filter_map(|bundle| {
-        let (at, subject) = bundle.ends.first()?;
-        Some(Coming { at: Moment(*at), what: "trust anchor", name: format!("{subject} in {}", bundle.name) })
-    });
-    let dated = facts.dated.iter().map(|dated| Coming {
-        at: Moment(dated.until),
-        what: dated.kind.as_str(),
-        name: if dated.subject.is_empty() { dated.name.clone() } else { format!("{} ({})", dated.name, dated.subject) },
-    });
-    let chains = observed.iter().filter_map(|observed| {
-        let at = Moment(observed.earliest_not_after()?);
-        Some(Coming { at, what: "certificate", name: observed.authority.to_string() })
-    });
-    let mut all: Vec<_> = bundles.chain(dated).chain(chains).collect();
-    all.sort_by(|one, other| one.at.cmp(&other.at).then_with(|| one.name.cmp(&other.name)));
-    all
 }
 
 impl UpstreamStatus {

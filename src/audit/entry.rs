@@ -12,6 +12,8 @@ use serde::{
 use serde_json::{error::Category, value::RawValue};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::notice::is_notice;
+
 /// What is wrong with a line that is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
@@ -200,6 +202,11 @@ impl<'a> AuditEntry<'a> {
     /// Whether it says what was sent on connections that were bypassed, and is no refusal itself.
     pub fn is_use(&self) -> bool {
         self.action == BYPASSED_REQUESTS
+    }
+
+    /// Whether it is about something that will lead to refusals, and is no refusal itself.
+    pub fn is_notice(&self) -> bool {
+        is_notice(&self.action)
     }
 
     /// Whether another event counts what is sent on the connection that this one is about.

@@ -26,7 +26,7 @@ use crate::{
 pub type AuditEvent = Map<String, Value>;
 
 /// The version of the schema; it moves with every change that a reader could notice.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// A refused handshake, with all that is known of it.
 #[derive(Debug)]
@@ -172,6 +172,24 @@ pub(super) fn begin(time: OffsetDateTime, action: &str, allowed: bool) -> Map<St
     put("vouchsafe.schema", SCHEMA.into());
     put("vouchsafe.count", 1.into());
     event
+}
+
+/// What every event begins with that is no refusal.
+pub(super) fn begin_notice(time: OffsetDateTime, action: &str, category: &str, kind: &str) -> AuditEvent {
+    let begin = json!({
+        "@timestamp": rfc3339(time),
+        "ecs.version": ECS,
+        "event.kind": "event",
+        "event.category": [category],
+        "event.type": [kind],
+        "event.action": action,
+        "event.outcome": "unknown",
+        "vouchsafe.schema": SCHEMA,
+    });
+    match begin {
+        Value::Object(event) => event,
+        _ => Map::new(),
+    }
 }
 
 /// A refusal that is not about a certificate: a destination that is not allowed, a loop, CONNECT where it is not

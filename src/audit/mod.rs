@@ -1,4 +1,4 @@
-//! What is recorded about refusals, for auditors; and what many events say together.
+//! What is recorded about refusals, for auditors, and about what will lead to them; and what many events say together.
 
 pub mod chains;
 pub mod entry;
@@ -6,6 +6,7 @@ pub mod event;
 pub mod file;
 pub mod fold;
 mod log;
+pub mod notice;
 pub mod read;
 pub mod report;
 pub mod sink;

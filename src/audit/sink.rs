@@ -22,6 +22,7 @@ use super::{
     event::{AuditEvent, PolicyRefused, Refused},
     file::AuditFile,
     log::AuditLog,
+    notice::{CertificateChanged, ExpiryNotice},
     tally::Tally,
     text::Form,
 };
@@ -116,6 +117,16 @@ impl AuditSink {
 
     /// Records a refusal that is not about a certificate, or counts it where it repeats another. Never waits.
     pub fn record_policy(&self, event: &PolicyRefused<'_>) {
+        self.record_event(event.json(), None);
+    }
+
+    /// Records that something expires. Never waits.
+    pub fn record_expiry(&self, event: &ExpiryNotice<'_>) {
+        self.record_event(event.json(), None);
+    }
+
+    /// Records that a server has another certificate. Never waits.
+    pub fn record_change(&self, event: &CertificateChanged<'_>) {
         self.record_event(event.json(), None);
     }
 

@@ -145,7 +145,7 @@ impl Sent {
             sent.bytes = entry.bytes_sent.unwrap_or_default();
         } else if entry.action == BYPASSED {
             sent.bypassed = entry.count();
-        } else if entry.bytes_sent != Some(0) {
+        } else if entry.bytes_sent != Some(0) && !entry.is_notice() {
             sent.perhaps = entry.count();
         }
         sent

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::event::AuditEvent;
+use super::{
+    event::AuditEvent,
+    notice::{CERTIFICATE_CHANGED, EXPIRY},
+};
 use crate::logging::write_event;
 
 /// How the copy on stderr is written.
@@ -25,6 +28,8 @@ pub fn text(event: &AuditEvent) -> Vec<u8> {
             ("sent", format!("{requests} requests of {clients} clients were sent to a server that failed verification"))
         }
         "tls-verification-bypassed" => ("bypassed", string(event, "error.message")),
+        EXPIRY => ("expiry", string(event, "error.message")),
+        CERTIFICATE_CHANGED => ("changed", string(event, "error.message")),
         _ => ("refused", string(event, "error.message")),
     };
     write_event(message, &about(event), &reason, &more(event))
@@ -50,6 +55,7 @@ fn about(event: &AuditEvent) -> Map<String, Value> {
         ("from", "vouchsafe.from"),
         ("to", "vouchsafe.to"),
         ("event", "event.id"),
+        ("expires", "vouchsafe.expiry.time"),
     ];
     let has_use = event.contains_key("vouchsafe.requests");
     let mut about = Map::new();

@@ -84,7 +84,7 @@ pub enum Command {
     Pin(Box<PinArgs>),
     /// Exits with 0 if the proxy is ready: for a health check or an exec probe in an image without a shell.
     ///
-    /// It reads the ready file, and sees whether the process that wrote it still runs. Exit status: 0 if it is ready; 1 if it
+    /// It reads the ready file, and sees whether the process that wrote it still runs, or it asks the admin listener. Exit status: 0 if it is ready; 1 if it
     /// is not, if it drains, or if it has ended; 2 for a usage or configuration error.
     Ready(ReadyArgs),
     /// Connects as `redirect-rules --check` asks for, which runs it as another user.
@@ -243,6 +243,10 @@ pub struct ReadyArgs {
     /// The ready file of the proxy.
     #[arg(long, value_name = "FILE", env = "VOUCHSAFE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
+
+    /// The admin listener of the proxy, if it is on a UNIX socket: `unix:PATH`.
+    #[arg(long, value_name = "ADDRESS", env = "VOUCHSAFE_ADMIN")]
+    pub admin: Option<String>,
 
     /// Wait so long for the proxy to become ready; `0` asks once.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = wait_time)]

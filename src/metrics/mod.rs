@@ -143,6 +143,7 @@ impl Metrics {
             }
         }
         *lock(&self.facts) = Arc::new(facts);
+        self.observed.announce_dates();
     }
 
     /// What is known of the settings in effect.

@@ -9,6 +9,7 @@ use std::{
 
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 
 use crate::{
     text::escape_within,
@@ -190,20 +191,44 @@ pub struct Handshake {
 
 /// What is known of all upstreams, by `host:port`. Written by workers after each attempt to connect.
 #[derive(Debug, Default)]
-pub struct Observations(Mutex<BTreeMap<Arc<str>, ObservedUpstream>>);
+pub struct Observations {
+    known: Mutex<BTreeMap<Arc<str>, ObservedUpstream>>,
+    dates_changed: Notify,
+}
+
+/// The server's own certificates of two chains, if they differ in issuer or key.
+fn changed(
+    before: &[ObservedCertificate],
+    now: &[ObservedCertificate],
+) -> Option<(ObservedCertificate, ObservedCertificate)> {
+    let (before, now) = (before.first()?, now.first()?);
+    let identity =
+        |of: &ObservedCertificate| of.facts.as_ref().map(|facts| (facts.issuer.clone(), facts.spki_sha256.clone()));
+    (identity(before)? != identity(now)?).then(|| (before.clone(), now.clone()))
+}
 
 impl Observations {
     /// Keeps what an attempt showed. A chain is read only if it differs from the last one; without `presented`, the
     /// last one stays.
-    pub fn keep<'c>(&self, attempt: Attempt<'_>, presented: impl Iterator<Item = &'c CertificateDer<'static>> + Clone) {
+    ///
+    /// Returns the server's own certificates of before and of now, if they differ in issuer or key.
+    pub fn keep<'c>(
+        &self,
+        attempt: Attempt<'_>,
+        presented: impl Iterator<Item = &'c CertificateDer<'static>> + Clone,
+    ) -> Option<(ObservedCertificate, ObservedCertificate)> {
         let presented = presented.take(MOST_CERTIFICATES);
-        let mut upstreams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut upstreams = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let before = upstreams.get(attempt.authority);
         let chain = match before.map(|before| before.chain.clone()) {
             Some(chain) if presented.clone().next().is_none() => chain,
             Some(chain) if chain.iter().map(|known| &known.der).eq(presented.clone()) => chain,
             _ => presented.map(ObservedCertificate::of).collect(),
         };
+        let changed = before.and_then(|before| changed(&before.chain, &chain));
+        if before.is_none_or(|before| !Arc::ptr_eq(&before.chain, &chain)) {
+            self.dates_changed.notify_one();
+        }
         let authority = before.map_or_else(|| attempt.authority.into(), |before| before.authority.clone());
         let last = attempt.handshake.or_else(|| {
             let before = before?;
@@ -225,11 +250,22 @@ impl Observations {
             chain,
         };
         upstreams.insert(authority, observed);
+        changed
+    }
+
+    /// Waits until an upstream has presented another chain than before, or its first, since the last time.
+    pub async fn dates_changed(&self) {
+        self.dates_changed.notified().await;
+    }
+
+    /// Ends the wait in [`Self::dates_changed`], since what else has a date has changed.
+    pub fn announce_dates(&self) {
+        self.dates_changed.notify_one();
     }
 
     /// Everything that is known, in the order of the names.
     pub fn all(&self) -> Vec<ObservedUpstream> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use rustls_pki_types::CertificateDer;
 
 use crate::{
+    audit::notice::{CertificateChanged, CertificateIdentity},
     connect::{Verified, error::ConnectError, pool::Slot},
     metrics::{
         history::{Event, Outcome},
-        observed::{Attempt, Handshake, ObservedFailure, Verdict},
+        observed::{Attempt, Handshake, ObservedCertificate, ObservedFailure, Verdict},
     },
     text::escape,
     tls::{
@@ -77,10 +78,24 @@ impl Proxy {
         }
     }
 
+    /// Records that a server has a certificate of another issuer, or with another key.
+    fn record_change(
+        &self,
+        slot: &Slot,
+        verdict: &'static str,
+        before: &ObservedCertificate,
+        now: &ObservedCertificate,
+    ) {
+        let (Some(before), Some(now)) = (identity(before), identity(now)) else { return };
+        let (time, upstream) = (self.clock.now(), &*slot.authority);
+        self.audit.record_change(&CertificateChanged { time, upstream, verdict, before, now });
+    }
+
     /// Counts and keeps how an attempt to connect to an upstream ended.
     pub(super) fn observe(&self, slot: &Slot, end: &Result<Verified, ConnectError>) {
         let upstream = &*slot.metrics.shared;
-        let keep = |verdict, handshake, chain: Vec<&CertificateDer<'static>>| {
+        let keep = |verdict: Verdict, handshake, chain: Vec<&CertificateDer<'static>>| {
+            let became = became(&verdict);
             let attempt = Attempt {
                 authority: &slot.authority,
                 label: &upstream.label,
@@ -88,7 +103,9 @@ impl Proxy {
                 verdict,
                 handshake,
             };
-            self.metrics.observed.keep(attempt, chain.into_iter());
+            if let Some((before, now)) = self.metrics.observed.keep(attempt, chain.into_iter()) {
+                self.record_change(slot, became, &before, &now);
+            }
         };
         match end {
             Ok(verified) => {
@@ -122,6 +139,27 @@ impl Proxy {
             }
         }
     }
+}
+
+/// What became of a handshake, in a clause.
+fn became(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Verified(_) => "the server is verified",
+        Verdict::ReportOnly(_) => "the server failed verification, which is only reported",
+        Verdict::Refused(_) => "the server is refused",
+        Verdict::Failed(_) => "the handshake failed",
+    }
+}
+
+fn identity(certificate: &ObservedCertificate) -> Option<CertificateIdentity<'_>> {
+    let facts = certificate.facts.as_ref()?;
+    Some(CertificateIdentity {
+        subject: &certificate.subject,
+        issuer: &facts.issuer,
+        sha256: &certificate.sha256,
+        spki_sha256: &facts.spki_sha256,
+        not_after: facts.not_after,
+    })
 }
 
 /// The word for how a handshake was completed.

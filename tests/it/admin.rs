@@ -69,11 +69,6 @@ fn ask(mut stream: impl Read + Write, line: &str, fields: &[&str]) -> Answer {
     Answer { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-fn admin_of(proxy: &Proxy) -> SocketAddr {
-    let line = proxy.wait_for_log("the admin listener", |event| event["message"] == "admin listener");
-    line["admin"].as_str().unwrap().parse().unwrap()
-}
-
 fn get(admin: SocketAddr, path: &str) -> Answer {
     ask(TcpStream::connect(admin).unwrap(), &format!("GET {path} HTTP/1.1"), &[&format!("Host: {admin}")])
 }
@@ -96,7 +91,7 @@ async fn request(proxy: &Proxy, n: usize, path: &str) -> u16 {
 async fn probes_follow_the_life_of_the_process() {
     let origin = Origin::start(|_, _| vec![Step::Stall]).await;
     let proxy = Proxy::start(&flags(&origin.route()));
-    let admin = admin_of(&proxy);
+    let admin = proxy.admin();
     for path in ["/livez", "/readyz"] {
         let answer = get(admin, path);
         assert_eq!((answer.status, &*answer.body), (200, "ok\n"), "{path}");
@@ -129,7 +124,7 @@ async fn every_series_of_a_known_upstream_is_there_from_the_start() {
         "--allow=*.cloud.example,keystone.example:5000",
     ]);
     let proxy = Proxy::start(&flags);
-    let answer = get(admin_of(&proxy), "/metrics");
+    let answer = get(proxy.admin(), "/metrics");
     let samples = answer.samples();
     let zero = |series: String| assert_eq!(samples.get(&*series), Some(&0.0), "{series}:\n{}", answer.body);
     for upstream in ["glance.example:9292", "*.cloud.example", "keystone.example:5000"] {
@@ -163,7 +158,7 @@ async fn metrics_have_what_happened() {
     let expired = Front::start(Case::Expired).await;
     let more: Vec<_> = [origin.route(), expired.route()].concat();
     let proxy = Proxy::start(&flags(&more));
-    let admin = admin_of(&proxy);
+    let admin = proxy.admin();
     assert_eq!((request(&proxy, 0, "/1").await, request(&proxy, 0, "/2").await), (200, 200));
     assert_eq!(request(&proxy, 1, "/3").await, 403);
     let answer = get(admin, "/metrics");
@@ -224,7 +219,7 @@ async fn metrics_have_what_happened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scraper_gets_the_format_that_it_asks_for() {
     let proxy = Proxy::start(&flags(&["--route=127.0.0.1:0=https://glance.example:9292"]));
-    let admin = admin_of(&proxy);
+    let admin = proxy.admin();
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
     let host = format!("Host: {admin}");
     let openmetrics = ask(TcpStream::connect(admin).unwrap(), "GET /metrics HTTP/1.1", &[&host, accept]);
@@ -238,7 +233,7 @@ async fn a_scraper_gets_the_format_that_it_asks_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_cannot_make_series() {
     let proxy = Proxy::start(&flags(&["--forward=127.0.0.1:0", "--allow=127.0.0.0/8"]));
-    let admin = admin_of(&proxy);
+    let admin = proxy.admin();
     // Nobody listens there.
     for host in ["127.0.0.1:1", "127.0.0.2:1", "127.0.0.3:1"] {
         let request = format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -257,7 +252,7 @@ async fn clients_cannot_make_series() {
 async fn web_pages_of_other_origins_and_names_get_nothing() {
     let proxy =
         Proxy::start(&flags(&["--route=127.0.0.1:0=https://glance.example:9292", "--admin-host=status.example"]));
-    let admin = admin_of(&proxy);
+    let admin = proxy.admin();
     let status = |line: &str, fields: &[&str]| {
         let answer = ask(TcpStream::connect(admin).unwrap(), line, fields);
         for (name, value) in
@@ -306,7 +301,7 @@ async fn an_address_that_others_can_reach_has_probes_and_metrics_only() {
     assert!(refused.err.contains(what) && refused.err.contains(hint), "{refused:?}");
 
     let proxy = Proxy::start(&["--ca-bundle", &*bundle, route, "--admin", "0.0.0.0:0", "--admin-read-only"]);
-    let admin = SocketAddr::new([127, 0, 0, 1].into(), admin_of(&proxy).port());
+    let admin = SocketAddr::new([127, 0, 0, 1].into(), proxy.admin().port());
     let status = ["/livez", "/readyz", "/metrics", "/status", "/", "/reload"].map(|path| get(admin, path).status);
     assert_eq!(status, [200, 200, 200, 403, 403, 403]);
 }
@@ -371,7 +366,7 @@ async fn settings_that_cannot_be_loaded_are_shown() {
     );
     std::fs::write(&config, &text).unwrap();
     let proxy = Proxy::start(&["--config", &config.display().to_string(), "--reload-interval", "1h"]);
-    let admin = admin_of(&proxy);
+    let admin = proxy.admin();
     std::fs::write(&config, format!("{text}tls_timeout = \"<b>\"\n")).unwrap();
     proxy.signal("HUP");
     proxy.wait_for_log("the refusal", |event| event["failed_reloads"] == 1);
@@ -397,7 +392,7 @@ async fn the_page_shows_hostile_certificates_as_text_and_needs_nothing_from_else
         format!("--route=127.0.0.1:0=https://glance.example:{}", address.port()),
         format!("--connect-to=glance.example:{}={address}", address.port()),
     ]));
-    let admin = admin_of(&proxy);
+    let admin = proxy.admin();
     assert!(get(admin, "/").body.contains("No upstream has been connected to yet"));
     assert_eq!(request(&proxy, 0, "/").await, 403);
     let answer = get(admin, "/");

@@ -48,6 +48,7 @@ mod parent;
 mod parent_settings;
 mod parents_real;
 mod pem_files;
+mod prometheus;
 mod ready;
 mod redirects;
 mod relay_faults;

@@ -117,5 +117,27 @@ fn the_file_is_that_of_the_configuration() {
     let _proxy = proxy(&file);
     assert_eq!(vouchsafe(&["ready", "--config", &config]).code, Some(0));
     let said = vouchsafe(&["ready"]);
-    assert!(said.code == Some(2) && said.err.contains("hint: set --ready-file"), "{said:?}");
+    assert!(said.code == Some(2) && said.err.contains("hint: set --ready-file, or --admin"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_listener_on_a_unix_socket_is_asked() {
+    let directory = support::dir();
+    let socket = directory.path().join("admin");
+    let admin = format!("unix:{}", socket.display());
+    let asked = || vouchsafe(&["ready", "--admin", &admin]);
+    let said = asked();
+    assert!(said.code == Some(1) && said.err.contains("cannot be asked: "), "{said:?}");
+    let origin = Origin::start(|_, _| vec![Step::Stall]).await;
+    let proxy = crate::forwarding::start(&origin, &["--admin", &format!("{admin},mode=0600")]);
+    let said = asked();
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "ready\n"), "{said:?}");
+    let mut running = TcpStream::connect(proxy.addr(0)).await.unwrap();
+    running.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    origin.has_requests(1).await;
+    proxy.signal("TERM");
+    proxy.wait_for_log("draining", |event| event["message"] == "draining");
+    let said = asked();
+    assert!(said.code == Some(1) && said.err.contains("draining"), "{said:?}");
+    proxy.signal_until_it_ends("TERM");
 }

@@ -130,6 +130,12 @@ impl Proxy {
         self.addresses[n]
     }
 
+    /// The address of the admin listener.
+    pub fn admin(&self) -> SocketAddr {
+        let line = self.wait_for_log("the admin listener", |event| event["message"] == "admin listener");
+        line["admin"].as_str().and_then(|address| address.parse().ok()).expect("an address")
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -158,13 +164,26 @@ impl Proxy {
         }
     }
 
-    /// The audit events so far; each is what the schema says.
+    /// The refusals and other alerts so far; each is what the schema says.
     pub fn audit(&self) -> Vec<Value> {
+        let (alerts, _) = self.audit_events();
+        alerts
+    }
+
+    /// The audit events so far that are about what will be refused.
+    pub fn notices(&self) -> Vec<Value> {
+        let (_, notices) = self.audit_events();
+        notices
+    }
+
+    /// Alerts and notices; a gap is an alert.
+    fn audit_events(&self) -> (Vec<Value>, Vec<Value>) {
         self.wait_for_audit();
         let text = std::fs::read_to_string(self.audit_path()).unwrap_or_default();
         let short = text.lines().inspect(|line| assert!(line.len() < 64 << 10, "{} bytes: {line}", line.len()));
         let events = short.map(|line| serde_json::from_str(line).expect("an audit line is JSON"));
-        events.inspect(super::schema::check).collect()
+        let is_notice = |event: &Value| event["event.kind"] == "event" && event["event.action"] != "audit-gap";
+        events.inspect(super::schema::check).partition(|event| !is_notice(event))
     }
 
     /// The log so far; every line is JSON.

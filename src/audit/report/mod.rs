@@ -14,6 +14,7 @@ use std::{
 use time::OffsetDateTime;
 
 use super::{
+    notice::{CERTIFICATE_CHANGED, EXPIRY},
     read::{AuditLogFile, Survey},
     summary::{Order, Sent},
 };
@@ -110,13 +111,15 @@ fn short(fingerprints: &[u64]) -> impl Iterator<Item = String> {
     fingerprints.iter().map(|short| format!("{short:016x}"))
 }
 
-/// What became of the requests, in a word; what a later version may have is shown as it is.
+/// What became of the requests, or what was noticed, in a word; what a later version may have is shown as it is.
 fn what(action: &str) -> &str {
     match action {
         "tls-verification-bypassed" => "bypassed",
         "tls-handshake-failed" => "failed",
         "tls-verification-refused" => "refused",
         "request-refused" => "denied",
+        EXPIRY => "expiry",
+        CERTIFICATE_CHANGED => "changed",
         other => other,
     }
 }
