@@ -82,6 +82,7 @@ pub mod clock;
 pub mod config;
 pub mod connect;
 pub mod deadline;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod exec;
 pub mod expiry;

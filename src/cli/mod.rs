@@ -4,6 +4,7 @@ mod audit;
 mod ca;
 mod check;
 mod help;
+mod manual;
 mod output;
 mod progress;
 mod signals;
@@ -25,6 +26,8 @@ use tokio::{
     time::Instant,
 };
 
+#[cfg(feature = "demo")]
+use crate::demo::{self, DemoError};
 use crate::{
     app::{App, AppError, Running},
     audit::{read::AuditLogFile, report::unread, sink::AuditError},
@@ -39,7 +42,6 @@ use crate::{
         show::Shown,
         watch::Files,
     },
-    demo::{self, DemoError},
     exec::{ExecError, ToolEnd, exec, is_init},
     explain,
     logging::{self, writer},
@@ -71,6 +73,7 @@ pub enum CliError {
     /// The arguments or the configuration are wrong.
     Config(ConfigError),
     /// The demonstration failed.
+    #[cfg(feature = "demo")]
     Demo(DemoError),
     /// The tool has no exit status.
     Exec(ExecError),
@@ -97,10 +100,11 @@ impl CliError {
             Self::App(AppError::Audit(AuditError::Path(..))) | Self::Config(_) | Self::Usage(_) => 2,
             Self::Exec(error) => error.exit_code(),
             Self::Expiring(_) => 3,
+            #[cfg(feature = "demo")]
+            Self::Demo(_) => 1,
             Self::App(_)
             | Self::Audit(_)
             | Self::Ca(_)
-            | Self::Demo(_)
             | Self::No
             | Self::NotReady(_)
             | Self::Output(_)
@@ -124,6 +128,7 @@ impl fmt::Display for CliError {
             Self::Audit(text) | Self::Usage(text) => f.write_str(text),
             Self::Ca(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
+            #[cfg(feature = "demo")]
             Self::Demo(error) => error.fmt(f),
             Self::Exec(error) => error.fmt(f),
             Self::Expiring(all) => write!(f, "--expires-within: {}", all.join("\n  ")),
@@ -149,11 +154,7 @@ pub fn read() -> Result<Cli, CliError> {
         false => CliError::Config(error),
     };
     contents::check_arguments().map_err(refused)?;
-    let command = Cli::command().mut_subcommands(for_variables);
-    let command = command.mut_subcommand("check", for_upstreams).mut_subcommand("pin", for_upstreams);
-    let command = command.mut_subcommand("ca", |ca| ca.mut_subcommand("init", ca::for_names));
-    let command = help::with_examples(command);
-    let mut parser = command.clone();
+    let mut parser = parser();
     // 2 could be the tool's own.
     let status = if is_exec() { 125 } else { 2 };
     let usage = |error, parser: &clap::Command| -> ! { process::exit(usage::report(error, parser, status).into()) };
@@ -164,6 +165,14 @@ pub fn read() -> Result<Cli, CliError> {
         run.from_variables = from_variables(&matches);
     }
     Ok(cli)
+}
+
+/// The whole command line: what [`Cli`] derives, and what depends on variables and on the command.
+fn parser() -> clap::Command {
+    let command = Cli::command().mut_subcommands(for_variables);
+    let command = command.mut_subcommand("check", for_upstreams).mut_subcommand("pin", for_upstreams);
+    let command = command.mut_subcommand("ca", |ca| ca.mut_subcommand("init", ca::for_names));
+    help::with_examples(command)
 }
 
 fn is_exec() -> bool {
@@ -213,12 +222,15 @@ fn run_args(command: &mut Command) -> Option<&mut RunArgs> {
         Command::Ca(CaCommand::Init(args)) => Some(&mut args.run),
         Command::Audit(_)
         | Command::Bundle(_)
-        | Command::Demo(_)
+        | Command::Completions(_)
         | Command::Explain(_)
+        | Command::Man(_)
         | Command::Ready(_)
         | Command::RedirectProbe(_)
         | Command::RedirectRules(_)
         | Command::Verify(_) => None,
+        #[cfg(feature = "demo")]
+        Command::Demo(_) => None,
     }
 }
 
@@ -246,8 +258,10 @@ fn run_by_itself(command: Command) -> Result<(), CliError> {
         }
         Command::Check(args) if args.catalog => block_on(check::check_endpoints(*args)),
         Command::Check(args) => block_on(check::check_servers(*args)),
+        Command::Completions(args) => manual::completions(args.shell),
         Command::Config(ConfigCommand::Check(args)) => check_config(*args),
         Command::Config(ConfigCommand::Show(args)) => show_config(*args),
+        #[cfg(feature = "demo")]
         Command::Demo(args) => block_on(demonstrate(args.keep)),
         // It has a status of its own.
         Command::Exec(_) => Ok(()),
@@ -255,6 +269,7 @@ fn run_by_itself(command: Command) -> Result<(), CliError> {
             let text = explain::explain(args.code.as_deref()).map_err(CliError::Config)?;
             print(&text).map_err(CliError::Output)
         }
+        Command::Man(args) => manual::man(&args),
         Command::Pin(args) => block_on(pin_all(*args)),
         Command::Ready(args) => match ready(args).map_err(CliError::Config)? {
             Ok(()) => print(&"ready\n").map_err(CliError::Output),
@@ -335,6 +350,7 @@ async fn pin_all(args: PinArgs) -> Result<(), CliError> {
     if good { Ok(()) } else { Err(CliError::No) }
 }
 
+#[cfg(feature = "demo")]
 async fn demonstrate(keep: bool) -> Result<(), CliError> {
     match demo::run(keep, &mut ShownWriter::new(Screen::stdout(), io::stdout())).await {
         Err(DemoError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -59,10 +59,13 @@ pub enum Command {
     /// --catalog. Exit status: 0 if all servers are trusted, and with --catalog served; 1 if one is not; 2 for a usage
     /// or configuration error; 3 by --expires-within.
     Check(Box<CheckArgs>),
+    /// Prints a script that completes commands and flags in a shell.
+    Completions(CompletionsArgs),
     /// Validates or shows the configuration of `run`, without starting the proxy.
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Shows what passes and what is refused, with a temporary CA and a set of good and bad servers.
+    #[cfg(feature = "demo")]
     Demo(DemoArgs),
     /// Runs a tool behind a proxy of its own, and ends with the tool's exit status.
     ///
@@ -77,6 +80,8 @@ pub enum Command {
     Exec(Box<ExecArgs>),
     /// Explains a code: what it means, how it comes about, and what to do. Without a code, lists all of them.
     Explain(ExplainArgs),
+    /// Prints the manual page of vouchsafe or of a command, or writes all of them to a directory.
+    Man(ManArgs),
     /// Prints the fingerprints of certificates and of their keys, ready for `pins` and `identity`.
     ///
     /// For servers it takes the flags, variables and configuration file of `run`. Exit status: 0 if all servers are
@@ -385,7 +390,42 @@ impl FromStr for Moment {
     }
 }
 
+/// `vouchsafe completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL")]
+    pub shell: CompletionShell,
+}
+
+/// A shell that completions are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompletionShell {
+    /// `source <(vouchsafe completions bash)`
+    Bash,
+    /// `vouchsafe completions elvish > ~/.config/elvish/lib/vouchsafe.elv`
+    Elvish,
+    /// `vouchsafe completions fish > ~/.config/fish/completions/vouchsafe.fish`
+    Fish,
+    /// `vouchsafe completions zsh > "${fpath[1]}/_vouchsafe"`
+    Zsh,
+}
+
+/// `vouchsafe man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The command that the page is about, as in `config show`; without it, vouchsafe itself. To read it:
+    /// `vouchsafe man run | man -l -`.
+    #[arg(value_name = "COMMAND")]
+    pub command: Vec<String>,
+
+    /// Write all pages to this directory, each to a file such as `vouchsafe-run.1`.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "command")]
+    pub directory: Option<PathBuf>,
+}
+
 /// `vouchsafe demo`
+#[cfg(feature = "demo")]
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Keep servers and proxy running until Ctrl-C, so that you can try them with curl.

@@ -40,6 +40,7 @@ mod life;
 mod limits;
 mod local_ca;
 mod loud_tools;
+mod manual;
 mod messages;
 mod names;
 mod notify;
