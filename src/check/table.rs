@@ -176,7 +176,7 @@ mod tests {
         let whole = "✘ refused        a.example:9292                         expired: it is over";
         assert_eq!(plain(None), whole);
         assert_eq!(plain(Some(80)), whole);
-        assert_eq!(plain(Some(66)), "✘ refused        a.example:9292                         expired: …");
+        assert_eq!(plain(Some(67)), "✘ refused        a.example:9292                         expired: …");
         assert_eq!(plain(Some(5)).chars().count(), 16);
     }
 

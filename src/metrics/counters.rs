@@ -256,7 +256,7 @@ pub struct UpstreamMetrics {
 const COMPLETED: [&str; 4] = ["ok", "exact", "identity", "bypassed"];
 
 /// Classes of refusals that are not about a certificate and need no upstream.
-const REFUSED_WITHOUT_UPSTREAM: [&str; 12] = [
+const REFUSED_WITHOUT_UPSTREAM: [&str; 15] = [
     "connect_refused",
     "cross_site",
     "destination_denied",
@@ -265,20 +265,24 @@ const REFUSED_WITHOUT_UPSTREAM: [&str; 12] = [
     "loop",
     "no_request",
     "not_http",
+    "not_permitted_by_ca",
     "not_redirected",
+    "plain_on_tls_listener",
+    "sni_mismatch",
     "tls_on_plain_listener",
     "tls_too_old",
     "wrong_authority",
 ];
 
 /// Those that may concern an upstream that was chosen.
-const REFUSED_WITH_UPSTREAM: [&str; 2] = ["destination_denied", "loop"];
+const REFUSED_WITH_UPSTREAM: [&str; 4] = ["destination_denied", "loop", "not_permitted_by_ca", "parent_tls"];
 
 /// Classes of failures of requests that have no upstream yet.
-const FAILED_WITHOUT_UPSTREAM: [&str; 11] = [
+const FAILED_WITHOUT_UPSTREAM: [&str; 12] = [
     "bad_head",
     "bad_target",
     "bad_target_name",
+    "client_tls",
     "connect_refused",
     "head_timeout",
     "large_head",
@@ -290,7 +294,7 @@ const FAILED_WITHOUT_UPSTREAM: [&str; 11] = [
 ];
 
 /// Those of requests to an upstream, besides the codes of handshakes that fail.
-const FAILED_WITH_UPSTREAM: [&str; 11] = [
+const FAILED_WITH_UPSTREAM: [&str; 17] = [
     "bad_response",
     "connect_failed",
     "connect_timeout",
@@ -298,6 +302,12 @@ const FAILED_WITH_UPSTREAM: [&str; 11] = [
     "dns_error",
     "dns_timeout",
     "max_forwards",
+    "parent_auth",
+    "parent_bad_answer",
+    "parent_denied",
+    "parent_tls",
+    "parent_unreachable",
+    "parent_upstream",
     "request_body",
     "request_timeout",
     "response_timeout",

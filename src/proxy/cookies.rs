@@ -3,16 +3,18 @@
 
 use crate::http1::fields::{FieldName, FieldNames, Fields};
 
-/// Removes `Secure`, and `Domain` where the client uses a name of its own for the upstream.
-pub(super) fn localize(fields: &mut Fields, own_name: bool) {
-    fields.map_values(FieldNames::of(&[FieldName::SetCookie]), |field| without(field.value, own_name));
+/// Removes `Secure` for a client that speaks plain HTTP, and `Domain` where it uses a name of its own for the upstream.
+pub(super) fn localize(fields: &mut Fields, plain: bool, own_name: bool) {
+    if plain || own_name {
+        fields.map_values(FieldNames::of(&[FieldName::SetCookie]), |field| without(field.value, plain, own_name));
+    }
 }
 
 /// `None` where there is nothing to remove.
-fn without(value: &[u8], domain: bool) -> Option<Vec<u8>> {
+fn without(value: &[u8], secure: bool, domain: bool) -> Option<Vec<u8>> {
     let goes = |attribute: &[u8]| {
         let name = attribute.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-        name.eq_ignore_ascii_case(b"secure") || domain && name.eq_ignore_ascii_case(b"domain")
+        secure && name.eq_ignore_ascii_case(b"secure") || domain && name.eq_ignore_ascii_case(b"domain")
     };
     let mut parts = value.split(|byte| *byte == b';');
     let cookie = parts.next()?;
@@ -29,17 +31,23 @@ mod tests {
 
     #[test]
     fn attributes_that_keep_a_cookie_away_are_removed_and_all_else_stays() {
-        for (value, own_name, expected) in [
-            ("a=b; Secure; HttpOnly", true, "a=b; HttpOnly"),
-            ("a=b;secure;Path=/", false, "a=b;Path=/"),
-            ("a=b; Domain=.example; Path=/; SECURE", true, "a=b; Path=/"),
-            ("a=b; Domain=.example; Path=/; Secure", false, "a=b; Domain=.example; Path=/"),
-            ("secure=1; Path=/", true, "secure=1; Path=/"),
-            ("a=\"x\"; Expires=Wed, 09 Jun 2027 10:18:14 GMT", true, "a=\"x\"; Expires=Wed, 09 Jun 2027 10:18:14 GMT"),
+        for (value, plain, own_name, expected) in [
+            ("a=b; Secure; HttpOnly", true, true, "a=b; HttpOnly"),
+            ("a=b;secure;Path=/", true, false, "a=b;Path=/"),
+            ("a=b; Domain=.example; Path=/; SECURE", true, true, "a=b; Path=/"),
+            ("a=b; Domain=.example; Path=/; Secure", true, false, "a=b; Domain=.example; Path=/"),
+            ("a=b; Domain=.example; Secure", false, true, "a=b; Secure"),
+            ("secure=1; Path=/", true, true, "secure=1; Path=/"),
+            (
+                "a=\"x\"; Expires=Wed, 09 Jun 2027 10:18:14 GMT",
+                true,
+                true,
+                "a=\"x\"; Expires=Wed, 09 Jun 2027 10:18:14 GMT",
+            ),
         ] {
             let mut fields = Fields::default();
             fields.append(b"Set-Cookie", value.as_bytes());
-            localize(&mut fields, own_name);
+            localize(&mut fields, plain, own_name);
             assert_eq!(fields.get(FieldName::SetCookie), Some(expected.as_bytes()), "{value}");
         }
     }

@@ -276,7 +276,7 @@ impl RequestContext<'_> {
 /// The URL by which the client gets to the same place by way of the proxy.
 fn local_url(context: &LinkContext<'_>, url: &str) -> Option<String> {
     let (origin, behind) = url::split(url)?;
-    Some(format!("http://{}{behind}", context.local_form(&origin)?))
+    Some(format!("{}://{}{behind}", context.scheme(), context.local_form(&origin)?))
 }
 
 /// The end of an exchange whose response broke off before anything of it was written.

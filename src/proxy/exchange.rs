@@ -258,14 +258,13 @@ impl RequestContext<'_> {
         let settings = &current.generation.settings;
         let policies = &self.listener().policies;
         // Another authority would have to be resolved here.
-        // A client that speaks TLS has no use for `http://`.
-        let rewrites = if self.context.tls.is_some() { Scopes::default() } else { policies.rewrite };
         let follows = policies.follow_redirects && !matches!(self.listener().service, Service::Original(_));
         let mut facts = RequestFacts::of(&self.head);
         facts.binds |= self.bound.is_some();
         let held =
             self.request_version == Version::Http11 && self.head.fields.has_token(FieldName::Expect, "100-continue");
         let arrival = Arrival::of(self.context, &target);
+        let rewrites = if links::is_renamed(self.listener(), arrival) { policies.rewrite } else { Scopes::default() };
         let asked = arrival.asked;
         let host = match (policies.host, asked) {
             (HostPolicy::Client, Some(authority)) => Cow::Owned(authority.to_string()),
@@ -318,9 +317,7 @@ impl RequestContext<'_> {
         self.record.recorded_as(bypassed);
         let is_fixed = matches!(self.listener().service, Service::Fixed(_));
         links::localize(&mut head.fields, followed, &self.current, arrival);
-        if self.context.tls.is_none() {
-            cookies::localize(&mut head.fields, is_fixed);
-        }
+        cookies::localize(&mut head.fields, self.context.tls.is_none(), is_fixed);
         // A response that is early ends the connection, since the rest of the request is read by nobody; a client that
         // would send its next one all the same must know (RFC 9112 section 9.6).
         let keep_alive = facts.keeps_alive && upload.is_sent() && !draining();

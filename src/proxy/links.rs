@@ -51,22 +51,24 @@ impl Proxy {
 /// Writes the links of a response so that they lead the client here. Where redirects were followed, what is relative
 /// to the last one's URL is made absolute: the client knows the first one's alone.
 pub(super) fn localize(fields: &mut Fields, followed: Option<&Url>, current: &Current, arrival: Arrival<'_>) {
-    // A client that speaks TLS is not led to plain HTTP.
-    let plain = arrival.context.tls.is_none();
-    let rewrites = plain && current.listeners[arrival.context.index].policies.rewrite_redirects;
+    let listener = &current.listeners[arrival.context.index];
+    let rewrites = is_renamed(listener, arrival) && listener.policies.rewrite_redirects;
     if !rewrites && followed.is_none() {
         return;
     }
     let context = LazyCell::new(|| link_context(current, arrival).filter(|_| rewrites));
-    let local = |origin: &Origin| context.as_ref().and_then(|context| context.local_form(origin));
+    let local = |origin: &Origin| {
+        let context = context.as_ref()?;
+        context.local_form(origin).map(|authority| format!("{}://{authority}", context.scheme()))
+    };
     links::rewrite(fields, |reference| {
         if let Some((origin, behind)) = url::split(reference) {
-            return local(&origin).map(|local| format!("http://{local}{behind}"));
+            return local(&origin).map(|local| format!("{local}{behind}"));
         }
         let url = followed?.resolve(reference)?;
         let fragment = reference.find('#').map_or("", |at| &reference[at..]);
         Some(match local(&url.origin) {
-            Some(local) => format!("http://{local}{}{fragment}", url.path),
+            Some(local) => format!("{local}{}{fragment}", url.path),
             None => format!("{url}{fragment}"),
         })
     });
@@ -85,11 +87,17 @@ pub(super) fn globalize(fields: &mut Fields, arrival: Arrival<'_>, upstream: &Up
     });
 }
 
+/// Whether its client has other URLs for an upstream than the upstream's own. One that speaks TLS has so only at a route:
+/// in CONNECT, or where its connection is caught, it uses those of the upstream.
+pub(super) fn is_renamed(listener: &Listener, arrival: Arrival<'_>) -> bool {
+    arrival.context.tls.is_none() || matches!(listener.service, Service::Fixed(_))
+}
+
 /// Where the client is.
 pub(super) fn link_context<'a>(current: &'a Current, arrival: Arrival<'_>) -> Option<LinkContext<'a>> {
     let fixed = |listener: &'a Listener| {
         let (upstream, bound) = (listener.service.fixed()?, listener.address.tcp()?);
-        Some(FixedListener { upstream, bound, advertised: listener.advertised.as_ref() })
+        Some(FixedListener { upstream, bound, advertised: listener.advertised.as_ref(), tls: listener.tls })
     };
     let ports = |of: fn(&Service) -> bool| {
         let alike = current.listeners.iter().filter(move |listener| of(&listener.service));
@@ -116,5 +124,6 @@ pub(super) fn link_context<'a>(current: &'a Current, arrival: Arrival<'_>) -> Op
         client: arrival.asked.cloned().or_else(bound),
         only_ports,
         shown: listener.policies.host == HostPolicy::Client && arrival.asked.is_some(),
+        tls: arrival.context.tls.is_some(),
     })
 }

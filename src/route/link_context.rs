@@ -32,6 +32,8 @@ pub struct LinkContext<'a> {
     pub only_ports: Option<Vec<u16>>,
     /// Whether the upstream was shown the authority that the client named, and may take it for its own.
     pub shown: bool,
+    /// Whether the client speaks TLS to this proxy.
+    pub tls: bool,
 }
 
 /// The listener of a fixed route.
@@ -42,19 +44,27 @@ pub struct FixedListener<'a> {
     pub bound: SocketAddr,
     /// How clients reach it, where the operator says so.
     pub advertised: Option<&'a Authority>,
+    /// Whether its clients speak TLS.
+    pub tls: bool,
 }
 
 impl FixedListener<'_> {
-    /// Whether a plain URL of this authority leads to it.
-    fn is_at(&self, authority: &Authority) -> bool {
-        let bound = Host::Ip(self.bound.ip()) == authority.host && authority.port.unwrap_or(80) == self.bound.port();
-        bound || self.advertised == Some(authority)
+    /// Whether this URL leads to it.
+    fn is_at(&self, Origin { https, authority }: &Origin) -> bool {
+        let port = authority.port.unwrap_or(if *https { 443 } else { 80 });
+        let bound = Host::Ip(self.bound.ip()) == authority.host && port == self.bound.port();
+        self.tls == *https && (bound || self.advertised == Some(authority))
     }
 }
 
 impl LinkContext<'_> {
-    /// The authority to which the client says `http://` instead, and is led to the same upstream. None where the URL
-    /// is not of one that we serve, or leads the client rightly as it is.
+    /// The scheme of local forms: a client that speaks TLS is not led to plain HTTP, nor another one to TLS.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// The authority that a client requests instead, by [`Self::scheme`], and is led to the same upstream. None where the
+    /// URL is not of one that we serve, or leads the client rightly as it is.
     pub fn local_form(&self, origin: &Origin) -> Option<Authority> {
         if origin.https && self.is_shown(origin) {
             return self.client.clone();
@@ -64,7 +74,10 @@ impl LinkContext<'_> {
         match self.own {
             Some(_) if self.is_listener(origin) => None,
             Some(own) if own.is_at(host, port) => self.client.clone(),
-            Some(_) => self.reached(self.fixed.iter().find(|fixed| fixed.upstream.is_at(host, port))?),
+            Some(_) => {
+                let mut alike = self.fixed.iter().filter(|fixed| fixed.tls == self.tls);
+                self.reached(alike.find(|fixed| fixed.upstream.is_at(host, port))?)
+            }
             None if origin.https && self.routes.select(&origin.authority, true).is_ok() => {
                 self.plain(host, port).filter(|plain| self.is_caught(plain))
             }
@@ -74,17 +87,17 @@ impl LinkContext<'_> {
 
     /// Whether a client that follows this URL, which has no local form, goes past the proxy.
     pub fn leads_past(&self, origin: &Origin) -> bool {
+        let names_client = origin.https == self.tls && self.client.as_ref() == Some(&origin.authority);
         match self.own {
-            _ if origin.https => true,
-            Some(_) => !self.is_listener(origin) && self.client.as_ref() != Some(&origin.authority),
-            None => !self.is_caught(&origin.authority),
+            Some(_) => !self.is_listener(origin) && !names_client,
+            None => origin.https || !self.is_caught(&origin.authority),
         }
     }
 
-    /// Whether this is the plain URL of a fixed route's listener: it leads here as it is, even where a server at the
-    /// same address is the upstream of another route.
+    /// Whether this is the URL of a fixed route's listener: it leads here as it is, even where a server at the same
+    /// address is the upstream of another route.
     fn is_listener(&self, origin: &Origin) -> bool {
-        !origin.https && self.fixed.iter().any(|fixed| fixed.is_at(&origin.authority))
+        self.fixed.iter().any(|fixed| fixed.is_at(origin))
     }
 
     /// Whether a plain request to there arrives at a forward listener. By its Host alone it does so only at the ports
@@ -189,7 +202,7 @@ mod tests {
     }
 
     fn at<'a>(upstream: &'a Upstream, bound: &str) -> FixedListener<'a> {
-        FixedListener { upstream, bound: bound.parse().unwrap(), advertised: None }
+        FixedListener { upstream, bound: bound.parse().unwrap(), advertised: None, tls: false }
     }
 
     fn origin(url: &str) -> Origin {
@@ -225,6 +238,7 @@ mod tests {
             client,
             only_ports: None,
             shown: false,
+            tls: false,
         };
         let rows = [
             ("https://a.example:9443/x", "local:7001"),
@@ -283,6 +297,7 @@ mod tests {
             by_host: None,
             client: Some("devstack:5000".parse().unwrap()),
             shown: false,
+            tls: false,
         };
         let rows = [
             ("https://cloud.example:5000/v3", "devstack:5000"),
@@ -318,6 +333,7 @@ mod tests {
             by_host: Some(vec![5000, 9292, 80]),
             client: Some("keystone.example:5000".parse().unwrap()),
             shown: false,
+            tls: false,
         };
         let served = [("https://glance.example:9292", "-"), ("https://g.example:5000", "g.example:5000")];
         check(&context, &served);
@@ -334,8 +350,17 @@ mod tests {
         let routes = routes(&["*.example", "192.0.2.1"]);
         let client = Some("h.example:8080".parse().unwrap());
         let (address, fixed, by_host) = (Some([127, 0, 0, 1].into()), Vec::new(), None);
-        let mut context =
-            LinkContext { routes: &routes, own: None, address, fixed, by_host, client, only_ports: None, shown: false };
+        let mut context = LinkContext {
+            routes: &routes,
+            own: None,
+            address,
+            fixed,
+            by_host,
+            client,
+            only_ports: None,
+            shown: false,
+            tls: false,
+        };
         let rows = [
             ("https://h.example", "h.example"),
             ("https://h.example:443", "h.example"),

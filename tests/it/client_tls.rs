@@ -191,6 +191,30 @@ async fn a_refused_upstream_is_told_behind_the_handshake_where_there_is_no_conne
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_route_for_tls_leads_its_clients_back_to_itself() {
+    let ca = LocalCa::new(&["127.0.0.1"]);
+    let origin = Origin::start(|_, request| {
+        let host = request.lines().find_map(|line| line.strip_prefix("Host: ")).unwrap();
+        let body = format!(
+            r#"{{"versions": {{"values": [{{"id": "v3.14", "links": [{{"rel": "self", "href": "https://{host}/v3/"}}]}}]}}}}"#
+        );
+        vec![send(&format!(
+            "HTTP/1.1 300 Multiple Choices\r\nLocation: https://{host}/next\r\nSet-Cookie: a=b; Domain={GOOD}; Secure\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))]
+    })
+    .await;
+    let proxy = route(&ca, &origin, &["--rewrite=versions"]);
+    let here = proxy.addr(0);
+    let mut tls = handshake(TcpStream::connect(here).await.unwrap(), &ca.trusted(), "127.0.0.1").await.unwrap();
+    let (answer, _) = ask(&mut tls, &get("/", &here.to_string())).await;
+    assert!(answer.contains(&format!("\r\nLocation: https://{here}/next\r\n")), "{answer}");
+    assert!(answer.contains("\r\nSet-Cookie: a=b; Secure\r\n"), "{answer}");
+    assert!(answer.contains(&format!(r#""href": "https://{here}/v3/""#)), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_cut_does_not_end_like_what_is_whole() {
     let ca = LocalCa::new(&["localhost"]);
     let origin = Origin::start(|_, request| match request.contains("/cut") {

@@ -73,8 +73,12 @@ fn reference() -> String {
 
 /// Names that the file takes for another key.
 fn alias(key: &str) -> String {
-    assert_eq!(key, "https_ca_bundle", "the key has no comment in args.rs");
-    "Another name for `ca_bundle`.".into()
+    let of = match key {
+        "https_ca_bundle" => "ca_bundle",
+        "http_proxy_information" => "parent_proxy",
+        _ => panic!("the key {key} has no comment in args.rs"),
+    };
+    format!("Another name for `{of}`.")
 }
 
 fn setting(text: &mut String, arg: &Arg) {

@@ -58,9 +58,10 @@ impl Lab {
 
     /// A proxy with a route to `server.test` at this address.
     fn proxy(&self, server: SocketAddr, variables: &[(&str, &str)]) -> Proxy {
+        let bundle = self.bundle();
         let flags = [
             "--ca-bundle",
-            self.bundle().to_str().unwrap(),
+            bundle.to_str().unwrap(),
             "--route=127.0.0.1:0=https://server.test",
             &format!("--connect-to=server.test={server}"),
         ];

@@ -21,7 +21,7 @@ impl fmt::Display for Report {
                 writeln!(f, "{BAD}✘ {upstream}  refused: {code}; not enforced until {until} (report-only){BAD:#}")?;
             }
             Verdict::NoConnection => {
-                let what = if self.address.is_some() { "TLS connection" } else { "connection" };
+                let what = if self.reached_server() { "TLS connection" } else { "connection" };
                 writeln!(f, "{WARNING}! {upstream}  no {what}: {code}{WARNING:#}")?;
             }
             Verdict::Refused => writeln!(f, "{BAD}✘ {upstream}  refused: {code}{BAD:#}")?,

@@ -1,6 +1,10 @@
 //! The local CA, for clients that speak TLS.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use time::Duration;
 
@@ -13,9 +17,9 @@ use crate::{
         merge::MergedOptions,
         watch::Files,
     },
-    message::authority::Authority,
+    message::authority::Host,
     mint::{CaError, FileMode, ISSUER_FILE, KEY_FILE, LocalCa, Minter, Permit, Permits, ROOT_FILE},
-    proxy::settings::{ListenerSettings, Service},
+    proxy::settings::{ListenAddress, ListenerSettings, Service},
     route::table::Routes,
     text::show_value,
     tls::presented::Certificate,
@@ -95,8 +99,23 @@ impl Build<'_> {
         }
     }
 
-    /// A local CA that nobody meets, and listeners for TLS without one.
-    pub(super) fn unused_local_ca(&mut self, listeners: &[ListenerSettings]) {
+    /// A local CA that nobody meets, and listeners for TLS that it cannot serve, or without one.
+    pub(super) fn unused_local_ca(&mut self, listeners: &[ListenerSettings], minter: Option<&Minter>) {
+        for listener in listeners.iter().filter(|listener| listener.tls) {
+            let (Some(minter), Service::Fixed(upstream)) = (minter, &listener.service) else { continue };
+            let own = match &listener.address {
+                ListenAddress::Tcp(address) => Some(Host::Ip(address.ip())),
+                _ => None,
+            };
+            let permits = &minter.ca().permits;
+            if ![Some(upstream.host.clone()), own].into_iter().flatten().any(|host| permits.covers(&host)) {
+                self.warnings.push(format!(
+                    "{}: the local CA may sign for {permits} only, so clients that do not send such a name cannot be served\nhint: {}",
+                    listener.name,
+                    minter.ca().remedy(&upstream.host.to_string())
+                ));
+            }
+        }
         let serves_tls = |listener: &ListenerSettings| listener.tls || !matches!(listener.service, Service::Fixed(_));
         if self.options.local_ca.is_some() {
             if !listeners.is_empty() && !listeners.iter().any(serves_tls) {
@@ -154,13 +173,25 @@ pub fn permits(asked: &[String], run: RunArgs) -> Result<Permits, ConfigError> {
     Ok(Permits::Only(all))
 }
 
-/// The names by which clients reach routes for TLS: the upstream's host, and the address.
+/// The names by which clients reach routes for TLS: the upstream's host, and the address where there is one.
 fn tls_hosts(options: &Options) -> Vec<(String, String)> {
     let hosts = options.route.iter().filter_map(|text| {
         let (listen, upstream) = parse_route(text).ok()?;
-        let own = without_tls(listen);
-        let own = own.parse::<Authority>().ok().filter(|_| own != listen)?;
-        Some([(text.clone(), upstream.host.to_string()), (text.clone(), own.host.to_string())])
+        let own = Some(without_tls(listen)).filter(|own| *own != listen)?;
+        let own = reached_at(own).map(|own| (text.clone(), own.to_string()));
+        Some([Some((text.clone(), upstream.host.to_string())), own])
     });
-    hosts.flatten().collect()
+    hosts.flatten().flatten().collect()
+}
+
+/// The address at which clients reach a listener, as far as the setting says so.
+fn reached_at(listen: &str) -> Option<IpAddr> {
+    if listen.starts_with("fd:") || listen.starts_with("unix:") {
+        return None;
+    }
+    match listen.parse::<SocketAddr>() {
+        Ok(address) => Some(address.ip()).filter(|ip| !ip.is_unspecified()),
+        // The name of a route of `exec`, which is bound to this address.
+        Err(_) => Some(Ipv4Addr::LOCALHOST.into()),
+    }
 }

@@ -126,7 +126,7 @@ impl Settings {
         let routes = build.routes();
         let listeners = build.listeners(routes.as_ref());
         let minter = build.minter(routes.as_ref());
-        build.unused_local_ca(&listeners);
+        build.unused_local_ca(&listeners, minter.as_deref());
         let admin = build.admin(&listeners);
         let connect = build.connect_limits();
         let (proxy, client, threads) = build.limits();
