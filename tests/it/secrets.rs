@@ -130,7 +130,8 @@ fn help_does_not_print_the_values_of_variables() {
         let said = vouchsafe_with(args, &variables);
         assert_eq!(said.code, Some(0), "{args:?}: {}", said.err);
         assert!(!format!("{}{}", said.out, said.err).contains("hunter2"), "{args:?}: {}", said.out);
-        assert!(said.out.contains("VOUCHSAFE_ROUTE"), "{args:?}: {}", said.out);
+        // The short help has no room for variables.
+        assert!(said.out.contains("VOUCHSAFE_ROUTE") || args.contains(&"-h"), "{args:?}: {}", said.out);
     }
 }
 
