@@ -114,8 +114,7 @@ pub fn ask(
                 refused: &refused,
                 client: ClientAddress::Tcp(address),
                 listener: "forward",
-                method: "GET",
-                path: "/",
+                request: Some(("GET", "/")),
                 generation: 1,
             });
         }
