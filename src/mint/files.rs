@@ -74,7 +74,15 @@ impl LocalCa {
     ) -> Result<Self, CaError> {
         let error = |file: &str, why: &str| CaError { path: directory.join(file), why: why.to_owned() };
         let one = |file: &str, bytes: &[u8]| {
-            CertificateDer::from_pem_slice(bytes).map_err(|_| error(file, &format!("no certificate (PEM) in it{NEW}")))
+            let mut all = CertificateDer::pem_slice_iter(bytes);
+            let first = all.next().and_then(Result::ok);
+            let first = first.ok_or_else(|| error(file, &format!("no certificate (PEM) in it{NEW}")))?;
+            // Tools of `exec` are given the file as it is, and would trust the others, too.
+            if all.next().is_some() {
+                Err(error(file, &format!("more than one certificate in it{NEW}")))
+            } else {
+                Ok(first)
+            }
         };
         let (root_der, issuer_der) = (one(ROOT_FILE, root_pem)?, one(ISSUER_FILE, issuer)?);
         let key = str::from_utf8(key).ok().and_then(|text| KeyPair::from_pem(text).ok());
@@ -172,6 +180,15 @@ impl FileMode {
     pub fn check_key(&self) -> Result<(), String> {
         self.check_owner()?;
         self.check_bits(0o077, "read or change it", "600")
+    }
+
+    /// Refuses a certificate that another user owns or may replace.
+    ///
+    /// # Errors
+    /// A sentence with a remedy.
+    pub fn check_certificate(&self) -> Result<(), String> {
+        self.check_owner()?;
+        self.check_bits(0o022, "change it", "644")
     }
 
     /// Refuses a directory in which another user may change files.

@@ -109,6 +109,8 @@ fn a_ca_that_others_could_have_read_or_changed_is_not_used() {
     for (file, bad, words) in [
         ("issuer.key", 0o640, "has mode 0640: other users may read or change it\n  hint: `chmod 600 "),
         ("issuer.key", 0o604, "has mode 0604"),
+        ("ca.pem", 0o666, "has mode 0666: other users may change it\n  hint: `chmod 644 "),
+        ("issuer.pem", 0o664, "has mode 0664"),
         ("", 0o770, "has mode 0770: other users may change what is in it\n  hint: `chmod 700 "),
     ] {
         let before = mode(&ca.file(file));
@@ -128,6 +130,11 @@ fn a_ca_that_others_could_have_read_or_changed_is_not_used() {
         assert!(said.code == Some(2) && said.err.contains(words), "{said:?}");
         fs::write(ca.file(file), before).unwrap();
     }
+    let before = fs::read(ca.file("ca.pem")).unwrap();
+    fs::write(ca.file("ca.pem"), [before.clone(), fs::read(other.file("ca.pem")).unwrap()].concat()).unwrap();
+    let said = check(&ca);
+    assert!(said.code == Some(2) && said.err.contains("ca.pem`: more than one certificate in it"), "{said:?}");
+    fs::write(ca.file("ca.pem"), before).unwrap();
     let twin = LocalCa::new(&["a.example"]);
     fs::copy(twin.file("ca.pem"), ca.file("ca.pem")).unwrap();
     let said = check(&ca);

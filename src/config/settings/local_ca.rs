@@ -51,17 +51,22 @@ impl Build<'_> {
 
     fn local_ca(&mut self, name: &str, directory: &Path) -> Result<LocalCa, String> {
         let shown = show_value(directory);
-        if !directory.is_dir() {
+        // All three are watched, whatever is wrong now.
+        let mut read = |file: &str| load::named(self.files, name, &directory.join(file)).map(|(_, bytes)| bytes);
+        let (root, issuer, secret) = (read(ROOT_FILE), read(ISSUER_FILE), read(KEY_FILE));
+        if !directory.exists() {
             return Err(format!(
                 "{name} `{shown}`: there is no such directory\nhint: make a CA with `vouchsafe ca init {shown} --permit NAME`"
             ));
         }
-        let key = directory.join(KEY_FILE);
-        let modes = FileMode::of(directory).and_then(|mode| mode.check_directory());
-        modes.map_err(|why| format!("{name}: {why}"))?;
-        let mut read = |file: &str| load::named(self.files, name, &directory.join(file)).map(|(_, bytes)| bytes);
-        let (root, issuer, secret) = (read(ROOT_FILE)?, read(ISSUER_FILE)?, read(KEY_FILE)?);
-        FileMode::of(&key).and_then(|mode| mode.check_key()).map_err(|why| format!("{name}: {why}"))?;
+        let mode = |path: &Path| FileMode::of(path).map_err(|why| format!("{name}: {why}"));
+        let named = |why: String| format!("{name}: {why}");
+        mode(directory)?.check_directory().map_err(named)?;
+        let (root, issuer, secret) = (root?, issuer?, secret?);
+        mode(&directory.join(KEY_FILE))?.check_key().map_err(named)?;
+        for file in [ROOT_FILE, ISSUER_FILE] {
+            mode(&directory.join(file))?.check_certificate().map_err(named)?;
+        }
         LocalCa::read(directory, &root, &issuer, &secret, self.clock.now())
             .map_err(|CaError { path, why }| format!("{name} `{}`: {why}", show_value(path)))
     }
