@@ -61,7 +61,7 @@ impl Refused<'_> {
         }
     }
 
-    /// The sentence; of a parent proxy, with whom it is about.
+    /// The sentence; if a parent proxy was refused, with its name.
     fn message(&self) -> String {
         let verdict = &self.refused.failure.verdict;
         match (self.parent, &self.upstream.parent) {

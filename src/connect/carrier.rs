@@ -152,7 +152,7 @@ impl Carrier {
     }
 }
 
-/// How the TLS connection to a parent proxy ended. What is inside is not said by the upstream, and not taken for that.
+/// How the TLS connection to a parent proxy ended. The error inside is not about the upstream.
 #[derive(Debug)]
 pub(super) struct ParentBroke(io::Error);
 

@@ -194,7 +194,7 @@ impl Queue {
         lost
     }
 
-    /// So many lines were taken and could not be written, with the one that reported `said`.
+    /// So many lines were taken and could not be written, including the line that reported the loss in `said`.
     fn lose(&self, lines: u64, said: Lost) {
         let mut state = self.lock();
         let lines = if said == Lost::NOTHING { lines } else { lines.saturating_sub(1) };

@@ -16,7 +16,7 @@ use super::{no_proxy::NoProxy, upstream::Upstream};
 pub struct ParentProxy {
     pub host: Host,
     pub port: u16,
-    /// What an `https://` parent has to prove, and to whom; `None` for `http://`.
+    /// How an `https://` parent is verified; `None` for `http://`.
     pub tls: Option<Box<Upstream>>,
     pub credentials: Option<ParentCredentials>,
 }

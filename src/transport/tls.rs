@@ -26,7 +26,7 @@ pub(super) struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Open,
-    /// The client has said that nothing follows (`close_notify`).
+    /// The client has sent `close_notify`: nothing follows.
     Closed,
     /// The socket has ended without that.
     Cut,

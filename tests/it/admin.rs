@@ -281,7 +281,7 @@ async fn web_pages_of_other_origins_and_names_get_nothing() {
     assert_eq!(status("GET /status HTTP/1.0", &[]), 400);
     assert_eq!(status("GET /livez HTTP/1.0", &[]), 200);
     assert_eq!(status("GET / HTTP/1.1", &["Host: localhost", "Sec-Fetch-Site: none"]), 200);
-    // Changes are not taken by TCP, whatever is said.
+    // Changes are not accepted over TCP, whatever the header fields.
     for path in ["/reload", "/drain"] {
         let line = format!("POST {path} HTTP/1.1");
         assert_eq!(status(&line, &["Host: localhost", "X-Vouchsafe: 1", "Content-Length: 0"]), 403, "{path}");
