@@ -10,7 +10,7 @@ test:
 
 # A set of good and bad upstreams, and what passes and what is refused.
 demo:
-    cargo run --release -- demo
+    cargo run -- demo
 
 # The sidecar alongside an unmodified glance-replicator, in containers.
 docker:

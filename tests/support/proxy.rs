@@ -19,8 +19,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub fn without_ambient(command: &mut Command) {
     let bundles = ["OS_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
     let of_systemd = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
-    // What a terminal shows depends on these.
-    let screen = ["LC_ALL", "LC_CTYPE", "LANG", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"];
+    // What a terminal shows depends on these; one that somebody calls dumb is taken to have colours where `CI` is set.
+    let screen = ["LC_ALL", "LC_CTYPE", "LANG", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM", "CI"];
     for variable in bundles.iter().chain(&["OS_CERT", "OS_KEY"]).chain(&of_systemd).chain(&screen) {
         command.env_remove(variable);
     }
