@@ -27,7 +27,10 @@ use tokio::{
 };
 
 #[cfg(feature = "demo")]
-use crate::demo::{self, DemoError};
+use crate::{
+    demo::{self, DemoError},
+    terminal::{Screen, ShownWriter},
+};
 use crate::{
     app::{App, AppError, Running},
     audit::{read::AuditLogFile, report::unread, sink::AuditError},
@@ -52,7 +55,6 @@ use crate::{
     reload::{self, Reloader},
     server::{activation::inherited_sockets, socket::InheritedSockets},
     supervisor::Supervisor,
-    terminal::{Screen, ShownWriter},
     verify::verify,
 };
 
