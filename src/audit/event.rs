@@ -330,7 +330,7 @@ fn fit(event: &mut Map<String, Value>, most: usize) {
 /// As many as may stand in an event.
 fn bounded(names: Vec<String>, (count, mut room): (usize, usize)) -> Vec<String> {
     let fits = |name: &String| -> bool {
-        // As JSON: the quotes, the comma, and what is escaped once more.
+        // As JSON: the quotes, the comma, and what is escaped again.
         let length = name.len() + 3 + name.matches(['"', '\\']).count();
         let fits = length <= room;
         room = room.saturating_sub(length);

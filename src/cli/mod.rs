@@ -26,11 +26,6 @@ use tokio::{
     time::Instant,
 };
 
-#[cfg(feature = "demo")]
-use crate::{
-    demo::{self, DemoError},
-    terminal::{Screen, ShownWriter},
-};
 use crate::{
     app::{App, AppError, Running},
     audit::{read::AuditLogFile, report::unread, sink::AuditError},
@@ -56,6 +51,11 @@ use crate::{
     server::{activation::inherited_sockets, socket::InheritedSockets},
     supervisor::Supervisor,
     verify::verify,
+};
+#[cfg(feature = "demo")]
+use crate::{
+    demo::{self, DemoError},
+    terminal::{Screen, ShownWriter},
 };
 
 use self::{

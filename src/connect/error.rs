@@ -53,7 +53,7 @@ pub enum ConnectError {
     Tcp {
         /// The last address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's message.
         error: io::Error,
     },
 }

@@ -107,7 +107,7 @@ impl UpstreamConnection {
         self.verified.refusal(error, self.served)
     }
 
-    /// Bytes of data that were received so far: whether the upstream has said anything at all.
+    /// Bytes of data that were received so far: whether the upstream has sent anything at all.
     pub fn received(&mut self) -> u64 {
         self.verified.stream().received()
     }

@@ -197,7 +197,7 @@ mod tests {
         for bytes in [&b""[..], b"nonsense", &[0xff; 64]] {
             assert!(matches!(question(bytes), Asked::Nothing));
         }
-        // A response is answered by nobody, or two servers would go on for ever.
+        // A response is answered by nobody, or two servers would never stop.
         let mut response = Message::from_vec(&ask("a.example.", RecordType::A)).unwrap();
         response.metadata.message_type = MessageType::Response;
         assert!(matches!(question(&response.to_vec().unwrap()), Asked::Nothing));

@@ -1,7 +1,7 @@
 //! A descriptor that is written to without ever waiting for its reader.
 //!
 //! Setting `O_NONBLOCK` on an inherited descriptor would set it for whoever shares it (the shell, the next program in
-//! the terminal), so pipes and terminals are opened once more by their name under `/proc`. Where that is refused, the
+//! the terminal), so pipes and terminals are opened again by their name under `/proc`. Where that is refused, the
 //! descriptor is asked before each write, and given no more than a pipe that is writable takes.
 
 use std::{

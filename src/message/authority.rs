@@ -135,7 +135,7 @@ impl FromStr for Host {
 pub struct Authority {
     /// The host.
     pub host: Host,
-    /// The port, where one was said; never 0.
+    /// The port, where one was given; never 0.
     pub port: Option<u16>,
 }
 

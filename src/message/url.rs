@@ -11,7 +11,7 @@ use super::authority::Authority;
 pub struct Origin {
     /// Whether the scheme is https; else it is http.
     pub https: bool,
-    /// The host, and the port where one was said.
+    /// The host, and the port where one was given.
     pub authority: Authority,
 }
 

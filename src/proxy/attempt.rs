@@ -93,7 +93,7 @@ impl Proxy {
 
 impl RequestContext<'_> {
     /// Sends a request on a kept connection if there is one, and on a new one if there is none, or if the kept one
-    /// turned out dead before it said anything.
+    /// turned out dead before anything came.
     pub(super) async fn send(
         &mut self,
         slot: &mut Rc<Slot>,

@@ -50,13 +50,13 @@ pub enum Failure {
     MaxForwards,
     /// TRACE.
     Method,
-    /// Nobody said where to.
+    /// There is no destination.
     NoDestination,
     /// The first bytes on a connection are not HTTP/1.
     NotHttp(NotHttp),
     /// No redirect rule led this connection to a listener for redirected ones.
     NotRedirected,
-    /// A redirected connection on which the client said nothing for this long.
+    /// A redirected connection on which the client sent nothing for this long.
     NoRequest(Duration),
     /// The connection is one of the proxy's own, which a redirect rule has led back to it.
     OwnConnection {

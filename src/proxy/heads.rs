@@ -31,7 +31,7 @@ const HOP_BY_HOP: FieldNames = FieldNames::of(&[
     FieldName::Upgrade,
 ]);
 
-/// A nomination of one of these is ignored: removing it would change where a message ends, whom it is for, or what it
+/// A nomination of one of these is ignored: removing it would change where a message ends, where it goes, or what it
 /// may do.
 fn is_never_nominated(field: &Field<'_>) -> bool {
     match field.name {

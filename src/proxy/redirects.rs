@@ -58,7 +58,7 @@ pub(super) struct RedirectChain {
     fields: Fields,
     /// What was asked for there.
     at: Url,
-    /// And of whom.
+    /// And whose.
     of: (Host, u16),
     hops: u32,
 }

@@ -45,7 +45,7 @@ pub struct Routes {
     pub tls: TlsHandle,
     /// Which upstreams are reached through a parent proxy.
     pub parents: ParentRules,
-    /// Settings for single upstreams; the first that fits each question answers it. What is said of TLS is one
+    /// Settings for single upstreams; the first that fits each question answers it. What is set about TLS is one
     /// question, so the configuration has it once for each upstream.
     pub upstreams: Vec<UpstreamSettings>,
 }
@@ -133,7 +133,7 @@ impl Routes {
         self.upstream(host, port, AddressRule::any())
     }
 
-    /// The upstream that a destination means to whom an earlier one was the upstream of a forwarded request.
+    /// The upstream for a destination that an earlier request was forwarded to; the policy may have changed since.
     pub fn again(&self, before: &Upstream) -> Option<Upstream> {
         let addresses = self.policy.judge(&before.host, before.port)?;
         self.upstream(&before.host, before.port, addresses).and_then(permitted).ok()

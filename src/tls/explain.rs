@@ -1,6 +1,6 @@
 //! The explanation of a refusal: every finding in words, and what to do. It cannot change a verdict.
 //!
-//! The verifier is asked once more what it would refuse if everything that was found were fixed, so that nothing is left for
+//! The verifier is asked again what it would refuse if everything that was found were fixed, so that nothing is left for
 //! the next try.
 
 use super::{

@@ -30,7 +30,7 @@ pub struct Gallery {
     intermediate: Authority,
     expired_root: Authority,
     crl_pem: String,
-    /// What stands in [`Bundle::Plus`] beside the root and the expired root.
+    /// What [`Bundle::Plus`] has in addition to the root and the expired root.
     anchored: Vec<CertificateDer<'static>>,
     made: Mutex<HashMap<Case, Identity>>,
 }

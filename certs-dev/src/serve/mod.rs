@@ -1,7 +1,7 @@
 //! A tiny TLS server that presents one identity, says which, and counts what reaches it.
 //!
 //! It sends whatever chain it is given, sound or not, and never resumes a session, so that each
-//! connection shows its certificate anew. It is for tests and demonstrations only.
+//! connection shows its certificate again. It is for tests and demonstrations only.
 
 mod exchange;
 mod weak_key;

@@ -42,7 +42,7 @@ pub(super) fn json(survey: &Survey, order: Order, to: &mut impl Write) -> io::Re
     writeln!(to)
 }
 
-/// An event with every text escaped once more: it may be forged.
+/// An event with every text escaped again: it may be forged.
 fn escaped(value: Value) -> Value {
     use crate::text::escape_within;
     const LONGEST: usize = 4000;
