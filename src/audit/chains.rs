@@ -10,7 +10,7 @@ use std::{
 use data_encoding::BASE64;
 use tempfile::NamedTempFile;
 
-use crate::tls::{fingerprint::Fingerprint, presented::Certificate};
+use crate::tls::presented::{Certificate, PresentedChain};
 
 /// A directory of chains; their number is bounded.
 #[derive(Debug)]
@@ -19,34 +19,8 @@ pub struct Chains {
     count: usize,
 }
 
-/// A chain, ready to be kept.
-#[derive(Clone, Debug)]
-pub struct Chain {
-    name: String,
-    text: String,
-}
-
-impl Chain {
-    /// What is kept of a chain; nothing of an empty one.
-    pub fn of(presented: &[Certificate]) -> Option<Self> {
-        let text = || presented.iter().map(pem).collect();
-        (!presented.is_empty()).then(|| Self { name: name(presented), text: text() })
-    }
-
-    /// How many bytes it takes.
-    pub fn size(&self) -> usize {
-        self.text.len()
-    }
-}
-
 /// Chains beyond this many are not kept.
 const MOST: usize = 1000;
-
-/// SHA-256 over a chain's bytes, in its order; names its file.
-pub fn name(presented: &[Certificate]) -> String {
-    let bytes: Vec<u8> = presented.iter().flat_map(|certificate| certificate.der.iter().copied()).collect();
-    Fingerprint::of(&bytes).hex()
-}
 
 impl Chains {
     /// Keeps chains in a directory, which is created if only it is missing; whether it can be written shows here.
@@ -67,8 +41,8 @@ impl Chains {
     ///
     /// # Errors
     /// The system's.
-    pub fn save(&mut self, chain: &Chain) -> io::Result<bool> {
-        let path = self.directory.join(format!("{}.pem", chain.name));
+    pub fn save(&mut self, chain: &PresentedChain) -> io::Result<bool> {
+        let path = self.directory.join(format!("{}.pem", chain.sha256()));
         if path.exists() {
             return Ok(true);
         }
@@ -77,7 +51,7 @@ impl Chains {
         }
         // Whole or not at all: somebody may be reading the directory.
         let mut file = partial(&self.directory)?;
-        file.write_all(chain.text.as_bytes())?;
+        file.write_all(text(chain).as_bytes())?;
         file.persist(&path)?;
         self.count += 1;
         Ok(true)
@@ -88,6 +62,10 @@ impl Chains {
 fn partial(directory: &Path) -> io::Result<NamedTempFile> {
     let mode = Permissions::from_mode(0o640);
     tempfile::Builder::new().prefix(".").suffix(".partial").permissions(mode).tempfile_in(directory)
+}
+
+fn text(chain: &PresentedChain) -> String {
+    chain.iter().map(pem).collect()
 }
 
 fn pem(certificate: &Certificate) -> String {
@@ -112,14 +90,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut chains = Chains::open(directory.path()).unwrap();
         assert_eq!(chains.count, 0, "the test of the directory leaves nothing");
-        let chain = Chain::of(&[Certificate::read(&CertificateDer::from(vec![1, 2, 3]))]).unwrap();
+        let chain = PresentedChain::from(vec![Certificate::read(&CertificateDer::from(vec![1, 2, 3]))]);
         assert!(chains.save(&chain).unwrap() && chains.save(&chain).unwrap());
         let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(Result::unwrap).collect();
         assert_eq!(files.len(), 1);
-        assert_eq!(fs::read_to_string(files[0].path()).unwrap(), chain.text);
+        assert_eq!(fs::read_to_string(files[0].path()).unwrap(), text(&chain));
         // Less what the umask takes.
         assert_eq!(files[0].metadata().unwrap().permissions().mode() & 0o777 & !0o640, 0);
-        assert!(Chain::of(&[]).is_none());
     }
 
     #[test]

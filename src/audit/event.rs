@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
-use super::chains;
 use crate::{
     clock::rfc3339,
     route::upstream::Upstream,
@@ -96,7 +95,8 @@ impl Refused<'_> {
         put("vouchsafe.offending", offending(verdict.subject, presented, anchors));
         put("vouchsafe.upstream", self.upstream.authority().into());
         put("vouchsafe.reference", server.reference.to_string().into());
-        put("vouchsafe.presented_names", names(presented).into());
+        let names = Value::from(names(presented));
+        put("vouchsafe.presented_names", names.clone());
         put("server.address", server.host.to_string().into());
         match &self.upstream.parent {
             Some(parent) => {
@@ -119,7 +119,7 @@ impl Refused<'_> {
                 put("tls.server.not_after", rfc3339(facts.not_after).into());
                 put("tls.server.x509.serial_number", facts.serial.as_str().into());
                 put("tls.server.x509.subject.common_name", facts.common_name.clone().into());
-                put("tls.server.x509.alternative_names", names(presented).into());
+                put("tls.server.x509.alternative_names", names);
                 put("tls.server.x509.signature_algorithm", facts.signature_algorithm.as_str().into());
                 put("tls.server.x509.public_key_algorithm", facts.key.describe().into());
             }
@@ -127,7 +127,7 @@ impl Refused<'_> {
         put("vouchsafe.chain", presented.iter().take(MOST).enumerate().map(certificate).collect());
         put("vouchsafe.chain_length", presented.len().into());
         if !presented.is_empty() {
-            put("vouchsafe.chain_sha256", chains::name(presented).into());
+            put("vouchsafe.chain_sha256", presented.sha256().into());
         }
         put("vouchsafe.occasion", self.refused.occasion.as_str().into());
         put("vouchsafe.generation", self.generation.into());
@@ -155,9 +155,12 @@ impl Refused<'_> {
 /// The code of everything that is wrong with the certificate of a parent proxy.
 const PARENT_TLS: &str = "parent_tls";
 
+/// As many keys has an event about a certificate.
+const KEYS: usize = 56;
+
 /// What every event about a connection begins with. `allowed`: the connection was used all the same.
 pub(super) fn begin(time: OffsetDateTime, action: &str, allowed: bool) -> Map<String, Value> {
-    let mut event = Map::new();
+    let mut event = Map::with_capacity(KEYS);
     let mut put = |key: &str, value: Value| {
         event.insert(key.to_owned(), value);
     };
@@ -318,12 +321,26 @@ const OTHER_NAMES: (usize, usize) = (8, 1 << 10);
 
 /// Shortens what the server had in its hands from behind, until the line is short enough.
 fn fit(event: &mut Map<String, Value>, most: usize) {
+    // Most are far below, which is found without writing them.
+    if event.iter().map(|(key, value)| key.len() + 4 + longest(value)).sum::<usize>() < most {
+        return;
+    }
     let mut over = serde_json::to_vec(event).map_or(0, |line| line.len()).saturating_sub(most);
     for (key, least) in [("vouchsafe.chain", 1), ("vouchsafe.findings", 0)] {
         let Some(Value::Array(list)) = event.get_mut(key) else { continue };
         while over > 0 && list.len() > least {
             over = over.saturating_sub(list.pop().map_or(0, |last| last.to_string().len()));
         }
+    }
+}
+
+/// No value is longer than this as JSON: of a text, each character may become six (`\u001f`).
+fn longest(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 24,
+        Value::String(text) => 2 + 6 * text.len(),
+        Value::Array(list) => 2 + list.iter().map(|value| 1 + longest(value)).sum::<usize>(),
+        Value::Object(map) => 2 + map.iter().map(|(key, value)| 4 + key.len() + longest(value)).sum::<usize>(),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tracing::{error, info, warn};
 
 use super::{
-    chains::{Chain, Chains},
+    chains::Chains,
     event::{AuditEvent, Gap},
     file::{AuditFile, span},
     fold::Folder,
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     logging::writer::{LineKind, Log, push},
     metrics::AuditCounters,
+    tls::presented::PresentedChain,
 };
 
 /// What the workers leave, and what the writer thread does with it.
@@ -56,7 +57,7 @@ enum End {
 #[derive(Debug)]
 struct Received {
     event: AuditEvent,
-    chain: Option<Chain>,
+    chain: Option<PresentedChain>,
 }
 
 /// How many events the inbox has room for, and how many bytes they may take together.
@@ -97,7 +98,7 @@ impl AuditLog {
     }
 
     /// Leaves an event; how many are lost since the writer thread last came by, where there is no room.
-    pub(super) fn leave(&self, event: AuditEvent, chain: Option<Chain>, size: usize) -> Option<u64> {
+    pub(super) fn leave(&self, event: AuditEvent, chain: Option<PresentedChain>, size: usize) -> Option<u64> {
         let mut inbox = self.inbox();
         if inbox.events.len() < MOST_RECEIVED && inbox.bytes + size <= MOST_BYTES {
             inbox.bytes += size;
@@ -245,7 +246,7 @@ impl Spool {
     }
 
     /// Keeps the chain, where chains are kept.
-    fn keep(&mut self, chain: &Chain) {
+    fn keep(&mut self, chain: &PresentedChain) {
         let Some(chains) = &mut self.chains else { return };
         let why = match chains.save(chain) {
             Ok(true) => return,

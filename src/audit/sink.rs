@@ -18,7 +18,7 @@ use std::{
 use tracing::error;
 
 use super::{
-    chains::{Chain, Chains},
+    chains::Chains,
     event::{AuditEvent, PolicyRefused, Refused},
     file::AuditFile,
     log::AuditLog,
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     logging::writer::{self, Log},
     metrics::AuditCounters,
+    tls::presented::PresentedChain,
 };
 
 /// Where audit events go, alongside stderr.
@@ -111,7 +112,8 @@ impl AuditSink {
 
     /// Records a refused or bypassed handshake, or counts it where it repeats another. Never waits.
     pub fn record(&self, event: &Refused<'_>) {
-        let chain = if self.keeps_chains { Chain::of(&event.refused.presented) } else { None };
+        let presented = &event.refused.presented;
+        let chain = (self.keeps_chains && !presented.is_empty()).then(|| presented.clone());
         self.record_event(event.json(), chain);
     }
 
@@ -130,11 +132,13 @@ impl AuditSink {
         self.record_event(event.json(), None);
     }
 
-    pub(super) fn record_event(&self, event: AuditEvent, chain: Option<Chain>) {
+    pub(super) fn record_event(&self, event: AuditEvent, chain: Option<PresentedChain>) {
         self.counters.events.add(1);
         // In memory an event takes about this much; what is in it is bounded.
         let listed = event.get("vouchsafe.chain").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
-        let size = 4096 + 2048 * listed + chain.as_ref().map_or(0, Chain::size);
+        let size = 4096
+            + 2048 * listed
+            + chain.iter().flat_map(|chain| chain.iter()).map(|certificate| certificate.der.len()).sum::<usize>();
         match self.log.leave(event, chain, size) {
             None => writer::poke(),
             Some(lost) if lost == 1 || lost.is_multiple_of(1000) => error!(

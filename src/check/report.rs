@@ -106,7 +106,7 @@ impl Report {
         };
         let presented = match (&probed.peer, &failure) {
             (Some(peer), _) => peer.chain.iter().map(Certificate::read).collect(),
-            (None, Some(failure)) => failure.presented.clone(),
+            (None, Some(failure)) => failure.presented.to_vec(),
             (None, None) => Vec::new(),
         };
         let address = probed.peer.as_ref().map(|peer| peer.address).or(failure.as_ref().map(|failure| failure.address));

@@ -16,7 +16,7 @@ use crate::{
         client::{PeerTrust, Recorder, TlsVersion},
         failure::{CertificateRef, Code, Finding, HandshakeFailure, Occasion, VerificationFailure},
         hint,
-        presented::Certificate,
+        presented::PresentedChain,
     },
 };
 
@@ -81,7 +81,7 @@ impl Verified {
             _ => return None,
         };
         let (address, occasion) = (self.peer.address, Occasion::After);
-        Some(Rc::new(HandshakeFailure { failure, presented: Vec::new(), address, occasion }))
+        Some(Rc::new(HandshakeFailure { failure, presented: Vec::new().into(), address, occasion }))
     }
 
     /// A TLS 1.3 server says only after the handshake what it thinks of our client certificate: its alert comes with
@@ -207,8 +207,8 @@ fn failure(verdict: Finding) -> VerificationFailure {
     VerificationFailure { verdict, also: Vec::new(), hint }
 }
 
-fn presented(recorder: &Recorder) -> Vec<Certificate> {
-    recorder.evidence().map(|evidence| evidence.presented.clone()).unwrap_or_default()
+fn presented(recorder: &Recorder) -> PresentedChain {
+    recorder.evidence().map(|evidence| evidence.presented.clone()).unwrap_or_default().into()
 }
 
 fn finding(code: Code, sentence: String) -> Finding {

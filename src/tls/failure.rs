@@ -5,7 +5,7 @@
 
 use std::{fmt, net::SocketAddr};
 
-use super::presented::Certificate;
+use super::presented::{Certificate, PresentedChain};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
@@ -195,7 +195,7 @@ pub struct HandshakeFailure {
     /// What and why.
     pub failure: VerificationFailure,
     /// What the server sent.
-    pub presented: Vec<Certificate>,
+    pub presented: PresentedChain,
     /// Where it was.
     pub address: SocketAddr,
     /// When it came to light.

@@ -4,7 +4,7 @@
 //! A certificate that cannot be read stays a certificate: its bytes and fingerprint are kept, and
 //! [`Certificate::facts`] is the parser's complaint.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 use data_encoding::HEXLOWER;
 use rustls_pki_types::CertificateDer;
@@ -112,6 +112,38 @@ impl Key {
             Self::Other(oid) => oid::name(oid).map_or_else(|| format!("key type {oid}"), str::to_owned),
             Self::Rsa(bits) => format!("RSA {bits}"),
         }
+    }
+}
+
+/// The certificates that a server sent, in its order; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PresentedChain(Arc<Presented>);
+
+#[derive(Debug)]
+struct Presented {
+    certificates: Vec<Certificate>,
+    sha256: String,
+}
+
+impl PresentedChain {
+    /// SHA-256 over the bytes of all certificates, lower-case hex.
+    pub fn sha256(&self) -> &str {
+        &self.0.sha256
+    }
+}
+
+impl From<Vec<Certificate>> for PresentedChain {
+    fn from(certificates: Vec<Certificate>) -> Self {
+        let bytes: Vec<u8> = certificates.iter().flat_map(|certificate| certificate.der.iter().copied()).collect();
+        Self(Arc::new(Presented { certificates, sha256: Fingerprint::of(&bytes).hex() }))
+    }
+}
+
+impl Deref for PresentedChain {
+    type Target = [Certificate];
+
+    fn deref(&self) -> &[Certificate] {
+        &self.0.certificates
     }
 }
 

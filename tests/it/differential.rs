@@ -18,7 +18,7 @@ use std::{
 use certs_dev::{Bundle, Case};
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -661,6 +661,15 @@ async fn read_answers(
     for (n, item) in sequence.items.iter().enumerate() {
         let Kind::Good(asked) = &item.kind else {
             let name = kind_name(&item.kind);
+            if (n, name) == (0, "TLS") {
+                // A client that may speak TLS is told so in TLS.
+                let mut alert = Vec::new();
+                let end = reader.stream.read_to_end(&mut alert).await;
+                return match (end, &alert[..]) {
+                    (Ok(_), [0x15, 3, 3, 0, 2, 2, 40]) => Ok(n),
+                    other => Err(format!("{n}, {name}: answered with {other:?}")),
+                };
+            }
             let (head, framing) = reader.response("POST").await.map_err(|e| format!("{n}, {name}: {e}"))?;
             let own = head.one("X-Id").is_ok_and(|id| id == Some(&written((sequence.seed, n))));
             if own || ![400, 403].contains(&head.status()) {
