@@ -105,7 +105,7 @@ pub fn ask(
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 443));
             let occasion = Occasion::Handshake;
             let refused =
-                HandshakeFailure { failure: (**failure).clone(), presented: presented.to_vec(), address, occasion };
+                HandshakeFailure { failure: (**failure).clone(), presented: presented.to_vec().into(), address, occasion };
             is_recorded(&Refused {
                 id: "7f3a",
                 time: now(),

@@ -119,11 +119,13 @@ impl Build<'_> {
 
     /// Of two settings for the same upstream the first applies.
     fn shadowed_settings(&mut self) {
-        let of = |text: &String| text.split_once('=').and_then(|(of, _)| of.parse::<Authority>().ok());
+        // Each is read once: there may be thousands.
         let texts = &self.options.connect_to;
+        let read = |text: &String| text.split_once('=').and_then(|(of, _)| of.parse::<Authority>().ok());
+        let all: Vec<_> = texts.iter().map(read).collect();
         for (place, text) in texts.iter().enumerate() {
-            let Some(this) = of(text) else { continue };
-            if texts[..place].iter().filter_map(of).any(|earlier| covers(&earlier, &this)) {
+            let Some(this) = &all[place] else { continue };
+            if all[..place].iter().flatten().any(|earlier| covers(earlier, this)) {
                 self.problems.push(format!(
                     "{} `{}`: an earlier one for `{}` takes precedence\nhint: remove one of the two",
                     self.merged.name("connect_to"),
@@ -133,10 +135,11 @@ impl Build<'_> {
             }
         }
         let sections = &self.options.upstream;
+        let all: Vec<_> = sections.iter().map(|section| section.of.parse::<Authority>().ok()).collect();
         for (place, section) in sections.iter().enumerate() {
-            let Ok(this) = section.of.parse::<Authority>() else { continue };
+            let Some(this) = &all[place] else { continue };
             for (before, other) in sections[..place].iter().enumerate() {
-                let covers = other.of.parse::<Authority>().is_ok_and(|other| covers(&other, &this));
+                let covers = all[before].as_ref().is_some_and(|other| covers(other, this));
                 for key in names_of(section).filter(|key| covers && names_of(other).any(|other| other == *key)) {
                     self.problems.push(format!(
                         "{}: {key}: that of section {} (`{}`) takes precedence\nhint: put the section for one port above that for all ports, or remove one of the two",
