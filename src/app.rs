@@ -7,9 +7,7 @@ mod bound;
 mod running;
 
 use std::{
-    fmt,
-    future::pending,
-    io,
+    fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     rc::Rc,
@@ -23,7 +21,7 @@ use tokio::{
     runtime::{self, LocalOptions},
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Interval, interval, sleep, timeout},
+    time::{interval, sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -48,7 +46,7 @@ use crate::{
         session::{ClientLimits, SessionContext},
         socket::{Acceptor, InheritedSockets, ListeningSocket},
     },
-    supervisor::{Beat, Pulse, Supervisor},
+    supervisor::Supervisor,
     text::escape,
 };
 
@@ -183,12 +181,10 @@ impl App {
         let (tell, told) = watch::channel(Stop::No);
         let (adopted, in_force) = mpsc::unbounded_channel();
         let (mut workers, mut listening) = (JoinSet::new(), Vec::new());
-        let mut pulse = Pulse::of(&self.supervisor);
         for number in 0..self.settings.threads {
-            let mut worker = self
+            let worker = self
                 .worker(&generation, shared.clone(), &limiters, newer.clone(), adopted.clone())
                 .map_err(AppError::System)?;
-            worker.beat = pulse.as_mut().map(Pulse::add_worker);
             let stop = told.clone();
             let (up, is_up) = oneshot::channel();
             listening.push(is_up);
@@ -223,9 +219,7 @@ impl App {
         // It ends with this function.
         let mut background = JoinSet::new();
         background.spawn(expiry::watch(self.metrics.clone(), self.audit.clone()));
-        if let Some(pulse) = pulse {
-            background.spawn(pulse.feed());
-        }
+        background.spawn(self.supervisor.clone().feed_watchdog(self.health.clone()));
         let mut now = stop.clone();
         let died = tokio::select! {
             _ = stop.wait_for(|stop| *stop >= Stop::Drain) => None,
@@ -352,7 +346,6 @@ impl App {
             client: self.settings.client,
             newer,
             adopted,
-            beat: None,
             pings: self.health.add_worker(),
         })
     }
@@ -410,8 +403,6 @@ struct Worker {
     client: ClientLimits,
     newer: watch::Receiver<Option<Arc<Generation>>>,
     adopted: mpsc::UnboundedSender<Arc<Generation>>,
-    /// For a service manager with a watchdog.
-    beat: Option<Beat>,
     pings: mpsc::Receiver<Ping>,
 }
 
@@ -419,7 +410,7 @@ impl Worker {
     /// Serves every listener to its end; says so when it is `up`.
     fn run(self, up: oneshot::Sender<()>, stop: watch::Receiver<Stop>) -> Result<(), AppError> {
         let _log = Flush;
-        let Self { listeners, make, client, mut newer, adopted, beat, mut pings } = self;
+        let Self { listeners, make, client, mut newer, adopted, mut pings } = self;
         let metrics = make.metrics.clone();
         let mut runtime = runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().on_thread_park(flush).build_local(LocalOptions::default());
@@ -441,7 +432,6 @@ impl Worker {
             // Nobody waits for it any more where another worker failed.
             let _ = up.send(());
             let mut sweep = interval(SWEEP);
-            let mut pulse = beat.as_ref().map(|beat| interval(beat.every()));
             loop {
                 tokio::select! {
                     next = accepting.join_next() => match next {
@@ -450,7 +440,6 @@ impl Worker {
                         None => return Ok(()),
                     },
                     _ = sweep.tick() => proxy.sweep(),
-                    () = tick(pulse.as_mut()) => beat.iter().for_each(Beat::give),
                     Some(ping) = pings.recv() => {
                         // Whoever asked may have waited long enough.
                         let _ = ping.send(());
@@ -466,14 +455,6 @@ impl Worker {
                 }
             }
         })
-    }
-}
-
-/// The next tick; never, without an interval.
-async fn tick(interval: Option<&mut Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => pending().await,
     }
 }
 

@@ -41,7 +41,6 @@
 //! | [`http1`] | HTTP/1 heads, bodies and connections, client's and server's | `buffer`, `deadline`, `transport` |
 //! | [`message`] | facts about HTTP messages; pure | `http1` |
 //! | [`logging`] | the process's log on stderr, and the one thread that writes logs | `clock`, `terminal` |
-//! | [`supervisor`] | what a service manager is told: sd_notify and its watchdog | |
 //! | [`tls`] | who can be trusted: the decision, the evidence, the explanation; no sockets | `clock`, `message::authority` |
 //! | [`metrics`] | what is counted and observed, for the admin listener and warnings | `clock`, `tls` |
 //! | [`route`] | from a destination to its upstream, and the destination policy; pure | `message`, `tls` |
@@ -51,6 +50,7 @@
 //! | [`connect`] | every outbound socket; only verified ones leave | `audit::usage`, `buffer`, `http1`, `message::authority`, `metrics`, `route::parent`, `route::policy`, `route::upstream`, `tls`, `transport` |
 //! | [`proxy`] | one request from head to end, and every way it can fail | `audit`, `buffer`, `clock`, `connect`, `http1`, `logging`, `message`, `metrics`, `mint`, `rewrite`, `route`, `tls`, `transport` |
 //! | [`server`] | listeners and client connections | `http1`, `metrics`, `mint::KeyKind`, `proxy`, `transport` |
+//! | [`supervisor`] | what a service manager is told: sd_notify and its watchdog | `server::health` |
 //! | [`expiry`] | what expires, and who is told of it | `audit`, `clock`, `metrics` |
 //! | [`admin`] | the admin listener: health, metrics, status, the page | `clock`, `expiry`, `message::authority`, `metrics`, `proxy::settings`, `server` |
 //! | [`config`] | settings, read and validated | `admin`, `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `proxy`, `rewrite`, `route`, `server`, `terminal`, `tls` |

@@ -15,15 +15,16 @@ use std::{
     process,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::text::escape_within;
+use crate::{server::health::Health, text::escape_within};
 
 /// The service manager that started this process, if it wants to be told.
 #[derive(Clone, Debug, Default)]
@@ -60,11 +61,6 @@ impl Supervisor {
         Ok(Self(Some(Arc::new(told))))
     }
 
-    /// How long it waits between two signs of life before it takes this process for dead, if it does so at all.
-    pub fn watchdog(&self) -> Option<Duration> {
-        self.0.as_ref()?.watchdog
-    }
-
     /// Everything listens, by these settings.
     pub fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\n{}", status_line(status)));
@@ -82,9 +78,20 @@ impl Supervisor {
         self.tell("STOPPING=1\nSTATUS=draining\n");
     }
 
-    /// Every worker is alive.
-    fn alive(&self) {
-        self.tell("WATCHDOG=1\n");
+    /// Feeds the watchdog of the service manager for as long as every worker answers; at once without a watchdog. One
+    /// that has ended counts as alive, since its end is noticed by itself.
+    pub async fn feed_watchdog(self, health: Arc<Health>) {
+        let Some(watchdog) = self.0.as_ref().and_then(|told| told.watchdog) else { return };
+        // Twice as often as sd_watchdog_enabled(3) recommends, so that one answer may be late.
+        let period = (watchdog / 4).max(Duration::from_millis(1));
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if health.silent_workers(period).await.is_empty() {
+                self.tell("WATCHDOG=1\n");
+            }
+        }
     }
 
     fn tell(&self, message: &str) {
@@ -111,78 +118,6 @@ fn watchdog() -> Option<Duration> {
     number("WATCHDOG_USEC").filter(|micros| *micros > 0).map(Duration::from_micros)
 }
 
-/// The signs of life of workers, for a service manager with a watchdog.
-#[derive(Debug)]
-pub struct Pulse {
-    supervisor: Supervisor,
-    watchdog: Duration,
-    beats: Vec<Arc<AtomicU64>>,
-}
-
-/// Of one worker: a worker whose event loop is stuck does not beat. One that has ended counts as alive, since its end
-/// is noticed by itself.
-#[derive(Debug)]
-pub struct Beat {
-    count: Arc<AtomicU64>,
-    every: Duration,
-}
-
-/// The count of a worker that has ended.
-const ENDED: u64 = u64::MAX;
-
-impl Pulse {
-    /// A pulse for a service manager that has a watchdog; `None` for others.
-    pub fn of(supervisor: &Supervisor) -> Option<Self> {
-        let watchdog = supervisor.watchdog()?;
-        Some(Self { supervisor: supervisor.clone(), watchdog, beats: Vec::new() })
-    }
-
-    /// The beat of one more worker.
-    pub fn add_worker(&mut self) -> Beat {
-        let count = Arc::new(AtomicU64::new(0));
-        self.beats.push(count.clone());
-        // So often that one beat may be late; no timer is finer than a millisecond.
-        Beat { count, every: (self.watchdog / 8).max(Duration::from_millis(1)) }
-    }
-
-    /// Feeds the watchdog, for as long as every worker beats.
-    pub async fn feed(self) {
-        let mut seen: Vec<_> = self.counts().collect();
-        self.supervisor.alive();
-        loop {
-            // Twice as often as sd_watchdog_enabled(3) recommends.
-            tokio::time::sleep(self.watchdog / 4).await;
-            let now: Vec<_> = self.counts().collect();
-            if seen.iter().zip(&now).all(|(seen, now)| seen != now || *now == ENDED) {
-                self.supervisor.alive();
-                seen = now;
-            }
-        }
-    }
-
-    fn counts(&self) -> impl Iterator<Item = u64> {
-        self.beats.iter().map(|count| count.load(Ordering::Relaxed))
-    }
-}
-
-impl Beat {
-    /// How often it is to be given.
-    pub fn every(&self) -> Duration {
-        self.every
-    }
-
-    /// A sign of life.
-    pub fn give(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Beat {
-    fn drop(&mut self) {
-        self.count.store(ENDED, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,22 +132,23 @@ mod tests {
         let (socket, address) = (UnixDatagram::unbound().unwrap(), SocketAddr::from_pathname(&path).unwrap());
         let watchdog = Some(Duration::from_secs(8));
         let told = Told { socket, address, watchdog, failed: AtomicBool::new(false) };
-        let mut pulse = Pulse::of(&Supervisor(Some(Arc::new(told)))).unwrap();
-        let (beating, stuck) = (pulse.add_worker(), pulse.add_worker());
-        assert_eq!(beating.every(), Duration::from_secs(1));
-        let feeding = tokio::spawn(pulse.feed());
-        let go = async |beats: &[&Beat]| {
-            for _ in 0..8 {
-                beats.iter().for_each(|beat| beat.give());
-                tokio::time::sleep(Duration::from_secs(1)).await;
+        let health = Arc::new(Health::default());
+        let mut good = health.add_worker();
+        tokio::spawn(async move {
+            while let Some(ping) = good.recv().await {
+                let _ = ping.send(());
             }
+        });
+        tokio::spawn(Supervisor(Some(Arc::new(told))).feed_watchdog(health.clone()));
+        let fed_in_a_period = async || {
+            tokio::time::sleep(Duration::from_secs(8)).await;
             fed()
         };
-        assert!(go(&[&beating, &stuck]).await >= 4);
-        assert!(go(&[&beating]).await <= 1, "one look may have been between the two");
-        assert_eq!(go(&[&beating]).await, 0);
+        assert!(fed_in_a_period().await >= 4);
+        let stuck = health.add_worker();
+        assert!(fed_in_a_period().await <= 1, "its ping may have been on its way");
+        assert_eq!(fed_in_a_period().await, 0);
         drop(stuck);
-        assert!(go(&[&beating]).await >= 3);
-        feeding.abort();
+        assert!(fed_in_a_period().await >= 3);
     }
 }
