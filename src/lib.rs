@@ -52,7 +52,7 @@
 //! | [`server`] | listeners and client connections | `http1`, `metrics`, `mint::KeyKind`, `proxy`, `transport` |
 //! | [`supervisor`] | what a service manager is told: sd_notify and its watchdog | `server::health` |
 //! | [`expiry`] | what expires, and who is told of it | `audit`, `clock`, `metrics` |
-//! | [`admin`] | the admin listener: health, metrics, status, the page | `clock`, `expiry`, `message::authority`, `metrics`, `proxy::settings`, `server` |
+//! | [`admin`] | the admin listener: health, metrics, status, the page | `clock`, `expiry`, `html`, `message::authority`, `metrics`, `proxy::settings`, `server` |
 //! | [`config`] | settings, read and validated | `admin`, `audit`, `clock`, `connect`, `http1`, `logging`, `message`, `mint`, `proxy`, `rewrite`, `route`, `server`, `terminal`, `tls` |
 //! | [`ready`] | the ready file, and `vouchsafe ready` | `config` |
 //! | [`app`] | the wiring, and the life of the process | `admin`, `audit`, `clock`, `config`, `connect`, `expiry`, `logging`, `metrics`, `proxy`, `ready`, `reload`, `server`, `supervisor` |

@@ -38,7 +38,7 @@ pub fn escape_within(text: &str, limit: usize) -> String {
 }
 
 /// Whether a character is seen as what it is.
-fn is_visible(c: char) -> bool {
+pub fn is_visible(c: char) -> bool {
     // Letters and symbols, as Unicode classes them, that show nothing: Hangul fillers, the empty Braille cell.
     let blank = matches!(c, '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}');
     // The standard library knows the rest: control and format characters, unassigned ones, those of private use,

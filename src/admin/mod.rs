@@ -3,10 +3,8 @@
 //! It is served by hyper on a thread and an event loop of its own, so that it answers when a worker does not. It reads
 //! what [`metrics`](crate::metrics) has, and nothing here is on the way of a client's request.
 
-mod chart;
 mod endpoints;
 mod guard;
-mod html;
 mod page;
 mod status;
 mod stream;

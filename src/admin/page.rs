@@ -1,38 +1,45 @@
 //! The page for people: one HTML document without anything from elsewhere, which a script only refreshes.
 //!
-//! Whatever comes from a certificate, a client or a setting goes through [`Text`].
+//! Whatever comes from a certificate, a client or a setting goes through [`Html`].
 
-use std::fmt::{self, Write};
+mod chart;
+mod tables;
+mod upstreams;
+
+use std::fmt::{self, Display, Write};
 
 use aws_lc_rs::digest;
 use data_encoding::BASE64;
 use http::{HeaderValue, Response, StatusCode, header};
 use time::OffsetDateTime;
 
-use crate::clock::{distance, rfc3339};
-
-use super::{
-    chart::{self, days, urgency},
-    endpoints::respond,
-    html::Text,
-    status::{CertificateStatus, Moment, Status, UpstreamStatus},
+use crate::{
+    clock::{distance, rfc3339},
+    html::{Html, STYLE},
 };
 
-/// The document; `{title}` and `{page}` are filled in.
-const TEMPLATE: &str = include_str!("page.html");
+use super::{
+    endpoints::respond,
+    status::{ReloadStatus, Status},
+};
+
+/// The document; `{style}`, `{title}` and `{page}` are filled in.
+const TEMPLATE: &str = include_str!("page/page.html");
 
 /// The document with its content security policy.
 #[derive(Debug)]
 pub(super) struct Page {
+    template: String,
     policy: String,
 }
 
 impl Page {
     /// Hashes its style and script, so that a browser applies and runs these and no others.
     pub(super) fn new() -> Self {
+        let template = TEMPLATE.replacen("{style}", STYLE, 1);
         let hash = |tag: &str| {
             let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
-            let inner = TEMPLATE.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
+            let inner = template.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
             let digest = digest::digest(&digest::SHA256, inner.map_or("", |(inner, _)| inner).as_bytes());
             BASE64.encode(digest.as_ref())
         };
@@ -41,7 +48,7 @@ impl Page {
             hash("style"),
             hash("script")
         );
-        Self { policy }
+        Self { template, policy }
     }
 
     /// The document as a response.
@@ -52,9 +59,9 @@ impl Page {
         let mut page = String::with_capacity(16 << 10);
         body(&mut page, status)?;
         let (_, summary) = summary(status);
-        let title = Text(format!("vouchsafe: {summary}")).to_string();
+        let title = Html(format_args!("vouchsafe: {summary}")).to_string();
         // What is filled in first has no braces of the template, but names of certificates may look like them.
-        let (before, after) = TEMPLATE.split_once("{page}").unwrap_or((TEMPLATE, ""));
+        let (before, after) = self.template.split_once("{page}").unwrap_or((&self.template, ""));
         let document = [&before.replacen("{title}", &title, 1), &*page, after].concat();
         let mut response = respond(StatusCode::OK, "text/html; charset=utf-8", document);
         if let Ok(policy) = HeaderValue::from_str(&self.policy) {
@@ -65,38 +72,62 @@ impl Page {
 }
 
 fn body(to: &mut String, status: &Status) -> fmt::Result {
-    let now = status.now.0;
+    heading(to, status)?;
+    let (class, text) = summary(status);
+    write!(to, "<p class=\"banner {class}\">{}</p>", Html(text))?;
+    if let Some(failure) = &status.reload.failure {
+        let (time, message) = (rfc3339(failure.time.0), Html(&failure.message));
+        write!(to, "<div class=\"banner bad\">The last reload failed at {time}:<pre>{message}</pre></div>")?;
+    }
+    sums(to, status)?;
+    section(to, "Upstreams", |to| upstreams::table(to, status))?;
+    section(to, "The last hour", |to| {
+        to.write_str("<div class=\"charts\"><div>")?;
+        chart::minutes(to, "Refusals", "bad", &status.last_hour.refusals)?;
+        chart::minutes(to, "Handshakes", "info", &status.last_hour.handshakes)?;
+        to.write_str("</div>")?;
+        chart::days_left(to, &status.upstreams, status.now.0)?;
+        to.write_str("</div>")?;
+        tables::refusals(to, status)
+    })?;
+    section(to, "Last events", |to| tables::events(to, status))?;
+    section(to, "What happens next", |to| tables::coming(to, status))?;
+    section(to, "Listeners", |to| tables::listeners(to, status))
+}
+
+fn section(to: &mut String, title: &str, content: impl FnOnce(&mut String) -> fmt::Result) -> fmt::Result {
+    write!(to, "<section><h2>{title}</h2><div class=\"card\">")?;
+    content(to)?;
+    to.write_str("</div></section>")
+}
+
+fn heading(to: &mut String, status: &Status) -> fmt::Result {
+    let class = if status.phase == "ready" { "good" } else { "warn" };
+    let (phase, version, now, generation) = (status.phase, status.version, status.now.0, status.generation);
+    let (started, loaded) = (ago(status.started.0, now), ago(status.reload.last_success.0, now));
+    let reloads = match &status.reload {
+        ReloadStatus { succeeded: 0, failed: 0, .. } => String::new(),
+        reload => {
+            format!(" after {}, {} of them failed", plural(reload.succeeded + reload.failed, "reload"), reload.failed)
+        }
+    };
     write!(
         to,
-        "<header><h1>vouchsafe</h1><span class=\"dim\">{} · {} since {} · settings {} · {}</span></header>",
-        status.version,
-        status.phase,
-        rfc3339(status.started.0),
-        status.generation,
+        "<header><div class=\"head\"><h1>vouchsafe</h1><span class=\"badge {class}\">{phase}</span></div><p class=\"soft small\">Version {version}, started {started}. Settings {generation}, loaded {loaded}{reloads}. As of {}.</p></header>",
         rfc3339(now)
-    )?;
-    let (class, text) = summary(status);
-    write!(to, "<section class=\"summary {class}\">{}</section>", Text(text))?;
-    upstreams(to, status)?;
-    to.write_str("<section><h2>The last hour</h2><div class=\"charts\">")?;
-    chart::minutes(to, "Refusals", "bad", &status.last_hour.refusals)?;
-    chart::minutes(to, "Handshakes", "calm", &status.last_hour.handshakes)?;
-    chart::days_left(to, &status.upstreams, now)?;
-    to.write_str("</div></section>")?;
-    refusals(to, status)?;
-    events(to, status)?;
-    coming(to, status)?;
-    listeners(to, status)
+    )
 }
 
 /// What matters most, in a sentence, and its class.
 fn summary(status: &Status) -> (&'static str, String) {
     let named = |verdict: &str| {
-        let all = status.upstreams.iter().filter(|upstream| upstream.verdict == verdict);
-        all.map(|upstream| &*upstream.upstream).collect::<Vec<_>>().join(", ")
+        let all: Vec<_> = status.upstreams.iter().filter(|upstream| upstream.verdict == verdict).collect();
+        let names: Vec<_> = all.iter().take(MOST_NAMES).map(|upstream| &*upstream.upstream).collect();
+        let more = all.len() - names.len();
+        names.join(", ") + &if more > 0 { format!(", and {more} more") } else { String::new() }
     };
     let (refused, failed, bypassed) = (named("refused"), named("failed"), named("report-only"));
-    let soon = status.coming.first().filter(|coming| days(coming.at.0, status.now.0) < 7);
+    let soon = tables::ahead(status).next().filter(|coming| days(coming.at.0, status.now.0) < 7);
     if !refused.is_empty() {
         ("bad", format!("Refused: {refused}"))
     } else if !failed.is_empty() {
@@ -108,206 +139,76 @@ fn summary(status: &Status) -> (&'static str, String) {
     } else if let Some(soon) = soon {
         ("warn", format!("Soon: {} {}", soon.what, ends(soon.at.0, status.now.0)))
     } else if status.upstreams.iter().all(|upstream| upstream.verdict == "untried") {
-        ("calm", "No upstream has been connected to yet".into())
+        ("info", "No upstream has been connected to yet".into())
     } else {
         ("good", "All upstreams that were connected to are verified".into())
     }
 }
 
-/// `expires in 3 days`, or `has expired 3 days ago`.
+/// Upstreams that the summary names.
+const MOST_NAMES: usize = 5;
+
+/// The figures.
+fn sums(to: &mut String, status: &Status) -> fmt::Result {
+    let count = |is: fn(&str) -> bool| status.upstreams.iter().filter(|upstream| is(upstream.verdict)).count();
+    let (verified, tried) = (count(|verdict| verdict == "verified"), count(|verdict| verdict != "untried"));
+    let next = tables::ahead(status).next().map(|coming| distance((coming.at.0 - status.now.0).whole_seconds()));
+    to.write_str("<div class=\"sums\">")?;
+    let of_tried = if tried > 0 { format!("{verified} of {tried}") } else { "–".into() };
+    sum(to, of_tried, "upstreams verified")?;
+    sum(to, status.last_hour.refusals.iter().sum::<u64>(), "refusals in the last hour")?;
+    sum(to, status.last_hour.handshakes.iter().sum::<u64>(), "handshakes in the last hour")?;
+    sum(to, next.as_deref().unwrap_or("–"), "until something expires")?;
+    to.write_str("</div>")
+}
+
+fn sum(to: &mut String, figure: impl Display, of: &str) -> fmt::Result {
+    write!(to, "<div><b>{figure}</b><span class=\"soft small\">{of}</span></div>")
+}
+
+/// Whole days from now; negative if it is over.
+fn days(until: OffsetDateTime, now: OffsetDateTime) -> i64 {
+    (until - now).whole_seconds().div_euclid(86_400)
+}
+
+/// The class for something that has so many days left.
+const fn urgency(days: i64) -> &'static str {
+    match days {
+        ..7 => "bad",
+        7..30 => "warn",
+        _ => "good",
+    }
+}
+
+/// `expires in 3 days`, or `expired 3 days ago`.
 fn ends(at: OffsetDateTime, now: OffsetDateTime) -> String {
     let seconds = (at - now).whole_seconds();
     match seconds {
-        ..0 => format!("has expired {} ago", distance(seconds)),
+        ..0 => format!("expired {} ago", distance(seconds)),
         _ => format!("expires in {}", distance(seconds)),
     }
 }
 
-/// A time, with its distance.
-fn ago(at: Moment, now: OffsetDateTime) -> String {
-    format!("{} ago", distance((now - at.0).whole_seconds()))
+fn ago(at: OffsetDateTime, now: OffsetDateTime) -> String {
+    format!("{} ago", distance((now - at).whole_seconds()))
 }
 
-fn section(to: &mut String, title: &str, columns: &[&str]) -> fmt::Result {
-    write!(to, "<section><h2>{title}</h2><table><thead><tr>")?;
-    columns.iter().try_for_each(|column| write!(to, "<th>{column}</th>"))?;
-    to.write_str("</tr></thead><tbody>")
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-const SECTION_END: &str = "</tbody></table></section>";
+#[cfg(test)]
+mod tests {
+    use time::{Duration, macros::datetime};
 
-fn upstreams(to: &mut String, status: &Status) -> fmt::Result {
-    section(to, "Upstreams", &["Upstream", "Verdict", "Days left", "TLS", "Refused, 1 h", "Last attempt"])?;
-    if status.upstreams.is_empty() {
-        to.write_str(
-            "<tr><td colspan=\"6\" class=\"dim\">None is configured exactly, and none was connected to yet.</td></tr>",
-        )?;
-    }
-    for (number, upstream) in status.upstreams.iter().enumerate() {
-        row(to, number, upstream, status.now.0)?;
-    }
-    to.write_str(SECTION_END)
-}
+    use super::*;
 
-fn row(to: &mut String, number: usize, upstream: &UpstreamStatus, now: OffsetDateTime) -> fmt::Result {
-    let class = match upstream.verdict {
-        "verified" => "good",
-        "report-only" => "warn",
-        "refused" | "failed" => "bad",
-        _ => "dim",
-    };
-    write!(to, "<tr><td><b>{}</b>", Text(&upstream.upstream))?;
-    if let Some(address) = &upstream.address {
-        write!(to, "<br><span class=\"dim mono\">{}</span>", Text(address))?;
-    }
-    chain(to, number, upstream, now)?;
-    write!(to, "</td><td data-name=\"Verdict\"><span class=\"verdict {class}\">{}</span>", upstream.verdict)?;
-    if let Some(code) = upstream.code.filter(|code| *code != "ok") {
-        write!(to, " <code>{code}</code>")?;
-    }
-    for (text, class) in [(&upstream.message, ""), (&upstream.hint, "dim")] {
-        if let Some(text) = text {
-            write!(to, "<br><span class=\"{class}\">{}</span>", Text(text))?;
+    #[test]
+    fn days_are_whole_and_the_colour_follows_them() {
+        let now = datetime!(2026-11-21 12:00 UTC);
+        for (hours, left, class) in [(-1, -1, "bad"), (23, 0, "bad"), (7 * 24, 7, "warn"), (31 * 24, 31, "good")] {
+            let days = days(now + Duration::hours(hours), now);
+            assert_eq!((days, urgency(days)), (left, class), "{hours}");
         }
     }
-    to.write_str("</td><td class=\"number\" data-name=\"Days left\">")?;
-    match upstream.earliest_not_after {
-        Some(at) => {
-            let left = days(at.0, now);
-            write!(to, "<b class=\"{}\" title=\"{}\">{left}</b>", urgency(left), rfc3339(at.0))?;
-        }
-        None => to.write_str("–")?,
-    }
-    let attempt = upstream.last_attempt.map_or_else(|| "never".into(), |at| ago(at, now));
-    write!(
-        to,
-        "</td><td data-name=\"TLS\">{}</td><td class=\"number\" data-name=\"Refused in the last hour\">{}</td><td data-name=\"Last attempt\">{attempt}</td></tr>",
-        upstream.tls.unwrap_or("–"),
-        upstream.refused_last_hour
-    )
-}
-
-fn chain(to: &mut String, number: usize, upstream: &UpstreamStatus, now: OffsetDateTime) -> fmt::Result {
-    if upstream.chain.is_empty() {
-        return Ok(());
-    }
-    let count = upstream.chain.len();
-    let plural = if count == 1 { "" } else { "s" };
-    write!(to, "<details id=\"chain-{number}\"><summary>{count} certificate{plural}</summary><ol>")?;
-    for certificate in &upstream.chain {
-        certificate_item(to, certificate, now)?;
-    }
-    to.write_str("</ol></details>")
-}
-
-fn certificate_item(to: &mut String, certificate: &CertificateStatus, now: OffsetDateTime) -> fmt::Result {
-    write!(to, "<li>{}", Text(&certificate.subject))?;
-    if let Some(issuer) = &certificate.issuer {
-        write!(to, "<br><span class=\"dim\">issued by</span> {}", Text(issuer))?;
-    }
-    if let (Some(from), Some(until)) = (certificate.not_before, certificate.not_after) {
-        let class = urgency(days(until.0, now));
-        write!(
-            to,
-            "<br><span class=\"dim\">valid from</span> {} <span class=\"dim\">until</span> <span class=\"{class}\">{}, {}</span>",
-            rfc3339(from.0),
-            rfc3339(until.0),
-            ends(until.0, now)
-        )?;
-    }
-    if !certificate.names.is_empty() {
-        write!(to, "<br><span class=\"dim\">for</span> {}", Text(certificate.names.join(", ")))?;
-    }
-    let key = certificate.key.as_deref().unwrap_or("unreadable");
-    write!(to, "<br><span class=\"dim\">{}, sha256</span> <code>{}</code></li>", Text(key), certificate.sha256)
-}
-
-fn refusals(to: &mut String, status: &Status) -> fmt::Result {
-    if status.last_hour.by_upstream.is_empty() {
-        return Ok(());
-    }
-    section(to, "Refused in the last hour", &["Upstream", "Code", "Requests"])?;
-    for refusals in &status.last_hour.by_upstream {
-        write!(
-            to,
-            "<tr><td>{}</td><td data-name=\"Code\"><code>{}</code></td><td class=\"number\" data-name=\"Requests\">{}</td></tr>",
-            Text(&refusals.upstream),
-            refusals.code,
-            refusals.count
-        )?;
-    }
-    to.write_str(SECTION_END)
-}
-
-fn events(to: &mut String, status: &Status) -> fmt::Result {
-    section(to, "Last events", &["Time", "What", "Client", "Event"])?;
-    if status.events.is_empty() {
-        to.write_str("<tr><td colspan=\"4\" class=\"dim\">Nothing was refused since the start.</td></tr>")?;
-    }
-    for event in &status.events {
-        let class = if event.outcome == "bypassed" { "warn" } else { "bad" };
-        write!(
-            to,
-            "<tr><td>{}</td><td><b class=\"{class}\">{}</b> <code>{}</code> {}<br><span class=\"dim\">{}</span></td><td data-name=\"Client\">{}<br><span class=\"dim\">{}</span></td><td data-name=\"Event\"><code>{}</code></td></tr>",
-            rfc3339(event.time.0),
-            event.outcome,
-            event.code,
-            Text(&event.target),
-            Text(&event.message),
-            Text(&event.client),
-            Text(&event.listener),
-            Text(&event.id)
-        )?;
-    }
-    to.write_str(SECTION_END)
-}
-
-/// Entries of what ends; later ones are in `/status`.
-const MOST_COMING: usize = 20;
-
-fn coming(to: &mut String, status: &Status) -> fmt::Result {
-    section(to, "What happens next", &["When", "What"])?;
-    let reload = &status.reload;
-    match &reload.failure {
-        Some(failure) => write!(
-            to,
-            "<tr><td>{}</td><td><b class=\"bad\">reload failed</b>: the old settings remain in effect<br><span class=\"dim\">{}</span></td></tr>",
-            rfc3339(failure.time.0),
-            Text(&failure.message)
-        )?,
-        None => write!(
-            to,
-            "<tr><td>{}</td><td>settings loaded; {} reloads since the start, {} failed</td></tr>",
-            rfc3339(reload.last_success.0),
-            reload.succeeded,
-            reload.failed
-        )?,
-    }
-    for coming in status.coming.iter().take(MOST_COMING) {
-        let class = urgency(days(coming.at.0, status.now.0));
-        write!(
-            to,
-            "<tr><td>{}</td><td>{} <span class=\"{class}\">{}</span><br><span class=\"dim\">{}</span></td></tr>",
-            rfc3339(coming.at.0),
-            Text(&coming.what),
-            ends(coming.at.0, status.now.0),
-            Text(coming.then)
-        )?;
-    }
-    to.write_str(SECTION_END)
-}
-
-fn listeners(to: &mut String, status: &Status) -> fmt::Result {
-    section(to, "Listeners", &["Listener", "Address", "To", "Open connections"])?;
-    for listener in &status.listeners {
-        write!(
-            to,
-            "<tr><td>{}</td><td data-name=\"Address\"><code>{}</code></td><td data-name=\"To\">{}</td><td class=\"number\" data-name=\"Open connections\">{}</td></tr>",
-            Text(&listener.name),
-            Text(&listener.address),
-            Text(&listener.to),
-            listener.connections_open
-        )?;
-    }
-    to.write_str(SECTION_END)
 }

@@ -194,7 +194,7 @@ impl Status {
     }
 }
 
-/// Those that something connected to, and those that are configured exactly.
+/// Those that something connected to, and what else is configured: routes, and patterns of `allow`.
 fn upstreams(facts: &Facts, observed: Vec<ObservedUpstream>, hour: &LastHour) -> Vec<UpstreamStatus> {
     let tried: BTreeSet<Arc<str>> = observed.iter().map(|observed| observed.label.clone()).collect();
     let configured = facts.listeners.iter().flat_map(|listener| &listener.upstreams);

@@ -3,12 +3,25 @@
 
 use std::path::{Path, PathBuf};
 
+use certs_dev::{
+    Authority, Bundle, Case, Identity,
+    pki::{CaSpec, LeafSpec, Validity, self_signed},
+};
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use time::{Duration, OffsetDateTime};
 
-use crate::support::{
-    browser::{Browser, Page, View},
-    command::vouchsafe,
-    dir,
+use crate::{
+    report_only::ahead,
+    support::{
+        browser::{Browser, Page, View},
+        command::vouchsafe,
+        dir,
+        gallery::{self, Front},
+        hostile::serve,
+        origin::exchange,
+        proxy::Proxy,
+    },
 };
 
 /// What a hostile server could call itself.
@@ -20,16 +33,20 @@ fn in_all_views(url: &str, name: &str, mut look: impl FnMut(&mut Browser, &Page)
     for view in View::ALL {
         let page = browser.open(url, view);
         let what = format!("{name} {view:?}");
+        keep_picture(&mut browser, &page, &format!("{name}-{}", view.name()));
         assert!(page.problems.is_empty(), "{what}: {:#?}", page.problems);
         let elsewhere: Vec<_> = page.requests.iter().skip(1).filter(|url| !url.starts_with("data:")).collect();
         assert!(elsewhere.is_empty(), "{what}: {elsewhere:?}");
-        let widths = browser.evaluate(&page, "[document.scrollingElement.scrollWidth, innerWidth]");
-        assert!(widths[0].as_u64() <= widths[1].as_u64(), "{what} is wider than the window: {widths}");
-        assert_eq!(widths[1], view.width, "{what}");
+        let wide = format!(
+            "Array.from(document.body.querySelectorAll('*')).filter(one => !one.closest('.scroll') && \
+             one.getBoundingClientRect().right > {}).map(one => one.outerHTML.slice(0, 200))",
+            view.width
+        );
+        assert_eq!(browser.evaluate(&page, &wide), json!([]), "{what} is wider than the window");
+        assert_eq!(browser.evaluate(&page, "document.scrollingElement.scrollWidth"), view.width, "{what}");
         let dark = browser.evaluate(&page, "getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0] < 128");
         assert_eq!(dark, view.dark, "{what}: the background");
         look(&mut browser, &page);
-        keep_picture(&mut browser, &page, &format!("{name}-{}", view.name()));
     }
 }
 
@@ -170,4 +187,226 @@ fn an_empty_audit_report_says_that_there_is_nothing() {
         let text = text(browser, page);
         assert!(text.contains("0 events of 0 kinds in 1 file"), "{text}");
     });
+}
+
+/// An installation with each kind of upstream, and an hour of its traffic.
+struct Installation {
+    proxy: Proxy,
+    _directory: TempDir,
+}
+
+/// Upstreams by the names that clients use, in the order of [`Installation::identities`].
+const UPSTREAMS: [&str; 6] = [
+    "glance-a.example:9292",
+    "glance-b.example:9292",
+    "keystone.example:5000",
+    "swift.example:8080",
+    "images.evil.example:443",
+    "object-store-for-backups-of-the-second-region.internal.cloud.example:8080",
+];
+
+impl Installation {
+    async fn start() -> Self {
+        let now = OffsetDateTime::now_utc();
+        let directory = dir();
+        let of = |name: &str| directory.path().join(name);
+        let root = Authority::root("Example Root", now).unwrap();
+        let old = CaSpec { validity: Validity::days(now, -4000, -400), ..CaSpec::root("Example Root of 2015", now) };
+        let old = Authority::self_signed(&old).unwrap();
+        std::fs::write(of("ca.pem"), format!("{}{}", root.certificate_pem(), old.certificate_pem())).unwrap();
+        let mut connect_to = Vec::new();
+        for (upstream, identity) in UPSTREAMS.iter().zip(Self::identities(&root, now)) {
+            let (address, _) = serve(&identity).await;
+            connect_to.push(format!("\"{upstream}={address}\""));
+        }
+        let config = format!(
+            "ca_bundle = \"ca.pem\"\nadmin = \"127.0.0.1:0\"\npool_size = 0\nforward = \"127.0.0.1:0\"\n\
+             allow = [\"glance-a.example:9292\", \"glance-b.example:9292\", \"keystone.example:5000\", \"swift.example:8080\", \
+             \"images.evil.example:443\", \"*.cloud.example\", \"heat.example:8004\"]\nconnect_to = [{}]\n\
+             [[upstream]]\nof = \"swift.example:8080\"\nreport_only_until = {}\n",
+            connect_to.join(", "),
+            (now + Duration::days(20)).date()
+        );
+        std::fs::write(of("vouchsafe.toml"), config).unwrap();
+        let clock = MovedClock(of("clock"));
+        clock.set(-3600);
+        // Names of files are shown as they are configured.
+        let mut start = vec!["env".to_owned(), "-C".into(), directory.path().display().to_string()];
+        start.extend(clock.variables());
+        let proxy = Proxy::start_under(&start, &["--config", "vouchsafe.toml"]);
+        for minute in 0..60 {
+            clock.set(60 * (minute - 59));
+            for (number, upstream) in UPSTREAMS.iter().enumerate() {
+                for _ in 0..Self::requests(number, minute) {
+                    let request =
+                        format!("GET http://{upstream}/ HTTP/1.1\r\nHost: {upstream}\r\nConnection: close\r\n\r\n");
+                    let status = exchange(proxy.addr(0), request.as_bytes()).await.status();
+                    assert_eq!(status, if [1, 4].contains(&number) { 403 } else { 200 }, "{upstream}");
+                }
+            }
+        }
+        Self { proxy, _directory: directory }
+    }
+
+    /// One that is good, one that has expired, one that expires within days, one for another name, which is only
+    /// reported, one that is hostile, and one with a long name.
+    fn identities(root: &Authority, now: OffsetDateTime) -> [Identity; 6] {
+        let issuer = root.intermediate("Example Issuing CA", now).unwrap();
+        let issue = |common_name: &str, name: &str, from: i64, until: i64| {
+            let validity = Validity::days(now, from, until);
+            issuer.issue(&LeafSpec { validity, ..LeafSpec::new(common_name, now).dns(name) }).unwrap()
+        };
+        let subject = HOSTILE.strip_prefix("CN=").unwrap();
+        [
+            issue("glance-a.example", "glance-a.example", -10, 80),
+            issue("glance-b.example", "glance-b.example", -100, -10),
+            issue("keystone.example", "keystone.example", -85, 5),
+            issue("apps.example", "*.apps.example", -20, 345),
+            self_signed(&LeafSpec::new(subject, now).dns("images.evil.example")).unwrap(),
+            issue("Object store", "*.internal.cloud.example", -5, 25),
+        ]
+    }
+
+    /// How many requests clients make of an upstream within a minute.
+    fn requests(upstream: usize, minute: i64) -> i64 {
+        match upstream {
+            0 => 1 + (minute * 7) % 4,
+            1 => i64::from((20..50).contains(&minute)) * ((minute * 5) % 3),
+            4 => i64::from(minute == 57) * 2,
+            _ => i64::from(minute % 20 == 3),
+        }
+    }
+
+    fn page(&self) -> String {
+        format!("http://{}/", self.proxy.admin())
+    }
+}
+
+/// A clock of the wall that a test moves in a running program.
+struct MovedClock(PathBuf);
+
+impl MovedClock {
+    /// The assignments of variables under which a program goes by it.
+    fn variables(&self) -> Vec<String> {
+        let variables = ahead(0).into_iter().filter(|(name, _)| name != "FAKETIME");
+        let file = ("FAKETIME_TIMESTAMP_FILE".to_owned(), self.0.display().to_string());
+        let variables = variables.chain([file, ("FAKETIME_NO_CACHE".into(), "1".into())]);
+        variables.map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    /// Sets it so many seconds ahead.
+    fn set(&self, seconds: i64) {
+        // A rename is whole.
+        let partial = self.0.with_extension("new");
+        std::fs::write(&partial, format!("{seconds:+}s\n")).unwrap();
+        std::fs::rename(&partial, &self.0).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_page_can_be_read_anywhere() {
+    let installation = Installation::start().await;
+    let events = installation.proxy.audit();
+    let last = |upstream: &str| events.iter().rfind(|event| event["vouchsafe.upstream"] == upstream).unwrap();
+    in_all_views(&installation.page(), "admin-page", |browser, page| {
+        let found = "[document.querySelectorAll('script').length, document.querySelectorAll('img, iframe, [onerror]').length, \
+                     window.owned ?? 0, document.querySelectorAll('details[open]').length]";
+        assert_eq!(
+            browser.evaluate(page, found),
+            json!([1, 0, 0, 0]),
+            "one script, nothing of a certificate's, all folded"
+        );
+        let bars = "Array.from(document.querySelectorAll('figure'), figure => figure.querySelectorAll('rect').length)";
+        let bars = browser.evaluate(page, bars);
+        let at_least = [15, 50, 12];
+        assert!(at_least.iter().enumerate().all(|(n, least)| bars[n].as_u64() >= Some(*least)), "{bars}");
+        let wrapped = "Array.from(document.querySelectorAll('td.when:not(:has(*))')).filter(cell => { const range = document.createRange(); \
+                       range.selectNodeContents(cell); return range.getClientRects().length != 1 }).length";
+        assert_eq!(browser.evaluate(page, wrapped), 0, "times that are broken over lines");
+
+        let chain = |browser: &mut Browser| browser.evaluate(page, "document.querySelector('details').innerText");
+        assert_eq!(chain(browser).as_str().unwrap().lines().count(), 1);
+        browser.evaluate(page, "document.querySelector('summary').click()");
+        assert!(chain(browser).as_str().unwrap().contains("issued by CN=Example Issuing CA"));
+        browser.evaluate(page, "document.querySelector('summary').click()");
+
+        let text = text(browser, page);
+        browser.evaluate(page, "document.querySelectorAll('details').forEach(details => details.open = false)");
+        for expected in [
+            "Refused: glance-b.example:9292, images.evil.example:443",
+            "What to do: ",
+            "heat.example:8004",
+            UPSTREAMS[5],
+            r"CN=\<script\>window.owned=1\</script\>\<img src=x onerror=window.owned=1\>",
+            r"\E2\80\AEmoc.elpmaxe",
+            "refused: expired",
+            "bypassed: name_mismatch",
+            "report-only for swift.example:8080",
+            "the certificate `CN=keystone.example` of keystone.example:5000",
+            "expires in 4 days",
+            "Not listed: 1 thing expired before. The last was the certificate `CN=glance-b.example` of glance-b.example:9292",
+            last("glance-b.example:9292")["event.id"].as_str().unwrap(),
+            last("images.evil.example:443")["event.id"].as_str().unwrap(),
+        ] {
+            assert!(text.contains(expected), "no `{expected}` in:\n{text}");
+        }
+        assert!(!text.contains('\u{202e}'), "{text}");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_page_without_anything_to_show_says_so() {
+    let proxy =
+        Proxy::start(&["--admin=127.0.0.1:0", "--forward=127.0.0.1:0", "--ca-bundle", &gallery::bundle(Bundle::Root)]);
+    in_all_views(&format!("http://{}/", proxy.admin()), "admin-page-empty", |browser, page| {
+        let text = text(browser, page);
+        for expected in [
+            "No upstream has been connected to yet",
+            "No upstream is configured, and none was connected to yet.",
+            "Nothing was refused in the last hour.",
+            "There has been no refusal or other event since the start.",
+        ] {
+            assert!(text.contains(expected), "no `{expected}` in:\n{text}");
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_page_refreshes_itself_and_says_if_it_cannot() {
+    let front = Front::start(Case::Expired).await;
+    let flags =
+        [vec!["--admin=127.0.0.1:0".into(), "--ca-bundle".into(), gallery::bundle(Bundle::Root)], front.route()];
+    let proxy = Proxy::start(&flags.concat());
+    let url = format!("http://{}/", proxy.admin());
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert_eq!(exchange(proxy.addr(0), request).await.status(), 403);
+    let (mut browser, mut plain) = (Browser::start(), Browser::start().without_scripts());
+    let page = browser.open(&url, View::ALL[0]);
+    let without_script = plain.open(&url, View::ALL[0]);
+    let refusals = "document.querySelectorAll('.sums b')[1].innerText";
+    assert_eq!(browser.evaluate(&page, refusals), "1");
+
+    // What is open and focused stays so.
+    browser.evaluate(&page, "document.querySelector('summary').click(), document.querySelector('summary').focus()");
+    assert_eq!(exchange(proxy.addr(0), request).await.status(), 403);
+    browser.evaluate(&page, "update()");
+    assert_eq!(browser.evaluate(&page, refusals), "2");
+    let kept = "[document.querySelector('details').open, document.activeElement.tagName, stale.hidden]";
+    assert_eq!(browser.evaluate(&page, kept), json!([true, "SUMMARY", true]));
+    browser.evaluate(&page, "getSelection().selectAllChildren(document.querySelector('h1'))");
+    assert_eq!(exchange(proxy.addr(0), request).await.status(), 403);
+    browser.evaluate(&page, "update()");
+    assert_eq!(browser.evaluate(&page, refusals), "2", "a selection is not taken away");
+
+    assert_eq!(proxy.stop().code(), Some(0));
+    browser.evaluate(&page, "update()");
+    let says = text(&mut browser, &page);
+    assert!(
+        says.contains("This page cannot be refreshed, and shows old figures: ") && says.contains("every 5 seconds")
+    );
+
+    // A page without script is the same but for that.
+    let says = text(&mut plain, &without_script);
+    assert!(says.contains("Reload the page for newer figures.") && says.contains("issued by "), "{says}");
+    assert_eq!(plain.evaluate(&without_script, "typeof update"), "undefined");
 }

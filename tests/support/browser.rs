@@ -18,6 +18,7 @@ pub struct Browser {
     commands: ChildStdin,
     messages: Receiver<Value>,
     sent: u64,
+    runs_scripts: bool,
     _profile: TempDir,
 }
 
@@ -33,8 +34,8 @@ pub struct View {
 impl View {
     /// A telephone and a desk, by day and by night.
     pub const ALL: [Self; 4] = [
-        Self { width: 390, dark: false },
-        Self { width: 390, dark: true },
+        Self { width: 400, dark: false },
+        Self { width: 400, dark: true },
         Self { width: 1280, dark: false },
         Self { width: 1280, dark: true },
     ];
@@ -79,7 +80,13 @@ impl Browser {
                 message.clear();
             }
         });
-        Self { child, commands, messages, sent: 0, _profile: profile }
+        Self { child, commands, messages, sent: 0, runs_scripts: true, _profile: profile }
+    }
+
+    /// Has the pages that are loaded from now on run no script.
+    pub fn without_scripts(mut self) -> Self {
+        self.runs_scripts = false;
+        self
     }
 
     /// Loads a page.
@@ -103,6 +110,7 @@ impl Browser {
                 "Emulation.setEmulatedMedia",
                 json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }),
             ),
+            ("Emulation.setScriptExecutionDisabled", json!({ "value": !self.runs_scripts })),
             ("Page.navigate", json!({ "url": url })),
         ] {
             let answer = self.call(&session, method, parameters, &mut events);
@@ -121,9 +129,9 @@ impl Browser {
         Page { problems, requests: requests.collect(), session }
     }
 
-    /// The value of an expression in a page.
+    /// The value of an expression in a page, or of what it promises.
     pub fn evaluate(&mut self, page: &Page, expression: &str) -> Value {
-        let parameters = json!({ "expression": expression, "returnByValue": true });
+        let parameters = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let answer = self.call(&page.session, "Runtime.evaluate", parameters, &mut Vec::new());
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         answer["result"]["value"].clone()

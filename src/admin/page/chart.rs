@@ -2,8 +2,11 @@
 
 use std::fmt::{self, Write};
 
-use super::{html::Text, status::UpstreamStatus};
-use crate::metrics::history::MINUTES;
+use time::OffsetDateTime;
+
+use crate::{admin::status::UpstreamStatus, html::Html, metrics::history::MINUTES};
+
+use super::{days, urgency};
 
 /// The size of a chart of minutes in its own units: ten for each.
 const WIDTH: usize = 10 * MINUTES;
@@ -12,10 +15,13 @@ const HEIGHT: u64 = 100;
 /// A bar for each minute of the last hour.
 pub(super) fn minutes(to: &mut String, what: &str, class: &str, counts: &[u64]) -> fmt::Result {
     let (most, sum) = (counts.iter().copied().max().unwrap_or(0), counts.iter().sum::<u64>());
+    let caption = match most {
+        0 => format!("{what}: none in the last hour"),
+        _ => format!("{what}: {sum} in the last hour, at most {most} a minute"),
+    };
     write!(
         to,
-        "<figure><figcaption>{what}: {sum} in the last hour{}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{what} for each minute of the last hour: {sum}, at most {most} a minute\">",
-        if most > 0 { format!(", at most {most} a minute") } else { String::new() }
+        "<figure><figcaption class=\"soft small\">{caption}</figcaption><svg class=\"{class}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{caption}\">"
     )?;
     for (minute, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
         // What is there at all can be seen.
@@ -23,49 +29,39 @@ pub(super) fn minutes(to: &mut String, what: &str, class: &str, counts: &[u64]) 
         let ago = counts.len() - 1 - minute;
         write!(
             to,
-            "<rect class=\"{class}\" x=\"{}\" y=\"{}\" width=\"8\" height=\"{height}\"><title>{count}, {ago} min ago</title></rect>",
+            "<rect x=\"{}\" y=\"{}\" width=\"8\" height=\"{height}\"><title>{count}, {ago} min ago</title></rect>",
             10 * minute + 1,
             HEIGHT - height
         )?;
     }
-    to.write_str("</svg><div class=\"axis\"><span>60 min ago</span><span>30</span><span>now</span></div></figure>")
+    to.write_str(
+        "</svg><p class=\"axis soft small\"><span>60 min ago</span><span>30 min ago</span><span>now</span></p></figure>",
+    )
 }
 
 /// Days at which a bar is full.
 const FULL: i64 = 90;
 
-/// Whole days from now; negative if it is over.
-pub(super) fn days(until: time::OffsetDateTime, now: time::OffsetDateTime) -> i64 {
-    (until - now).whole_seconds().div_euclid(86_400)
-}
-
-/// The class for something that has so many days left.
-pub(super) const fn urgency(days: i64) -> &'static str {
-    match days {
-        ..7 => "bad",
-        7..30 => "warn",
-        _ => "good",
-    }
-}
+/// Upstreams that have a bar.
+const MOST_BARS: usize = 8;
 
 /// A bar for each upstream: the days until the first certificate of its chain expires.
-pub(super) fn days_left(to: &mut String, upstreams: &[UpstreamStatus], now: time::OffsetDateTime) -> fmt::Result {
-    let mut dated: Vec<_> = upstreams.iter().filter_map(|of| Some((&of.upstream, of.earliest_not_after?.0))).collect();
-    dated.sort_by_key(|(_, until)| *until);
-    if dated.is_empty() {
-        return Ok(());
+pub(super) fn days_left(to: &mut String, upstreams: &[UpstreamStatus], now: OffsetDateTime) -> fmt::Result {
+    let mut dated: Vec<_> = upstreams.iter().filter_map(|of| Some((of.earliest_not_after?.0, &of.upstream))).collect();
+    dated.sort();
+    to.write_str("<figure><figcaption class=\"soft small\">Days until the first certificate of a chain expires")?;
+    match dated.len().saturating_sub(MOST_BARS) {
+        _ if dated.is_empty() => to.write_str(": none has been presented")?,
+        0 => {}
+        more => write!(to, "; {more} with more days are not shown")?,
     }
-    to.write_str(
-        "<figure><figcaption>Days until the first certificate of each chain expires</figcaption><ul class=\"days\">",
-    )?;
-    for (upstream, until) in dated {
-        let days = days(until, now);
-        let width = days.clamp(1, FULL) * 100 / FULL;
+    to.write_str("</figcaption><ul class=\"days small\">")?;
+    for (until, upstream) in dated.into_iter().take(MOST_BARS) {
+        let (days, upstream) = (days(until, now), Html(upstream));
+        let (class, width) = (urgency(days), days.clamp(1, FULL) * 100 / FULL);
         write!(
             to,
-            "<li><span>{}</span><svg viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect class=\"track\" width=\"100\" height=\"10\"/><rect class=\"{}\" width=\"{width}\" height=\"10\"/></svg><b>{days}</b></li>",
-            Text(upstream),
-            urgency(days)
+            "<li><span>{upstream}</span><b>{days}</b><svg class=\"{class}\" viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect class=\"base\" width=\"100\" height=\"10\"/><rect width=\"{width}\" height=\"10\"/></svg></li>"
         )?;
     }
     to.write_str("</ul></figure>")
@@ -73,18 +69,7 @@ pub(super) fn days_left(to: &mut String, upstreams: &[UpstreamStatus], now: time
 
 #[cfg(test)]
 mod tests {
-    use time::{Duration, macros::datetime};
-
     use super::*;
-
-    #[test]
-    fn days_are_whole_and_the_colour_follows_them() {
-        let now = datetime!(2026-11-21 12:00 UTC);
-        for (hours, left, class) in [(-1, -1, "bad"), (23, 0, "bad"), (7 * 24, 7, "warn"), (31 * 24, 31, "good")] {
-            let days = days(now + Duration::hours(hours), now);
-            assert_eq!((days, urgency(days)), (left, class), "{hours}");
-        }
-    }
 
     #[test]
     fn a_chart_has_a_bar_for_each_minute_with_something_in_it() {
