@@ -14,7 +14,7 @@ use memchr::memchr;
 
 use super::{
     entry::{AuditEntry, Flaw},
-    summary::{By, Filter, Lines, Summary},
+    summary::{By, Filter, Summary},
 };
 use crate::text::escape;
 
@@ -61,6 +61,52 @@ impl AuditLogFile {
     /// Whether it has lines, and not one of them is an audit event.
     pub fn is_something_else(&self) -> bool {
         self.error.is_none() && self.lines.broken.lines() > 0 && self.lines.counted + self.lines.left_out == 0
+    }
+}
+
+/// What became of the lines of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// All, with the empty ones.
+    pub all: u64,
+    /// Events that are counted.
+    pub counted: u64,
+    /// Events that the [`Filter`] does not take.
+    pub left_out: u64,
+    /// No events.
+    pub broken: Broken,
+}
+
+/// The lines that are no events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Broken {
+    /// The place of the first among the file's lines, from 1; none where there is no broken line.
+    pub first: Option<u64>,
+    /// JSON, but no event.
+    pub not_an_event: u64,
+    /// Not JSON, or cut.
+    pub not_json: u64,
+    /// Not UTF-8.
+    pub not_utf8: u64,
+    /// Longer than [`LONGEST`].
+    pub too_long: u64,
+}
+
+impl Broken {
+    /// How many.
+    pub fn lines(&self) -> u64 {
+        self.not_an_event + self.not_json + self.not_utf8 + self.too_long
+    }
+
+    /// Counts one.
+    pub fn add(&mut self, flaw: Flaw, line: u64) {
+        self.first = self.first.or(Some(line));
+        *match flaw {
+            Flaw::NotAnEvent => &mut self.not_an_event,
+            Flaw::NotJson => &mut self.not_json,
+            Flaw::NotUtf8 => &mut self.not_utf8,
+            Flaw::TooLong => &mut self.too_long,
+        } += 1;
     }
 }
 
@@ -300,5 +346,13 @@ mod tests {
         let both = [gzip(b"one\ntw"), gzip(b"o\nthree\n")].concat();
         assert_eq!(lines(&both, 7, false), (vec![3, 3, 5], None));
         assert_eq!(lines(&[0x1f], 7, false), (vec![1], None), "half of gzip's first bytes");
+    }
+
+    #[test]
+    fn the_first_broken_line_is_remembered() {
+        let mut broken = Broken::default();
+        broken.add(Flaw::NotUtf8, 3);
+        broken.add(Flaw::NotAnEvent, 4);
+        assert_eq!((broken.first, broken.lines(), broken.not_utf8), (Some(3), 2, 1));
     }
 }

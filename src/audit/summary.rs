@@ -3,31 +3,34 @@
 //! Its size is bounded, whatever a log holds: so many groups are told apart, and every text is cut. Texts
 //! are escaped when they come in, so nothing that a [`Summary`] gives out can move a terminal.
 
+mod filter;
+mod group;
+mod names;
+
 use std::collections::{BTreeSet, HashMap};
 
 use time::OffsetDateTime;
 
 use super::{
-    entry::{AuditEntry, BYPASSED, ChainMember, Flaw},
+    entry::{AuditEntry, BYPASSED},
     timeline::Timeline,
 };
-use crate::{
-    clock::rfc3339,
-    text::{escape, escape_within},
+use crate::{clock::rfc3339, text::escape};
+
+use self::group::Room;
+pub use self::{
+    filter::Filter,
+    group::{ChainLink, Group, MOST_CERTIFICATES, Offender},
+    names::NameTally,
 };
 
 /// How many groups are told apart; events of others are counted together.
 pub const MOST_GROUPS: usize = 6_000;
 
-/// How many certificates of a group are told apart.
-pub const MOST_CERTIFICATES: usize = 16;
-
-/// How many certificates of a chain are kept, and how many of all chains together.
-const MOST_LINKS: usize = 8;
+/// How many certificates of all chains together are kept.
 const MOST_ALL_LINKS: usize = 8_000;
 
-/// How many names a tally tells apart, and how many all tallies together.
-const MOST_NAMES: usize = 1_000;
+/// How many names all tallies together tell apart.
 const MOST_ALL_NAMES: usize = 60_000;
 
 /// What events are grouped by.
@@ -58,40 +61,14 @@ impl By {
         }
     }
 }
-
-/// Which events are counted.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Recorded then or later.
-    pub since: Option<OffsetDateTime>,
-    /// Recorded before.
-    pub until: Option<OffsetDateTime>,
-    /// `host:port`, or a host with whatever port.
-    pub upstream: Option<String>,
-    /// The code.
-    pub code: Option<String>,
-    /// The id that a client was told.
-    pub event: Option<String>,
-}
-
-impl Filter {
-    /// Whether an event is wanted. A gap is wanted unless it is of another time: what is missing may be of any kind.
-    pub fn takes(&self, entry: &AuditEntry<'_>) -> bool {
-        let destination = entry.destination();
-        let at = |upstream: &String| {
-            let host = destination.rsplit_once(':').map(|(host, _)| host);
-            upstream == destination || host == Some(upstream.as_str())
-        };
-        let in_time =
-            self.since.is_none_or(|since| entry.time.0 >= since) && self.until.is_none_or(|until| entry.time.0 < until);
-        if entry.gap().is_some() {
-            return in_time && self.event.is_none();
-        }
-        in_time
-            && self.code.as_ref().is_none_or(|code| *code == entry.code)
-            && self.event.as_ref().is_none_or(|id| entry.has_id(id))
-            && self.upstream.as_ref().is_none_or(at)
-    }
+/// What comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Order {
+    /// The most frequent.
+    Count,
+    /// The latest.
+    #[default]
+    Last,
 }
 
 /// How many, and when.
@@ -162,333 +139,6 @@ impl Sent {
     pub fn is_anything(&self) -> bool {
         self.requests > 0 || self.bypassed > 0
     }
-}
-
-/// How often each of some names came.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    counts: HashMap<Box<str>, u64>,
-    /// There were more names than are told apart.
-    more: bool,
-}
-
-impl Tally {
-    fn add(&mut self, name: &str, count: u64, room: &mut usize) {
-        let name = kept(name);
-        if let Some(known) = self.counts.get_mut(&name) {
-            *known = known.saturating_add(count);
-        } else if self.counts.len() < MOST_NAMES && *room > 0 {
-            *room -= 1;
-            self.counts.insert(name, count);
-        } else {
-            self.more = true;
-        }
-    }
-
-    /// How many names are told apart, and whether there were more.
-    pub fn distinct(&self) -> (usize, bool) {
-        (self.counts.len(), self.more)
-    }
-
-    /// The names, the most frequent first.
-    pub fn by_count(&self) -> Vec<(&str, u64)> {
-        let mut names: Vec<_> = self.counts.iter().map(|(name, count)| (&**name, *count)).collect();
-        names.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-        names
-    }
-
-    /// The names in their order.
-    pub fn by_name(&self) -> Vec<(&str, u64)> {
-        let mut names = self.by_count();
-        names.sort_unstable();
-        names
-    }
-}
-
-/// What the events of a group have to do with.
-#[derive(Clone, Debug, Default)]
-pub struct Tallies {
-    /// Addresses of clients.
-    pub clients: Tally,
-    /// Listeners.
-    pub listeners: Tally,
-    /// Paths of requests.
-    pub paths: Tally,
-    /// Days, UTC.
-    pub days: Tally,
-    /// Upstreams, or what was asked for.
-    pub upstreams: Tally,
-    /// Classes.
-    pub codes: Tally,
-    /// Classes of what else is wrong.
-    pub findings: Tally,
-    /// Chains, by the names of their files.
-    pub chains: Tally,
-}
-
-/// Events that have something in common. All texts are those of its last event.
-#[derive(Clone, Debug)]
-pub struct Group {
-    /// What they have in common; of [`By::Kind`] the upstream.
-    pub name: Box<str>,
-    /// The class, by kind.
-    pub code: Box<str>,
-    /// `event.action`, by kind.
-    pub action: Box<str>,
-    /// How many, and when.
-    pub extent: Extent,
-    /// What was sent.
-    pub sent: Sent,
-    /// The sentence.
-    pub message: Box<str>,
-    /// The hint.
-    pub hint: Box<str>,
-    /// The certificate that it is about.
-    pub certificate: Option<Offender>,
-    /// The chain that the server sent, its own certificate first.
-    pub chain: Vec<ChainLink>,
-    /// The name of its file.
-    chain_sha256: Box<str>,
-    /// When they were.
-    pub timeline: Timeline,
-    /// The fingerprints of all certificates that events of the group were about, in the order of their
-    /// coming, the first 64 bits of each; [`MOST_CERTIFICATES`] at most.
-    pub fingerprints: Vec<u64>,
-    /// Who and what was affected.
-    pub tallies: Box<Tallies>,
-}
-
-/// A certificate that events are about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offender {
-    /// Where it was: `presented`, or `bundle`.
-    pub place: Box<str>,
-    /// Its subject.
-    pub subject: Box<str>,
-    /// SHA-256, lower-case hex.
-    pub sha256: Box<str>,
-    /// Who issued it, where the server sent it.
-    pub issuer: Option<Box<str>>,
-    /// The end of its validity, where the server sent it.
-    pub not_after: Option<OffsetDateTime>,
-}
-
-/// A certificate of a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChainLink {
-    /// Its subject; empty if it cannot be read.
-    pub subject: Box<str>,
-    /// Its issuer; empty if it cannot be read.
-    pub issuer: Box<str>,
-    /// SHA-256, lower-case hex.
-    pub sha256: Box<str>,
-    /// The end of its validity.
-    pub not_after: Option<OffsetDateTime>,
-}
-
-impl ChainLink {
-    fn of(member: &ChainMember<'_>) -> Self {
-        Self {
-            subject: kept(&member.subject),
-            issuer: kept(&member.issuer),
-            sha256: escape_within(&member.sha256, 64).into(),
-            not_after: member.not_after.map(|end| end.0),
-        }
-    }
-}
-
-/// How much more of what can be many there is room for, in all groups together.
-#[derive(Debug)]
-struct Room {
-    names: usize,
-    links: usize,
-}
-
-impl Group {
-    fn new([name, code, action]: [&str; 3], entry: &AuditEntry<'_>) -> Self {
-        let extent = Extent { events: 0, ..Extent::of(entry) };
-        Self {
-            name: kept(name),
-            code: kept(code),
-            action: kept(action),
-            extent,
-            sent: Sent::default(),
-            message: Box::default(),
-            hint: Box::default(),
-            certificate: None,
-            chain: Vec::new(),
-            chain_sha256: Box::default(),
-            timeline: Timeline::default(),
-            fingerprints: Vec::new(),
-            tallies: Box::default(),
-        }
-    }
-
-    fn add(&mut self, entry: &AuditEntry<'_>, sent: Sent, room: &mut Room) {
-        let newest = entry.time.0 >= self.extent.last;
-        self.extent = self.extent.and(Extent::of(entry));
-        self.sent.add(sent);
-        self.timeline.add(entry.time.0, entry.count());
-        if newest {
-            self.see(entry, room);
-        }
-        self.note(entry);
-        self.tally(entry, &mut room.names);
-    }
-
-    /// Takes what the newest event says.
-    fn see(&mut self, entry: &AuditEntry<'_>, room: &mut Room) {
-        if *self.message != *entry.message {
-            self.message = escape_within(&entry.message, 600).into();
-        }
-        if *self.hint != *entry.hint {
-            self.hint = kept(&entry.hint);
-        }
-        let known = match (&self.certificate, &entry.offending) {
-            (None, None) => true,
-            (Some(known), Some(now)) => *known.sha256 == *now.sha256 && *known.subject == *now.subject,
-            _ => false,
-        };
-        // What only says what was sent does not have the chain.
-        if entry.is_use() {
-            return;
-        }
-        if !known {
-            self.certificate = Offender::of(entry);
-        }
-        if *self.chain_sha256 != *entry.chain_sha256.as_deref().unwrap_or_default() {
-            self.chain_sha256 = kept(entry.chain_sha256.as_deref().unwrap_or_default());
-            self.keep_chain(entry, room);
-        }
-    }
-
-    /// Keeps the chain of an event in place of the one before, as far as there is room.
-    fn keep_chain(&mut self, entry: &AuditEntry<'_>, room: &mut Room) {
-        room.links += self.chain.len();
-        self.chain = entry.chain().iter().take(MOST_LINKS.min(room.links)).map(ChainLink::of).collect();
-        room.links -= self.chain.len();
-    }
-
-    fn note(&mut self, entry: &AuditEntry<'_>) {
-        let short = |sha256: &str| sha256.get(..16).and_then(|short| u64::from_str_radix(short, 16).ok());
-        if let Some(short) = entry.offending.as_ref().and_then(|offending| short(&offending.sha256))
-            && !self.fingerprints.contains(&short)
-            && self.fingerprints.len() < MOST_CERTIFICATES
-        {
-            self.fingerprints.push(short);
-        }
-    }
-
-    fn tally(&mut self, entry: &AuditEntry<'_>, room: &mut usize) {
-        let count = entry.count();
-        let tallies = &mut self.tallies;
-        for client in &entry.clients.0 {
-            tallies.clients.add(&client.ip, client.requests, room);
-        }
-        if let Some(client) = &entry.client {
-            // Its requests are counted when they are sent.
-            let count = if entry.is_counted_by_another() { 0 } else { count };
-            tallies.clients.add(client, count, room);
-        }
-        if entry.is_use() {
-            return;
-        }
-        for (tally, name) in [
-            (&mut tallies.listeners, entry.listener.as_deref()),
-            (&mut tallies.paths, entry.path.as_deref()),
-            (&mut tallies.chains, entry.chain_sha256.as_deref()),
-            (&mut tallies.upstreams, Some(entry.destination())),
-            (&mut tallies.codes, Some(&*entry.code)),
-            (&mut tallies.days, Some(&*day(entry.time.0))),
-        ] {
-            if let Some(name) = name.filter(|name| !name.is_empty()) {
-                tally.add(name, count, room);
-            }
-        }
-        for finding in &entry.findings.0 {
-            tallies.findings.add(&finding.code, count, room);
-        }
-    }
-}
-
-fn day(at: OffsetDateTime) -> String {
-    rfc3339(at).split('T').next().unwrap_or_default().to_owned()
-}
-
-impl Offender {
-    fn of(entry: &AuditEntry<'_>) -> Option<Self> {
-        let offending = entry.offending.as_ref()?;
-        let member = entry.chain_member(&offending.sha256);
-        let issuer = member.as_ref().map(|member| &member.issuer).filter(|issuer| !issuer.is_empty());
-        Some(Self {
-            place: escape_within(&offending.place, 16).into(),
-            subject: kept(&offending.subject),
-            sha256: escape_within(&offending.sha256, 64).into(),
-            issuer: issuer.map(|issuer| kept(issuer)),
-            not_after: member.as_ref().and_then(|member| member.not_after).map(|end| end.0),
-        })
-    }
-}
-
-/// A text as it is kept: harmless, and not long.
-fn kept(text: &str) -> Box<str> {
-    escape(text).into()
-}
-
-/// The lines that are no events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Broken {
-    /// The place of the first among the file's lines, from 1; none where there is no broken line.
-    pub first: Option<u64>,
-    /// JSON, but no event.
-    pub not_an_event: u64,
-    /// Not JSON, or cut.
-    pub not_json: u64,
-    /// Not UTF-8.
-    pub not_utf8: u64,
-    /// Longer than [`super::read::LONGEST`].
-    pub too_long: u64,
-}
-
-impl Broken {
-    /// How many.
-    pub fn lines(&self) -> u64 {
-        self.not_an_event + self.not_json + self.not_utf8 + self.too_long
-    }
-
-    /// Counts one.
-    pub fn add(&mut self, flaw: Flaw, line: u64) {
-        self.first = self.first.or(Some(line));
-        *match flaw {
-            Flaw::NotAnEvent => &mut self.not_an_event,
-            Flaw::NotJson => &mut self.not_json,
-            Flaw::NotUtf8 => &mut self.not_utf8,
-            Flaw::TooLong => &mut self.too_long,
-        } += 1;
-    }
-}
-
-/// What became of the lines of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lines {
-    /// All, with the empty ones.
-    pub all: u64,
-    /// Events that are counted.
-    pub counted: u64,
-    /// Events that the [`Filter`] does not take.
-    pub left_out: u64,
-    /// No events.
-    pub broken: Broken,
-}
-
-/// What comes first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Order {
-    /// The most frequent.
-    Count,
-    /// The latest.
-    #[default]
-    Last,
 }
 
 /// Events that are missing in a log.
@@ -633,6 +283,14 @@ impl Summary {
     }
 }
 
+fn day(at: OffsetDateTime) -> String {
+    rfc3339(at).split('T').next().unwrap_or_default().to_owned()
+}
+/// A text as it is kept: harmless, and not long.
+fn kept(text: &str) -> Box<str> {
+    escape(text).into()
+}
+
 #[cfg(test)]
 mod tests {
     use time::{Duration, macros::datetime};
@@ -734,34 +392,6 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_takes_what_was_asked_for() {
-        let line = line(100, "a.example:9292", "expired", r#","vouchsafe.first_time":"2026-11-20T00:00:00Z""#);
-        let entry = AuditEntry::read(line.as_bytes()).unwrap();
-        let none = Filter::default;
-        let named = |text: &str| Some(text.to_owned());
-        for (what, filter, takes) in [
-            ("nothing", none(), true),
-            ("since then", Filter { since: Some(at(100)), ..none() }, true),
-            ("since later", Filter { since: Some(at(101)), ..none() }, false),
-            ("until later", Filter { until: Some(at(101)), ..none() }, true),
-            ("until then", Filter { until: Some(at(100)), ..none() }, false),
-            ("upstream", Filter { upstream: named("a.example:9292"), ..none() }, true),
-            ("host", Filter { upstream: named("a.example"), ..none() }, true),
-            ("other port", Filter { upstream: named("a.example:443"), ..none() }, false),
-            ("part of a host", Filter { upstream: named("example:9292"), ..none() }, false),
-            ("code", Filter { code: named("expired"), ..none() }, true),
-            ("other code", Filter { code: named("expire"), ..none() }, false),
-            (
-                "two, one of which does not fit",
-                Filter { code: named("expired"), since: Some(at(101)), ..none() },
-                false,
-            ),
-        ] {
-            assert_eq!(filter.takes(&entry), takes, "{what}");
-        }
-    }
-
-    #[test]
     fn who_was_affected_and_what_was_sent_is_tallied() {
         let refused = |client: &str, count: u64| {
             let more = format!(
@@ -787,20 +417,5 @@ mod tests {
         let found: Vec<_> =
             by_client.groups(Order::Count).iter().map(|g| (g.name.to_string(), g.extent.events)).collect();
         assert_eq!(found, [("c1".into(), 4), ("c2".into(), 4)]);
-    }
-
-    #[test]
-    fn a_tally_is_bounded() {
-        let (mut tally, mut room) = (Tally::default(), 5);
-        (0..10).for_each(|n| tally.add(&n.to_string(), n, &mut room));
-        assert_eq!((tally.distinct(), room), ((5, true), 0));
-    }
-
-    #[test]
-    fn the_first_broken_line_is_remembered() {
-        let mut broken = Broken::default();
-        broken.add(Flaw::NotUtf8, 3);
-        broken.add(Flaw::NotAnEvent, 4);
-        assert_eq!((broken.first, broken.lines(), broken.not_utf8), (Some(3), 2, 1));
     }
 }

@@ -8,14 +8,14 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::{complaints, name, plural, text, unread, what};
+use super::{complaints, name, perhaps_sent, plural, sent_unverified, tallies, text, unread, what};
 use crate::{
     audit::{
         read::Survey,
-        summary::{By, ChainLink, Group, Order, Sent, Summary, Tally},
+        summary::{By, ChainLink, Group, NameTally, Order, Sent, Summary},
     },
     clock::rfc3339,
-    html::{Html, STYLE},
+    html::{Html, STYLE, sentence},
 };
 
 mod timeline;
@@ -69,7 +69,7 @@ fn header(survey: &Survey, groups: usize, now: OffsetDateTime, to: &mut impl Wri
     )?;
     if summary.total().is_some() {
         let class = if summary.sent().is_anything() { "bad" } else { "good" };
-        writeln!(to, "<p class=\"banner {class}\">{}.</p>", Html(&first_upper(&text::was_sent(summary))))?;
+        writeln!(to, "<p class=\"banner {class}\">{}</p>", Html(sentence(&text::was_sent(summary))))?;
     }
     if let Some(missing) = summary.gaps().missing {
         let events = plural(missing.events, "event");
@@ -85,16 +85,11 @@ fn header(survey: &Survey, groups: usize, now: OffsetDateTime, to: &mut impl Wri
     writeln!(to, "</header>")
 }
 
-fn first_upper(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
 /// The figures.
 fn sums(survey: &Survey, to: &mut impl Write) -> io::Result<()> {
     let summary = &survey.summary;
     let groups = summary.groups(Order::Last);
-    let names = |tally: fn(&Group) -> &Tally| -> BTreeSet<String> {
+    let names = |tally: fn(&Group) -> &NameTally| -> BTreeSet<String> {
         groups.iter().flat_map(|group| tally(group).by_name()).map(|(name, _)| name.to_owned()).collect()
     };
     let events = summary.total().map_or(0, |total| total.events);
@@ -151,7 +146,7 @@ fn refusal(by: By, group: &Group, now: OffsetDateTime, to: &mut impl Write) -> i
     writeln!(to, "</h3>")?;
     if by == By::Kind {
         if !group.message.is_empty() {
-            writeln!(to, "<p>{}.</p>", Html(&first_upper(&group.message)))?;
+            writeln!(to, "<p>{}</p>", Html(sentence(&group.message)))?;
         }
         if !group.hint.is_empty() {
             writeln!(to, "<p><b>What to do:</b> {}.</p>", Html(&group.hint))?;
@@ -161,18 +156,8 @@ fn refusal(by: By, group: &Group, now: OffsetDateTime, to: &mut impl Write) -> i
     let (first, last) = (rfc3339(group.extent.first), rfc3339(group.extent.last));
     row(to, "events", &format!("{}, {first} to {last}", group.extent.events))?;
     row(to, "sent", &sent_words(group.sent))?;
-    let tallies = &group.tallies;
-    for (title, tally, shown) in [
-        ("clients", &tallies.clients, by != By::Client),
-        ("upstreams", &tallies.upstreams, !matches!(by, By::Kind | By::Upstream)),
-        ("codes", &tallies.codes, !matches!(by, By::Kind | By::Code)),
-        ("also wrong", &tallies.findings, true),
-        ("listeners", &tallies.listeners, true),
-        ("paths", &tallies.paths, true),
-    ] {
-        if shown && tally.distinct().0 > 0 {
-            row(to, title, &names(tally))?;
-        }
+    for (title, names) in tallies(group, by, MOST_NAMES_SHOWN) {
+        row(to, title, &names)?;
     }
     writeln!(to, "</dl>")?;
     if by == By::Kind {
@@ -185,30 +170,8 @@ fn row(to: &mut impl Write, title: &str, text: &str) -> io::Result<()> {
     writeln!(to, "<dt>{title}</dt><dd>{}</dd>", Html(text))
 }
 
-/// The most frequent names, with how often each came.
-fn names(tally: &Tally) -> String {
-    let (all, more) = (tally.by_count(), tally.distinct().1);
-    let mut shown: Vec<_> =
-        all.iter().take(MOST_NAMES_SHOWN).map(|(name, count)| format!("{name} ({count})")).collect();
-    let rest = all.len().saturating_sub(MOST_NAMES_SHOWN);
-    if rest > 0 || more {
-        shown.push(format!("and {}{rest} more", if more { "at least " } else { "" }));
-    }
-    shown.join(", ")
-}
-
 fn sent_words(sent: Sent) -> String {
-    match sent {
-        Sent { requests, bytes, bypassed, .. } if requests > 0 => {
-            let (requests, handshakes) = (plural(requests, "request"), plural(bypassed, "bypassed handshake"));
-            format!("{requests}, {bytes} bytes, on {handshakes}")
-        }
-        Sent { bypassed, .. } if bypassed > 0 => format!("on {}", plural(bypassed, "bypassed handshake")),
-        Sent { perhaps, .. } if perhaps > 0 => {
-            format!("{} by a verified server may have been sent first", plural(perhaps, "refused request"))
-        }
-        _ => "nothing".into(),
-    }
+    sent_unverified(sent).or_else(|| perhaps_sent(sent)).unwrap_or_else(|| "nothing".into())
 }
 
 /// The chain that the server sent, and where it is saved.

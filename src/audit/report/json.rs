@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{name, short};
 use crate::{
     audit::{
-        read::{AuditLogFile, Survey},
-        summary::{Broken, By, Extent, Group, Order, Sent, Tally},
+        read::{AuditLogFile, Broken, Survey},
+        summary::{By, Extent, Group, NameTally, Order, Sent},
     },
     clock::rfc3339,
 };
@@ -175,7 +175,7 @@ struct JsonCertificate<'a> {
 }
 
 /// Names with how often each came.
-struct JsonTally<'a>(&'a Tally);
+struct JsonTally<'a>(&'a NameTally);
 
 impl Serialize for JsonTally<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use super::{
     notice::{CERTIFICATE_CHANGED, EXPIRY},
     read::{AuditLogFile, Survey},
-    summary::{Order, Sent},
+    summary::{By, Group, NameTally, Order, Sent},
 };
 use crate::text::escape;
 
@@ -122,6 +122,50 @@ fn what(action: &str) -> &str {
         CERTIFICATE_CHANGED => "changed",
         other => other,
     }
+}
+
+/// Who and what a group has to do with, by title: the most frequent names, so many of each at most. What it is grouped by
+/// is left out.
+fn tallies(group: &Group, by: By, most: usize) -> impl Iterator<Item = (&'static str, String)> {
+    let of = &group.tallies;
+    let all = [
+        ("clients", &of.clients, by != By::Client),
+        ("upstreams", &of.upstreams, !matches!(by, By::Kind | By::Upstream)),
+        ("codes", &of.codes, !matches!(by, By::Kind | By::Code)),
+        ("also wrong", &of.findings, true),
+        ("listeners", &of.listeners, true),
+        ("paths", &of.paths, true),
+    ];
+    let shown = all.into_iter().filter(|(_, tally, shown)| *shown && tally.distinct().0 > 0);
+    shown.map(move |(title, tally, _)| (title, most_frequent(tally, most)))
+}
+
+/// The most frequent names, with how often each came.
+fn most_frequent(tally: &NameTally, most: usize) -> String {
+    let (names, (count, more)) = (tally.by_count(), tally.distinct());
+    let shown: Vec<_> = names.iter().take(most).map(|(name, count)| format!("{name} ({count})")).collect();
+    let rest = match (count.saturating_sub(most), more) {
+        (0, false) => String::new(),
+        (0, true) => ", and more".into(),
+        (rest, more) => format!(", and {}{rest} more", if more { "at least " } else { "" }),
+    };
+    format!("{}{rest}", shown.join(", "))
+}
+
+/// What was sent without verification, in words; `None` if nothing was.
+fn sent_unverified(sent: Sent) -> Option<String> {
+    let handshakes = plural(sent.bypassed, "bypassed handshake");
+    match sent.requests {
+        0 if sent.bypassed == 0 => None,
+        0 => Some(format!("on {handshakes}")),
+        requests => Some(format!("{}, {} bytes, on {handshakes}", plural(requests, "request"), sent.bytes)),
+    }
+}
+
+/// What a server may have been sent that was verified, and refused us behind its handshake.
+fn perhaps_sent(sent: Sent) -> Option<String> {
+    let requests = plural(sent.perhaps, "refused request");
+    (sent.perhaps > 0).then(|| format!("{requests} by a verified server may have been sent first"))
 }
 
 /// Whether something was sent without verification, in a word.

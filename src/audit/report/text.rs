@@ -8,16 +8,19 @@ use std::{
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{name, plural, sent, short, what};
+use super::{name, perhaps_sent, plural, sent, sent_unverified, short, tallies, what};
 use crate::{
     audit::{
         read::{AuditLogFile, Found, Survey},
-        summary::{By, Extent, Group, MOST_CERTIFICATES, MOST_GROUPS, Offender, Order, Summary, Tally},
+        summary::{By, Extent, Group, MOST_CERTIFICATES, MOST_GROUPS, NameTally, Offender, Order, Summary},
     },
     clock::{distance, rfc3339},
     terminal::{ADVICE, BAD, GOOD, TITLE, WARNING},
     text::{escape, escape_within},
 };
+
+/// So many names of a tally are shown.
+const MOST_NAMES_SHOWN: usize = 5;
 
 /// Writes the survey for people.
 pub(super) fn text(survey: &Survey, order: Order, now: OffsetDateTime, to: &mut impl Write) -> io::Result<()> {
@@ -89,18 +92,12 @@ fn heading(by: By) -> &'static str {
 
 /// Whether anything was sent to a server that is not verified.
 pub(super) fn was_sent(summary: &Summary) -> String {
-    let sent = summary.sent();
-    let mut text = match (sent.requests, sent.bypassed) {
-        (0, 0) => "nothing was sent to a server that failed verification".to_owned(),
-        (0, bypassed) => format!("SENT WITHOUT VERIFICATION: on {}", plural(bypassed, "bypassed handshake")),
-        (requests, bypassed) => {
-            let (requests, handshakes) = (plural(requests, "request"), plural(bypassed, "bypassed handshake"));
-            format!("SENT WITHOUT VERIFICATION: {requests}, {} bytes, on {handshakes}", sent.bytes)
-        }
+    let mut text = match sent_unverified(summary.sent()) {
+        Some(what) => format!("SENT WITHOUT VERIFICATION: {what}"),
+        None => "nothing was sent to a server that failed verification".to_owned(),
     };
-    if sent.perhaps > 0 {
-        let _ =
-            write!(text, "; {} by a verified server may have been sent first", plural(sent.perhaps, "refused request"));
+    if let Some(what) = perhaps_sent(summary.sent()) {
+        let _ = write!(text, "; {what}");
     }
     text
 }
@@ -159,7 +156,7 @@ impl Table {
 
 const GAP: &str = "  ";
 
-fn distinct(tally: &Tally) -> String {
+fn distinct(tally: &NameTally) -> String {
     match tally.distinct() {
         (0, _) => "-".into(),
         (names, more) => format!("{names}{}", if more { "+" } else { "" }),
@@ -193,24 +190,12 @@ fn details(group: &Group, by: By, now: OffsetDateTime) -> Vec<String> {
     if by == By::Kind {
         lines.extend(problem(group));
     }
-    let tallies = &group.tallies;
-    for (name, tally, shown) in [
-        ("clients", &tallies.clients, by != By::Client),
-        ("upstreams", &tallies.upstreams, !matches!(by, By::Kind | By::Upstream)),
-        ("codes", &tallies.codes, !matches!(by, By::Kind | By::Code)),
-        ("also wrong", &tallies.findings, true),
-        ("listeners", &tallies.listeners, true),
-        ("paths", &tallies.paths, true),
-    ] {
-        if shown && tally.distinct().0 > 0 {
-            lines.push(format!("{name}: {}", most(&tally.by_count(), tally.distinct().1)));
-        }
-    }
+    lines.extend(tallies(group, by, MOST_NAMES_SHOWN).map(|(title, names)| format!("{title}: {names}")));
     if by != By::Day {
         lines.extend(days(group, now));
     }
-    if let Some((chain, _)) = tallies.chains.by_count().first() {
-        let others = match tallies.chains.distinct().0 - 1 {
+    if let Some((chain, _)) = group.tallies.chains.by_count().first() {
+        let others = match group.tallies.chains.distinct().0 - 1 {
             0 => String::new(),
             others => format!(", and {}", plural(others as u64, "other")),
         };
@@ -250,19 +235,6 @@ fn problem(group: &Group) -> Vec<String> {
     lines
 }
 
-/// The most frequent names, with how often each came.
-fn most(names: &[(&str, u64)], more: bool) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<_> = names.iter().take(SHOWN).map(|(name, count)| format!("{name} ({count})")).collect();
-    let rest = names.len().saturating_sub(SHOWN);
-    let rest = match (rest, more) {
-        (0, false) => String::new(),
-        (0, true) => ", and more".into(),
-        (rest, more) => format!(", and {}{rest} more", if more { "at least " } else { "" }),
-    };
-    format!("{}{rest}", shown.join(", "))
-}
-
 /// How many there were on each of the last days, and whether it is still so.
 fn days(group: &Group, now: OffsetDateTime) -> Option<String> {
     const SHOWN: usize = 7;
@@ -290,7 +262,7 @@ mod tests {
     };
     use crate::audit::{
         entry::{AuditEntry, Flaw},
-        summary::Lines,
+        read::Lines,
     };
 
     const NOW: OffsetDateTime = datetime!(2026-11-23 00:00 UTC);
