@@ -113,7 +113,7 @@ fn heading(to: &mut String, status: &Status) -> fmt::Result {
     };
     write!(
         to,
-        "<header><div class=\"head\"><h1>vouchsafe</h1><span class=\"badge {class}\">{phase}</span></div><p class=\"soft small\">Version {version}, started {started}. Settings {generation}, loaded {loaded}{reloads}. As of {}.</p></header>",
+        "<header><div class=\"head\"><h1>vouchsafe</h1><span class=\"badge {class}\">{phase}</span></div><p class=\"soft small\">Version {version}, started {started}. Settings {generation}, loaded {loaded}{reloads}. As of <span class=\"when\">{}</span>.</p></header>",
         rfc3339(now)
     )
 }

@@ -59,7 +59,7 @@ fn keep_picture(browser: &mut Browser, page: &Page, name: &str) {
     assert!(std::fs::metadata(&picture).unwrap().len() > 5_000, "{name}: an empty picture");
     let shown = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("docs/images/{name}.png"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() && shown.exists() {
-        browser.screenshot(page, 900, &shown);
+        browser.screenshot(page, 820, &shown);
     }
 }
 
