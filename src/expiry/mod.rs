@@ -1,5 +1,6 @@
-//! What will expire: the chains that upstreams present (refused ones too), CA bundles, client certificates, revocation
-//! lists, and report-only. People are told in time: a warning for each and day, an audit event, metrics, and a list.
+//! What will expire: the chains that upstreams present (refused ones too), CA bundles, client certificates, the local CA,
+//! revocation lists, and report-only. People are told in time: a warning for each and day, an audit event, metrics, and a
+//! list.
 
 mod ledger;
 mod watch;
@@ -28,6 +29,7 @@ const STEPS: [i64; 5] = [1, 3, 7, 14, 30];
 pub enum ExpiryKind {
     CaBundle,
     ClientCertificate,
+    LocalCa,
     ReportOnly,
     RevocationList,
     UpstreamCertificate,
@@ -39,6 +41,7 @@ impl ExpiryKind {
         match self {
             Self::CaBundle => "ca_bundle",
             Self::ClientCertificate => "client_certificate",
+            Self::LocalCa => "local_ca",
             Self::ReportOnly => "report_only",
             Self::RevocationList => "revocation_list",
             Self::UpstreamCertificate => "upstream_certificate",
@@ -53,6 +56,9 @@ impl ExpiryKind {
             }
             Self::ClientCertificate => {
                 "upstreams that ask for it refuse it from then on; have it renewed, the new file is read without a restart"
+            }
+            Self::LocalCa => {
+                "clients that verify refuse its certificates from then on; make a new CA with `vouchsafe ca init`, give its ca.pem to the clients, and then set local_ca to it"
             }
             Self::ReportOnly => "refusals are enforced from then on; have the server's certificate fixed before that",
             Self::RevocationList => {
@@ -140,6 +146,7 @@ fn of_dated(dated: &Dated) -> Expiry {
             soon = soon.min(since.map_or(SOON, |since| (*until - since) / 3));
             (ExpiryKind::RevocationList, format!("the revocation list `{name}` (of `{subject}`)"))
         }
+        DatedKind::LocalCa => (ExpiryKind::LocalCa, format!("the certificate `{name}` (`{subject}`) of the local CA")),
         DatedKind::ReportOnly => (ExpiryKind::ReportOnly, format!("report-only for {name}")),
     };
     Expiry { kind, name: name.clone(), what, at: *until, soon }

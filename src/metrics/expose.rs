@@ -267,7 +267,7 @@ fn settings(metrics: &Metrics, to: &mut Writer<'_>) -> fmt::Result {
 }
 
 /// What has a date: the metric, its label, and its help.
-const DATED: [(DatedKind, &str, &str, &str); 3] = [
+const DATED: [(DatedKind, &str, &str, &str); 4] = [
     (
         DatedKind::ClientCertificate,
         "vouchsafe_client_certificate_not_after_timestamp_seconds",
@@ -279,6 +279,12 @@ const DATED: [(DatedKind, &str, &str, &str); 3] = [
         "vouchsafe_crl_next_update_timestamp_seconds",
         "file",
         "When a revocation list has to be replaced (nextUpdate)",
+    ),
+    (
+        DatedKind::LocalCa,
+        "vouchsafe_minting_ca_not_after_timestamp_seconds",
+        "file",
+        "When a certificate of the local CA expires",
     ),
     (
         DatedKind::ReportOnly,

@@ -59,17 +59,8 @@ pub enum DatedKind {
     ClientCertificate,
     /// A revocation list, by its nextUpdate.
     Crl,
+    /// A certificate of the local CA, its root or its intermediate.
+    LocalCa,
     /// The time for which refusals of an upstream are only reported.
     ReportOnly,
-}
-
-impl DatedKind {
-    /// What messages call it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientCertificate => "client certificate",
-            Self::Crl => "revocation list",
-            Self::ReportOnly => "report-only",
-        }
-    }
 }

@@ -2,7 +2,10 @@
 
 use crate::{
     metrics::facts::{BundleFacts, Dated, DatedKind, Facts, ListenerFacts},
+    mint::{ISSUER_FILE, LocalCa, ROOT_FILE},
     route::upstream::{TlsHandle, Upstream},
+    text::show_value,
+    tls::presented::Certificate,
 };
 
 use super::settings::{BoundAddress, Generation, ListenerSettings, Service};
@@ -48,6 +51,7 @@ impl Generation {
                 until: report_only.until,
             }));
         }
+        facts.dated.extend(self.minter.iter().flat_map(|minter| of_local_ca(minter.ca())));
         facts
     }
 
@@ -69,16 +73,10 @@ impl Generation {
                 loaded: tls.0.made(),
             });
         }
-        let client = settings.client.as_ref().and_then(|client| {
-            let facts = client.certificate.facts.as_ref().ok()?;
-            Some(Dated {
-                kind: DatedKind::ClientCertificate,
-                name: client.file.clone(),
-                subject: client.certificate.name(),
-                since: Some(facts.not_before),
-                until: facts.not_after,
-            })
-        });
+        let client = settings
+            .client
+            .as_ref()
+            .and_then(|client| of_certificate(DatedKind::ClientCertificate, client.file.clone(), &client.certificate));
         let lists = settings.trust.crls.dates.iter().map(|list| Dated {
             kind: DatedKind::Crl,
             name: list.file.clone(),
@@ -92,4 +90,18 @@ impl Generation {
             }
         }
     }
+}
+
+/// The certificates of the local CA: its clients verify both.
+fn of_local_ca(ca: &LocalCa) -> impl Iterator<Item = Dated> {
+    [(ROOT_FILE, &ca.root), (ISSUER_FILE, &ca.intermediate)].into_iter().filter_map(|(file, certificate)| {
+        of_certificate(DatedKind::LocalCa, show_value(ca.directory.join(file)), certificate)
+    })
+}
+
+/// When a certificate in a file expires; `None` if it cannot be read.
+fn of_certificate(kind: DatedKind, name: String, certificate: &Certificate) -> Option<Dated> {
+    let facts = certificate.facts.as_ref().ok()?;
+    let (since, until) = (Some(facts.not_before), facts.not_after);
+    Some(Dated { kind, name, subject: certificate.name(), since, until })
 }

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -230,6 +231,62 @@ async fn what_the_settings_name_is_told_of_at_start_and_after_a_reload() {
     lab.file("ca.pem", &(lab.root.certificate_pem() + &next));
     let events = self::events(&proxy, "expiry", 5).await;
     assert!(message(&events[4]).starts_with("the CA `CN=Next Root` of "), "{events:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_certificates_of_the_local_ca_are_told_of() {
+    let lab = Lab::new();
+    // Such a CA is valid for 730 days.
+    let made = ahead(-Duration::hours(718 * 24 - 12).whole_seconds());
+    let ca = lab.directory.path().join("local-ca");
+    let mut init = Command::new(env!("CARGO_BIN_EXE_vouchsafe"));
+    init.args(["ca", "init", ca.to_str().unwrap(), "--permit=server.test"]).envs(made);
+    let said = init.output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    let (bundle, ca) = (lab.bundle(), ca.display());
+    let flags = [
+        &format!("--local-ca={ca}"),
+        &format!("--ca-bundle={}", bundle.display()),
+        "--forward=127.0.0.1:0",
+        "--allow=server.test",
+        "--admin=127.0.0.1:0",
+    ];
+    let said = vouchsafe(&[&["config", "check"], &flags[..]].concat());
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.err.contains("--local-ca: the CA expires on "), "{said:?}");
+
+    let proxy = Proxy::start(&flags);
+    let told = events(&proxy, "expiry", 2).await;
+    assert_eq!(told.len(), 2, "{told:#?}");
+    for (event, (file, name)) in told.iter().zip([("ca.pem", "vouchsafe on "), ("issuer.pem", "vouchsafe issuer`")]) {
+        assert_eq!(
+            (&event["vouchsafe.expiry.kind"], &event["vouchsafe.target"], &event["vouchsafe.expiry.days_left"]),
+            (&"local_ca".into(), &format!("{ca}/{file}").into(), &12.into())
+        );
+        let text = message(event);
+        let what = format!("the certificate `{ca}/{file}` (`O=vouchsafe local CA, CN={name}");
+        assert!(text.starts_with(&what) && text.contains(" of the local CA expires on "), "{text}");
+        assert!(text.ends_with(", in 12 days; less than 14 days are left"), "{text}");
+        let copy = proxy.log().into_iter().find(|line| line["event.id"] == event["event.id"]);
+        assert_eq!(copy.as_ref(), Some(event), "the log has it, too");
+    }
+
+    let get = async |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        let answer = exchange(proxy.admin(), request.as_bytes()).await.text();
+        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+    };
+    let (metrics, status, page) = (get("/metrics").await, get("/status").await, get("/").await);
+    for file in ["ca.pem", "issuer.pem"] {
+        let series = format!("vouchsafe_minting_ca_not_after_timestamp_seconds{{file=\"{ca}/{file}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&series)).expect("a series");
+        let left = line.parse::<i64>().unwrap() - lab.now.unix_timestamp();
+        assert!((0..600).contains(&(left - Duration::hours(12 * 24 + 12).whole_seconds())), "{left}");
+        assert!(page.contains(&format!("{ca}/{file}")), "{page}");
+    }
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let kinds: Vec<_> = status["coming"].as_array().unwrap().iter().map(|coming| &coming["kind"]).collect();
+    assert_eq!(kinds, ["local_ca", "local_ca", "ca_bundle"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

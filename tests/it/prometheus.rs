@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use crate::support::{
     self,
     gallery::{self, Front, GALLERY},
+    local_ca::LocalCa,
     origin::exchange,
     proxy::{PATIENCE, Proxy},
 };
@@ -72,13 +73,14 @@ fn expressions(dashboard: &Value, found: &mut String) {
 struct Scraped {
     proxy: Proxy,
     refused: Front,
+    _ca: LocalCa,
     _directory: tempfile::TempDir,
 }
 
 impl Scraped {
     async fn start() -> Self {
         let refused = Front::start(Case::Expired).await;
-        let directory = support::dir();
+        let (directory, ca) = (support::dir(), LocalCa::new(&["other.test"]));
         let client = directory.path().join("client.pem");
         let identity = GALLERY.identity(Case::WrongPurpose).unwrap();
         fs::write(&client, identity.chain_pem() + &identity.key_pem()).unwrap();
@@ -86,17 +88,18 @@ impl Scraped {
         let day = (OffsetDateTime::now_utc() + time::Duration::days(3)).date();
         let text = format!(
             "ca_bundle = \"{}\"\nroute = \"127.0.0.1:0=https://{of}\"\nconnect_to = \"{of}={}\"\nadmin = \"127.0.0.1:0\"\n\
-             client_cert = \"{}\"\ncrl = \"{}\"\nforward = \"127.0.0.1:0\"\nallow = \"other.test:443\"\n\
+             client_cert = \"{}\"\ncrl = \"{}\"\nlocal_ca = \"{}\"\nforward = \"127.0.0.1:0\"\nallow = \"other.test:443\"\n\
              [[upstream]]\nof = \"other.test\"\nreport_only_until = {day}\n",
             gallery::bundle(Bundle::Root),
             refused.address,
             client.display(),
             gallery::crl(),
+            ca.path(),
             of = refused.authority(),
         );
         fs::write(&config, text).unwrap();
         let proxy = Proxy::start(&["--config", config.to_str().unwrap()]);
-        Self { proxy, refused, _directory: directory }
+        Self { proxy, refused, _ca: ca, _directory: directory }
     }
 
     async fn refuse(&self) {

@@ -14,7 +14,7 @@ use crate::support::{
 
 /// The variables under which a program's wall clock is this many seconds ahead; its timers go as ever.
 pub fn ahead(seconds: i64) -> Vec<(String, String)> {
-    let shown = Command::new("faketime").args(["-f", &format!("+{seconds}s"), "env"]).output().expect("faketime");
+    let shown = Command::new("faketime").args(["-f", &format!("{seconds:+}s"), "env"]).output().expect("faketime");
     let text = String::from_utf8(shown.stdout).unwrap();
     let set = text.lines().filter_map(|line| line.split_once('='));
     let mut variables: Vec<_> = set

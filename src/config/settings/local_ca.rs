@@ -79,7 +79,7 @@ impl Build<'_> {
         }
         if ca.not_after - self.clock.now() < SOON {
             self.warnings.push(format!(
-                "{name}: the CA ends on {}\nhint: make a new one with `vouchsafe ca init`, give its {ROOT_FILE} to the clients, and then set {name} to it",
+                "{name}: the CA expires on {}\nhint: make a new one with `vouchsafe ca init`, give its {ROOT_FILE} to the clients, and then set {name} to it",
                 rfc3339(ca.not_after)
             ));
         }
