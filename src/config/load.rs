@@ -32,9 +32,15 @@ pub fn bundle(files: &mut Files, what: &str, paths: &[PathBuf]) -> Result<Vec<Na
         };
         let mut known = HashSet::new();
         for entry in entries.iter().filter(|entry| is_certificate_name(entry)) {
-            let Ok(metadata) = fs::metadata(entry) else { continue };
-            if metadata.is_file() && known.insert((metadata.dev(), metadata.ino())) {
-                found.push(named(files, what, entry)?);
+            match fs::metadata(entry) {
+                Ok(metadata) if metadata.is_file() && known.insert((metadata.dev(), metadata.ino())) => {
+                    found.push(named(files, what, entry)?);
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(unread(what, entry, &[], &error));
+                }
+                // One that was read, another directory, or a link to nothing.
+                _ => {}
             }
         }
     }
@@ -64,7 +70,8 @@ fn read(files: &mut Files, what: &str, path: &Path, paths: &[PathBuf]) -> Result
     Ok((show_value(path), bytes))
 }
 
-fn unread(what: &str, path: &Path, paths: &[PathBuf], error: &io::Error) -> String {
+/// A sentence about a path that cannot be read, with a remedy; `paths` are those that were given with it.
+pub fn unread(what: &str, path: &Path, paths: &[PathBuf], error: &io::Error) -> String {
     let hint = paths::hint(path, error, paths).map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
     format!("{what} `{}`: {error}{hint}", show_value(path))
 }

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::text::show_value;
+
 use super::contents;
 
 /// A file name without the line breaks at its end, which `$(…)` would have removed and a Secret or an `.env` file keeps.
@@ -62,9 +64,20 @@ pub fn hint(path: &Path, error: &io::Error, others: &[PathBuf]) -> Option<String
             Some(format!("it was looked for in `{}`; give the whole path", here.display()))
         }
         io::ErrorKind::IsADirectory => Some("this setting takes files, not directories; name each file".into()),
-        io::ErrorKind::PermissionDenied => Some("let the user that this runs as read it".into()),
+        io::ErrorKind::NotADirectory => path.ancestors().find(|path| path.is_file()).map(|file| {
+            format!("`{}` is a file, not a directory, so there is nothing below it", show_value(file))
+        }),
+        io::ErrorKind::PermissionDenied => Some(match closed(path) {
+            Some(directory) => format!("let the user that this runs as search the directory `{}`", show_value(directory)),
+            None => "let the user that this runs as read it".into(),
+        }),
         _ => None,
     }
+}
+
+/// The directory that keeps this user from even seeing what is at a path.
+fn closed(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|path| path.metadata().is_ok()).filter(|found| *found != path)
 }
 
 fn is_quoted(name: &OsStr) -> bool {

@@ -11,6 +11,8 @@ use std::{
     str::FromStr,
 };
 
+use ipnet::{IpNet, Ipv4Net};
+
 use crate::text::{escape_within, show_value};
 
 /// A host: a DNS name, or an IP address.
@@ -214,6 +216,14 @@ impl fmt::Display for AuthorityError {
 }
 
 impl std::error::Error for AuthorityError {}
+
+/// The IPv4 network that an IPv4-mapped one stands for (RFC 4291 section 2.5.5.2). Addresses are compared as IPv4 where
+/// they can be, so the mapped network itself would match none.
+pub fn unmapped(network: IpNet) -> Option<Ipv4Net> {
+    let IpNet::V6(network) = network else { return None };
+    let bits = network.prefix_len().checked_sub(96)?;
+    Ipv4Net::new(network.network().to_ipv4_mapped()?, bits).ok()
+}
 
 /// Reads a port: 1 to 65535, digits only, no sign.
 pub fn parse_port(digits: &str) -> Option<u16> {

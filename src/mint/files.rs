@@ -159,6 +159,7 @@ fn signed_by(certificate: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> b
 #[derive(Clone, Debug)]
 pub struct FileMode {
     path: PathBuf,
+    is_directory: bool,
     owner: u32,
     mode: u32,
 }
@@ -170,7 +171,8 @@ impl FileMode {
     /// A sentence that names it.
     pub fn of(path: &Path) -> Result<Self, String> {
         let meta = fs::metadata(path).map_err(|error| format!("`{}`: {error}", path.display()))?;
-        Ok(Self { path: path.to_owned(), owner: meta.uid(), mode: meta.mode() & 0o7777 })
+        let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
+        Ok(Self { path: path.to_owned(), is_directory: meta.is_dir(), owner, mode })
     }
 
     /// Refuses a key that another user owns or may read, as ssh does.
@@ -191,11 +193,17 @@ impl FileMode {
         self.check_bits(0o022, "change it", "644")
     }
 
-    /// Refuses a directory in which another user may change files.
+    /// Refuses what is not a directory, and a directory in which another user may change files.
     ///
     /// # Errors
     /// A sentence with a remedy.
     pub fn check_directory(&self) -> Result<(), String> {
+        if !self.is_directory {
+            return Err(format!(
+                "`{}` is a file, not a directory\nhint: a local CA is the directory that `vouchsafe ca init` made, with {ROOT_FILE}, {ISSUER_FILE} and {KEY_FILE} in it",
+                self.path.display()
+            ));
+        }
         self.check_owner()?;
         self.check_bits(0o022, "change what is in it", "700")
     }

@@ -9,7 +9,7 @@ use x509_parser::{
     extensions::{GeneralName, NameConstraints as Constraints},
 };
 
-use crate::message::authority::Host;
+use crate::message::authority::{Host, unmapped};
 
 /// One thing that a CA may sign for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +25,22 @@ pub enum Permit {
 impl FromStr for Permit {
     type Err = String;
 
-    /// Reads `NAME`, `.SUFFIX` (or `*.SUFFIX`), `ADDRESS` or `NETWORK/BITS`.
+    /// Reads `NAME`, `.SUFFIX` (or `*.SUFFIX`), `ADDRESS` or `NETWORK/BITS`. One that could never match is an error.
     fn from_str(text: &str) -> Result<Self, String> {
+        let permit = Self::read(text)?;
+        match &permit {
+            Self::Network(network) if let Some(network) = unmapped(*network) => {
+                Err(format!("an IPv4-mapped network matches nothing\nhint: permit `{network}`"))
+            }
+            Self::Suffix(suffix) if suffix.len() >= LONGEST_NAME => Err("no name has so long a suffix".into()),
+            _ if is_placeholder(&permit) => Err(format!("`{permit}` stands for nothing in a CA's constraints")),
+            _ => Ok(permit),
+        }
+    }
+}
+
+impl Permit {
+    fn read(text: &str) -> Result<Self, String> {
         if let Ok(network) = text.parse::<IpNet>() {
             return Ok(Self::Network(network.trunc()));
         }
@@ -66,6 +80,13 @@ const NO_NAME: &str = "invalid";
 const NO_IPV4: &str = "255.255.255.255/32";
 const NO_IPV6: &str = "::/128";
 
+fn is_placeholder(permit: &Permit) -> bool {
+    [NO_NAME, NO_IPV4, NO_IPV6].iter().any(|no| Permit::read(no).as_ref() == Ok(permit))
+}
+
+/// Characters of a DNS name.
+const LONGEST_NAME: usize = 253;
+
 impl Permits {
     /// Whether the CA may sign for a host.
     pub fn covers(&self, host: &Host) -> bool {
@@ -89,7 +110,7 @@ impl Permits {
             (NO_IPV4, has(|permit| matches!(permit, Permit::Network(IpNet::V4(_))))),
             (NO_IPV6, has(|permit| matches!(permit, Permit::Network(IpNet::V6(_))))),
         ];
-        all.extend(placeholders.iter().filter(|(_, has)| !has).filter_map(|(text, _)| text.parse().ok()));
+        all.extend(placeholders.iter().filter(|(_, has)| !has).filter_map(|(text, _)| Permit::read(text).ok()));
         let permitted_subtrees = all.iter().map(|permit| match permit {
             Permit::Name(name) | Permit::Suffix(name) => GeneralSubtree::DnsName(name.clone()),
             Permit::Network(network) => {
@@ -112,8 +133,6 @@ impl Permits {
         };
         let all = permitted.iter().map(|subtree| read(&subtree.base));
         let all: Vec<_> = all.collect::<Option<_>>().ok_or(ODD)?;
-        let is_placeholder =
-            |permit: &Permit| [NO_NAME, NO_IPV4, NO_IPV6].iter().any(|no| no.parse().as_ref() == Ok(permit));
         Ok(Self::Only(all.into_iter().filter(|permit| !is_placeholder(permit)).collect()))
     }
 }
@@ -122,7 +141,7 @@ const ODD: &str = "its name constraints are none that `vouchsafe ca init` writes
 
 fn read(name: &GeneralName<'_>) -> Option<Permit> {
     match name {
-        GeneralName::DNSName(name) => name.parse().ok(),
+        GeneralName::DNSName(name) => Permit::read(name).ok(),
         GeneralName::IPAddress(bytes) => {
             let (address, mask) = bytes.split_at(bytes.len() / 2);
             let network = match (<[u8; 4]>::try_from(address), <[u8; 16]>::try_from(address)) {
@@ -202,6 +221,25 @@ mod tests {
             ["", "*", ".", "*.127.0.0.1", ".1.2.3.4", "a b", "https://a.example", "a.example:443", "10.0.0.0/40"]
         {
             assert!(text.parse::<Permit>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_permit_that_can_never_match_is_refused_with_what_is_meant() {
+        for (text, expected) in [
+            ("::ffff:192.0.2.0/120", "an IPv4-mapped network matches nothing\nhint: permit `192.0.2.0/24`"),
+            ("::ffff:10.1.2.3/104", "an IPv4-mapped network matches nothing\nhint: permit `10.0.0.0/8`"),
+            ("::ffff:0:0/96", "an IPv4-mapped network matches nothing\nhint: permit `0.0.0.0/0`"),
+            ("invalid", "`invalid` stands for nothing in a CA's constraints"),
+            ("255.255.255.255", "`255.255.255.255` stands for nothing in a CA's constraints"),
+            ("::/128", "`::` stands for nothing in a CA's constraints"),
+        ] {
+            assert_eq!(text.parse::<Permit>(), Err(expected.to_owned()), "{text}");
+        }
+        let long = |label: usize| format!(".{}{}", "a.".repeat(120), "a".repeat(label)).parse::<Permit>();
+        assert!(long(11).is_ok() && long(12) == Err("no name has so long a suffix".into()));
+        for text in ["::ffff:192.0.2.1", "::/0", "::fffe:0:0/95", ".invalid", "255.255.255.254/31"] {
+            assert!(text.parse::<Permit>().is_ok(), "{text}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{net::IpAddr, str::FromStr};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
-    message::authority::{Authority, Host, parse_port},
+    message::authority::{Authority, Host, parse_port, unmapped},
     text::show_value,
 };
 
@@ -97,6 +97,9 @@ impl FromStr for NoProxyEntry {
 fn network(address: &str, bits: &str) -> Result<NoProxyEntry, String> {
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     let network = format!("{bare}/{bits}").parse::<IpNet>();
+    if let Some(network) = network.as_ref().ok().copied().and_then(unmapped) {
+        return Err(format!("an IPv4-mapped network matches nothing\nhint: write `{network}`"));
+    }
     network.map(|network| NoProxyEntry { hosts: Hosts::Network(network), port: None }).map_err(|_| {
         match bare.parse::<Host>() {
             Ok(Host::Name(_)) => format!("a name has no path\nhint: write `{}`", show_value(bare)),
@@ -190,6 +193,7 @@ mod tests {
             ("example.com/path", "write `example.com`"),
             ("192.0.2.0/33", "write it as in `192.0.2.0/24`"),
             ("a*.example.com", "write `.example.com`"),
+            ("[::ffff:192.0.2.0]/120", "write `192.0.2.0/24`"),
         ] {
             let error = entry.parse::<NoProxyEntry>().unwrap_err();
             assert!(error.contains(&format!("\nhint: {hint}")), "{entry}: {error}");

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::IpAddr,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, chown},
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -12,7 +12,14 @@ use certs_dev::Bundle;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use time::{Duration, OffsetDateTime};
 
-use crate::support::{command::vouchsafe, dir, gallery, local_ca::LocalCa, proxy::Proxy};
+use crate::support::{
+    command::{vouchsafe, vouchsafe_as_user},
+    dir,
+    exec::is_root,
+    gallery,
+    local_ca::LocalCa,
+    proxy::Proxy,
+};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -89,6 +96,10 @@ fn what_a_ca_permits_is_said_or_follows_from_the_settings() {
         (&["--permit", "*"], "--permit-anything makes one all the same"),
         (&["--allow", "*"], "--allow `*`: a CA for every name"),
         (&["--permit", "https://a.example"], "--permit `https://a.example`: "),
+        (
+            &["--permit", "::ffff:192.0.2.0/120"],
+            "--permit `::ffff:192.0.2.0/120`: an IPv4-mapped network matches nothing\n  hint: permit `192.0.2.0/24`",
+        ),
     ] {
         let said = init(flags);
         assert_eq!(said.code, Some(2), "{said:?}");
@@ -141,6 +152,73 @@ fn a_ca_that_others_could_have_read_or_changed_is_not_used() {
     assert!(said.code == Some(2) && said.err.contains("it was not signed by the root in ca.pem"), "{said:?}");
     fs::remove_file(ca.file("issuer.key")).unwrap();
     assert!(check(&ca).err.contains("issuer.key`: No such file"));
+}
+
+#[test]
+fn a_local_ca_that_is_not_there_or_cannot_be_read_is_named_with_a_remedy() {
+    let (bundle, scratch) = (gallery::bundle(Bundle::Root), dir());
+    let ca = LocalCa::new(&["a.example"]);
+    let (path, root, key) = (ca.path(), ca.root(), ca.file("issuer.key"));
+    let check = |as_user: bool, path: &str| {
+        let flags = ["--forward=127.0.0.1:0", "--allow=a.example", "--ca-bundle", &bundle, "--local-ca", path];
+        let words = [&["config", "check"], &flags[..]].concat();
+        if as_user { vouchsafe_as_user(&words) } else { vouchsafe(&words) }
+    };
+    let expect = |as_user: bool, path: &str, words: &str| {
+        let said = check(as_user, path);
+        assert!(said.code == Some(2) && said.err.contains(&format!("error: --local-ca{words}")), "{words}: {said:?}");
+    };
+    let empty = scratch.path().display().to_string();
+    let make = |path: &str| format!("\n  hint: make a CA with `vouchsafe ca init {path} --permit NAME`");
+    expect(false, "/no/such", &format!(" `/no/such`: there is no such directory{}", make("/no/such")));
+    expect(false, &empty, &format!(" `{empty}`: there is no CA in it{}", make(&empty)));
+    let is_file = "is a file, not a directory";
+    expect(
+        false,
+        &root,
+        &format!(": `{root}` {is_file}\n  hint: a local CA is the directory that `vouchsafe ca init` made"),
+    );
+    let below = format!("{root}/ca");
+    expect(false, &below, &format!(" `{below}`: Not a directory (os error 20)\n  hint: `{root}` {is_file}"));
+    let said = vouchsafe(&["ca", "init", &root, "--permit", "a.example"]);
+    assert!(said.code == Some(1) && said.err.contains(is_file), "{said:?}");
+
+    // Closed above it, and then readable by its owner only.
+    let closed = Path::new(&path).parent().unwrap();
+    let words = format!(
+        " `{path}`: Permission denied (os error 13)\n  hint: let the user that this runs as search the directory `{}`",
+        closed.display()
+    );
+    fs::set_permissions(closed, fs::Permissions::from_mode(0)).unwrap();
+    expect(true, &path, &words);
+    fs::set_permissions(closed, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o500)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0)).unwrap();
+    let said = check(true, &path);
+    let (_, hint) =
+        said.err.split_once("Permission denied (os error 13)\n  hint: this process runs as user ").expect("one");
+    assert!(hint.contains(", who has to own the CA: `chown -R ") && hint.contains(&format!(" {path}`")), "{said:?}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+
+    if is_root() {
+        for file in [path.clone(), key.display().to_string(), root.clone()] {
+            chown(&file, Some(12345), None).unwrap();
+            expect(
+                false,
+                &path,
+                &format!(": `{file}` belongs to user 12345, and this process runs as user 0\n  hint: `chown 0 {file}`"),
+            );
+            chown(&file, Some(0), None).unwrap();
+        }
+    }
+    assert_eq!(check(false, &path).code, Some(0));
+    let restore =
+        "\n  hint: `vouchsafe ca init` wrote it: restore it from a copy, or make a new CA in another directory";
+    fs::remove_file(&key).unwrap();
+    expect(false, &path, &format!(" `{}`: No such file or directory (os error 2){restore}", key.display()));
+    fs::create_dir(&key).unwrap();
+    expect(false, &path, &format!(" `{}`: Is a directory (os error 21){restore}", key.display()));
 }
 
 #[test]

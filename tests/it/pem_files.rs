@@ -1,7 +1,12 @@
 //! Files of certificates, keys and revocation lists, in every form that people have them in: they are read, or refused
 //! with the line, the cause and a hint that works. The hints are run as they are printed, with the real `openssl`.
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    process::Command,
+};
 
 use certs_dev::{Bundle, Case, pki::Authority};
 use data_encoding::BASE64;
@@ -10,7 +15,7 @@ use crate::{
     life,
     support::{
         self,
-        command::{Said, vouchsafe},
+        command::{Said, vouchsafe, vouchsafe_as_user},
         gallery::{self, GALLERY},
         openssl::{Lab, Made, text},
         origin::{Origin, exchange, send},
@@ -452,4 +457,45 @@ fn the_contents_of_a_file_in_place_of_its_name_are_not_shown() {
             assert!(said.contains("the contents of a file, not its name") && !said.contains(secret), "{said}");
         }
     }
+}
+
+#[test]
+fn a_bundle_behind_a_file_or_a_closed_directory_is_named_with_a_remedy() {
+    let scratch = support::dir();
+    let path = |name: &str| scratch.path().join(name);
+    let mode = |name: &str, mode| fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+    let check = |name: &str| {
+        let bundle = text(&path(name));
+        vouchsafe_as_user(&["config", "check", "--route=127.0.0.1:0=https://a.example", "--ca-bundle", &bundle])
+    };
+    mode("", 0o755);
+    fs::create_dir(path("certs")).unwrap();
+    fs::copy(gallery::bundle(Bundle::Root), path("certs/ca.pem")).unwrap();
+    mode("certs", 0o755);
+    mode("certs/ca.pem", 0o644);
+    assert_eq!(check("certs").code, Some(0));
+    let (file, directory) = (text(&path("certs/ca.pem")), text(&path("certs")));
+    for (bits, name, wrong, why, hint) in [
+        (
+            0o755,
+            "certs/ca.pem/x",
+            "certs/ca.pem/x",
+            "Not a directory (os error 20)",
+            format!("`{file}` is a file, not a directory"),
+        ),
+        (
+            0o444,
+            "certs",
+            "certs/ca.pem",
+            "Permission denied (os error 13)",
+            format!("let the user that this runs as search the directory `{directory}`"),
+        ),
+        (0o111, "certs", "certs", "Permission denied (os error 13)", "let the user that this runs as read it".into()),
+    ] {
+        mode("certs", bits);
+        let said = check(name);
+        let words = format!("error: --ca-bundle `{}`: {why}\n  hint: {hint}", text(&path(wrong)));
+        assert!(said.code == Some(2) && said.err.contains(&words), "{words}: {said:?}");
+    }
+    mode("certs", 0o700);
 }

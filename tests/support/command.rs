@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::proxy::without_ambient;
+use super::{exec::as_user, proxy::without_ambient};
 
 /// What a command said, and how it ended.
 #[derive(Debug)]
@@ -24,8 +24,17 @@ impl Said {
 
 /// Runs the program to its end.
 pub fn vouchsafe<S: AsRef<str>>(args: &[S]) -> Said {
+    run(&[env!("CARGO_BIN_EXE_vouchsafe").to_owned()], args)
+}
+
+/// The same as a user without capabilities, to whom permissions apply.
+pub fn vouchsafe_as_user<S: AsRef<str>>(args: &[S]) -> Said {
+    run(&as_user(), args)
+}
+
+fn run<S: AsRef<str>>(program: &[String], args: &[S]) -> Said {
     let mut command = Command::new("timeout");
-    command.args(["60", env!("CARGO_BIN_EXE_vouchsafe")]).args(args.iter().map(AsRef::as_ref));
+    command.arg("60").args(program).args(args.iter().map(AsRef::as_ref));
     without_ambient(&mut command);
     let end = command.stdin(Stdio::null()).output().expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");

@@ -1,6 +1,6 @@
 //! A local CA, and clients that speak TLS in the tests' own words.
 
-use std::{fs, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, sync::Arc};
+use std::{fs, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{command::vouchsafe, exec::as_user};
+use super::command::{vouchsafe, vouchsafe_as_user};
 
 /// A CA that the program made.
 pub struct LocalCa {
@@ -39,10 +39,8 @@ impl LocalCa {
         let directory = super::dir();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let ca = Self { directory };
-        let words = as_user();
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(["ca", "init", &ca.path(), "--permit", &permits.join(",")]);
-        assert!(command.output().expect("it starts").status.success());
+        let made = vouchsafe_as_user(&["ca", "init", &ca.path(), "--permit", &permits.join(",")]);
+        assert_eq!(made.code, Some(0), "{made:?}");
         ca
     }
 

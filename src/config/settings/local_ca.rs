@@ -1,11 +1,14 @@
 //! The local CA, for clients that speak TLS.
 
 use std::{
+    fs,
+    io::{self, ErrorKind::NotFound},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
+use rustix::process::geteuid;
 use time::Duration;
 
 use crate::{
@@ -15,6 +18,7 @@ use crate::{
         error::ConfigError,
         load,
         merge::MergedOptions,
+        paths,
         watch::Files,
     },
     message::authority::Host,
@@ -50,24 +54,31 @@ impl Build<'_> {
     }
 
     fn local_ca(&mut self, name: &str, directory: &Path) -> Result<LocalCa, String> {
-        let shown = show_value(directory);
+        paths::is_name(name, directory)?;
         // All three are watched, whatever is wrong now.
-        let mut read = |file: &str| load::named(self.files, name, &directory.join(file)).map(|(_, bytes)| bytes);
-        let (root, issuer, secret) = (read(ROOT_FILE), read(ISSUER_FILE), read(KEY_FILE));
-        if !directory.exists() {
-            return Err(format!(
-                "{name} `{shown}`: there is no such directory\nhint: make a CA with `vouchsafe ca init {shown} --permit NAME`"
-            ));
-        }
-        let mode = |path: &Path| FileMode::of(path).map_err(|why| format!("{name}: {why}"));
+        let files = [ROOT_FILE, ISSUER_FILE, KEY_FILE].map(|file| {
+            let path = directory.join(file);
+            (self.files.read(&path), path)
+        });
         let named = |why: String| format!("{name}: {why}");
-        mode(directory)?.check_directory().map_err(named)?;
-        let (root, issuer, secret) = (root?, issuer?, secret?);
-        mode(&directory.join(KEY_FILE))?.check_key().map_err(named)?;
-        for file in [ROOT_FILE, ISSUER_FILE] {
-            mode(&directory.join(file))?.check_certificate().map_err(named)?;
+        match fs::metadata(directory) {
+            Err(error) if error.kind() == NotFound => return Err(no_ca(name, directory, "there is no such directory")),
+            Err(error) => return Err(load::unread(name, directory, &[], &error)),
+            Ok(_) => FileMode::of(directory).and_then(|mode| mode.check_directory()).map_err(named)?,
         }
-        LocalCa::read(directory, &root, &issuer, &secret, self.clock.now())
+        if files.iter().all(|(read, _)| read.as_ref().is_err_and(|error| error.kind() == NotFound)) {
+            return Err(no_ca(name, directory, "there is no CA in it"));
+        }
+        let checked = |(read, path): (io::Result<Vec<u8>>, PathBuf), check: fn(&FileMode) -> Result<(), String>| {
+            let bytes = read.map_err(|error| unread(name, directory, &path, &error))?;
+            FileMode::of(&path).and_then(|mode| check(&mode)).map_err(named)?;
+            Ok::<_, String>(bytes)
+        };
+        let [root, issuer, key] = files;
+        let key = checked(key, FileMode::check_key)?;
+        let root = checked(root, FileMode::check_certificate)?;
+        let issuer = checked(issuer, FileMode::check_certificate)?;
+        LocalCa::read(directory, &root, &issuer, &key, self.clock.now())
             .map_err(|CaError { path, why }| format!("{name} `{}`: {why}", show_value(path)))
     }
 
@@ -138,6 +149,27 @@ impl Build<'_> {
             ));
         }
     }
+}
+
+fn no_ca(name: &str, directory: &Path, why: &str) -> String {
+    let shown = show_value(directory);
+    format!("{name} `{shown}`: {why}\nhint: make a CA with `vouchsafe ca init {shown} --permit NAME`")
+}
+
+/// What to do about a file of a CA that cannot be read.
+fn unread(name: &str, directory: &Path, path: &Path, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        // Nobody else may read the key, so a permission is no remedy.
+        io::ErrorKind::PermissionDenied => {
+            let own = geteuid().as_raw();
+            format!(
+                "this process runs as user {own}, who has to own the CA: `chown -R {own} {}`",
+                show_value(directory)
+            )
+        }
+        _ => "`vouchsafe ca init` wrote it: restore it from a copy, or make a new CA in another directory".into(),
+    };
+    format!("{name} `{}`: {error}\nhint: {hint}", show_value(path))
 }
 
 /// What a new local CA is to sign for: what was asked for, or else where the settings let clients go by TLS.
