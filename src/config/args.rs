@@ -632,7 +632,8 @@ pub struct Options {
     pub mirror: Vec<String>,
 
     /// How clients reach a fixed route's listener, in links to it, where they do so neither by its address nor by the host
-    /// that they used, for example `0.0.0.0:9292=http://proxy.example:19292`.
+    /// that they used, for example `0.0.0.0:9292=http://proxy.example:19292`. LISTEN is written as for --route; where it begins
+    /// with `tls://`, the URL is `https://`.
     #[arg(
         long,
         value_name = "LISTEN=URL",

@@ -76,7 +76,8 @@ impl Slot {
     pub fn put(self: &Rc<Self>, connection: Box<UpstreamConnection>) {
         let Some((slot, connection)) = self.rebind(connection) else { return };
         let mut idle = slot.idle.borrow_mut();
-        if idle.len() < slot.limits.most {
+        // One that has served nobody was opened for a request that is about to come.
+        if idle.len() < slot.limits.most || !connection.has_served() {
             idle.push(Idle { connection, since: Instant::now() });
         } else {
             connection.close();

@@ -11,7 +11,7 @@ use crate::{
     buffer::{Buffer, BufferPool},
     http1::head::{HeadError, HeadLimits, HeadScan, ResponseHead},
     metrics::OpenConnection,
-    tls::failure::HandshakeFailure,
+    tls::{client::PeerTrust, failure::HandshakeFailure},
     transport::ClientAddress,
 };
 
@@ -196,7 +196,13 @@ impl UpstreamConnection {
         self.open = Some(open);
     }
 
-    /// The peer was refused, and that was only reported: what is sent is counted.
+    /// Why its peer was refused, where that is only to be reported and was not yet.
+    pub fn unreported(&self) -> Option<Rc<HandshakeFailure>> {
+        let is_due = self.bypassed.is_none() && matches!(self.peer().standing, PeerTrust::ReportOnly(_));
+        is_due.then(|| self.verified.bypassed()).flatten()
+    }
+
+    /// The peer was refused, and that was reported: what is sent is counted.
     pub fn count_use(&mut self, bypassed: BypassedUse) {
         self.bypassed = Some(bypassed);
     }

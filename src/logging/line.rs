@@ -120,7 +120,10 @@ impl Layout {
             0.0 => write!(to, "{look}reset{look:#}")?,
             status => write!(to, "{look}{status}{look:#}")?,
         }
-        write!(to, " {} {}{}", text("method"), text("upstream"), text("path"))?;
+        match text("destination") {
+            none if none.is_empty() => write!(to, " {} {}{}", text("method"), text("upstream"), text("path"))?,
+            destination => write!(to, " {} {destination}", text("method"))?,
+        }
         write!(to, " {} bytes in {:.0} ms", number("response_bytes"), number("total_ms"))?;
         if fields.get("whole") == Some(&Value::Bool(false)) {
             write!(to, ", not whole")?;
@@ -461,5 +464,10 @@ mod tests {
         let refused = Request { whole: false, status: 0, class: Some("expired") };
         let short = written(Layout::Terminal { color: false }, &refused);
         assert!(short.contains(" INFO reset GET a:1/b \"c\\ 43 bytes in 77 ms, not whole (expired 1a)"), "{short}");
+        let connect = json!({"method": "CONNECT", "upstream": "", "path": "", "destination": "a:443", "status": 403});
+        let mut short = Vec::new();
+        Layout::Terminal { color: false }.write_short_request(&mut short, connect.as_object().unwrap()).unwrap();
+        let short = String::from_utf8(short).unwrap();
+        assert!(short.ends_with(" INFO 403 CONNECT a:443 0 bytes in 0 ms\n"), "{short}");
     }
 }

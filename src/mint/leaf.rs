@@ -127,7 +127,7 @@ impl Minter {
         &self.ca
     }
 
-    /// What a client is offered: a certificate for these names, HTTP/1.1, and no resumption. `keep`: for other clients,
+    /// What a client is offered: a certificate for these names, HTTP/1.1 or 1.0, and no resumption. `keep`: for other clients,
     /// too.
     ///
     /// # Errors
@@ -180,7 +180,8 @@ impl Minter {
         let builder =
             ServerConfig::builder_with_provider(self.provider.clone()).with_safe_default_protocol_versions()?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // The first that the client offers, too.
+        config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         // A resumed session would outlive the check of the upstream for its first connection.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

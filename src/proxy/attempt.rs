@@ -106,7 +106,10 @@ impl RequestContext<'_> {
             let was_kept = kept.is_some();
             let upstream = match kept.take() {
                 Some(upstream) => upstream,
-                None => self.open(slot, &mut bypassed).await?,
+                None => {
+                    let verified = self.proxy.connect_for(self.client, slot).await?;
+                    self.proxy.upstream_connection(slot, verified)
+                }
             };
             // The settings may have changed meanwhile; what they would refuse is not sent on.
             let Some((current, mut upstream)) = slot.rebind(upstream) else {
@@ -115,6 +118,10 @@ impl RequestContext<'_> {
                 continue;
             };
             *slot = current;
+            if let Some(refused) = upstream.unreported() {
+                let id = bypassed.insert(self.proxy.ids.next());
+                upstream.count_use(self.proxy.record_bypassed(&refused, slot, &self.summary(), id));
+            }
             // One that was opened to verify the upstream for the client's handshake has served nobody.
             let reused = upstream.has_served();
             upstream.begin_exchange(self.client.peer());
@@ -197,18 +204,5 @@ impl RequestContext<'_> {
                 }
             }
         }
-    }
-
-    /// A new connection, for as long as the client waits for it; where its peer was refused and that is only to be
-    /// reported, with the event's id.
-    async fn open(&mut self, slot: &Slot, bypassed: &mut Option<String>) -> Result<Box<UpstreamConnection>, Ended> {
-        let verified = self.proxy.connect_for(self.client, slot).await?;
-        let refused = verified.bypassed();
-        let mut connection = self.proxy.upstream_connection(slot, verified);
-        if let Some(refused) = refused {
-            let id = bypassed.insert(self.proxy.ids.next());
-            connection.count_use(self.proxy.record_bypassed(&refused, slot, &self.summary(), id));
-        }
-        Ok(connection)
     }
 }

@@ -45,7 +45,10 @@ struct Texts {
     id: String,
     client: Rc<str>,
     method: String,
+    /// Empty for CONNECT, which has none.
     path: String,
+    /// What CONNECT named.
+    destination: Option<String>,
     upstream_request: Option<String>,
 }
 
@@ -59,8 +62,10 @@ impl ExchangeRecord {
         id: impl FnOnce() -> String,
     ) -> Self {
         let texts = logging::logs_access().then(|| {
-            let (method, path) = (escape_within(method, LONGEST_METHOD), escape(&path_for_records(target)));
-            Box::new(Texts { id: id(), client: client.peer_text(), method, path, ..Texts::default() })
+            let target = escape(&path_for_records(target));
+            let (path, destination) = if method == "CONNECT" { (String::new(), Some(target)) } else { (target, None) };
+            let method = escape_within(method, LONGEST_METHOD);
+            Box::new(Texts { id: id(), client: client.peer_text(), method, path, destination, ..Texts::default() })
         });
         Self {
             started: Instant::now(),
@@ -203,6 +208,9 @@ impl AccessEvent for AccessLine<'_> {
         to.text("method", &texts.method);
         to.text("upstream", record.upstream.as_deref().map_or("", |slot| &slot.authority));
         to.text("path", &texts.path);
+        if let Some(destination) = &texts.destination {
+            to.text("destination", destination);
+        }
         if record.followed > 0 {
             to.number("followed", record.followed.into());
         }

@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 
 use crate::{
     audit::event,
-    connect::{pool::Slot, upstream::UpstreamConnection},
+    connect::pool::Slot,
     http1::conn::Connection,
     message::authority::{Authority, Host},
     mint::{KeyKind, LeafNames, LocalCa, MintError},
@@ -129,13 +129,9 @@ impl Proxy {
             return Ok(is_trusted);
         }
         let verified = self.connect_for(client, slot).await?;
-        if verified.bypassed().is_some() {
-            // The request that uses such a connection is recorded with it.
-            UpstreamConnection::new(verified, self.buffers().clone()).close();
-            return Ok(false);
-        }
+        let is_trusted = verified.bypassed().is_none();
         slot.put(self.upstream_connection(slot, verified));
-        Ok(true)
+        Ok(is_trusted)
     }
 
     /// Records a rejected handshake behind which no request came.

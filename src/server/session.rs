@@ -221,7 +221,9 @@ impl<'a> Session<'a> {
             }
             let deadline = if self.client.is_in_head() {
                 *head_since.get_or_insert_with(Instant::now) + limits.head
-            } else if self.bound.is_some() || self.rejected.is_some() {
+            } else if self.rejected.is_some() {
+                since + limits.head
+            } else if self.bound.is_some() {
                 since + limits.keep_alive
             } else {
                 since + PARK_AFTER.min(limits.keep_alive)

@@ -166,7 +166,7 @@ fn explain(error: &TlsError, offer: Option<&Offer>) -> ClientTlsError {
             return ClientTlsError::TooOld { offer };
         }
         TlsError::AlertReceived(alert) => format!("the client refused it (alert {alert:?})"),
-        TlsError::NoApplicationProtocol => "the client wants another protocol than HTTP/1.1 (ALPN)".into(),
+        TlsError::NoApplicationProtocol => "the client wants another protocol than HTTP/1.1 or 1.0 (ALPN)".into(),
         TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => UNREADABLE.into(),
         other => other.to_string(),
     };

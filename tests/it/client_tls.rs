@@ -1,5 +1,10 @@
 //! Clients that speak TLS: by CONNECT and at routes for TLS; the upstream is verified first, and every refusal is told.
 
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
 use certs_dev::{Bundle, Case};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -7,9 +12,11 @@ use tokio::{
 };
 
 use crate::support::{
+    self,
+    command::vouchsafe,
     gallery::{self, Front},
     local_ca::{LocalCa, ask, careless, connect, get, handshake},
-    origin::{Origin, Step, send},
+    origin::{Origin, Step, exchange, send},
     proxy::Proxy,
 };
 
@@ -60,6 +67,55 @@ async fn connect_verifies_the_upstream_first_and_tells_why_not_in_its_answer() {
     assert_eq!((good.counters.connections(), good.counters.requests()), (1, 1), "on the connection that was verified");
     let codes: Vec<_> = proxy.audit().iter().map(|event| event["error.code"].as_str().unwrap().to_owned()).collect();
     assert_eq!(codes, ["expired", "destination_denied"]);
+    for (status, class, upstream, destination) in [
+        (403, "expired", &*expired.authority(), &*expired.authority()),
+        (403, "destination_denied", "", "other.gallery.test:443"),
+        (200, "", &*good.authority(), &*good.authority()),
+    ] {
+        let line = proxy.wait_for_access("CONNECT", |event| {
+            event["method"] == "CONNECT" && event["status"] == status && event["class"].as_str().unwrap_or("") == class
+        });
+        assert_eq!([&line["path"], &line["upstream"], &line["destination"]], ["", upstream, destination], "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_only_reported_is_dialled_once_and_recorded_with_the_request() {
+    let ca = LocalCa::new(&[".gallery.test"]);
+    let expired = Front::start(Case::Expired).await;
+    let directory = support::dir();
+    let config = directory.path().join("vouchsafe.toml");
+    let day = (time::OffsetDateTime::now_utc() + time::Duration::days(3)).date();
+    fs::write(&config, format!("[[upstream]]\nof = \"{}\"\nreport_only_until = {day}\n", expired.authority())).unwrap();
+    let proxy = forward(&ca, &[&expired], &[&format!("--config={}", config.display())]);
+    let tcp = connect(proxy.addr(0), &expired.authority()).await.unwrap();
+    let mut tls = handshake(tcp, &ca.trusted(), "expired.gallery.test").await.unwrap();
+    assert_eq!(proxy.audit(), [] as [serde_json::Value; 0], "nothing was sent yet");
+    let (answer, _) = ask(&mut tls, &get("/one", &expired.authority())).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!((expired.counters.connections(), expired.counters.requests()), (1, 1));
+    let audit = proxy.audit();
+    let [event] = &audit[..] else { panic!("one: {audit:#?}") };
+    assert_eq!(
+        (&event["event.action"], &event["error.code"], &event["url.path"]),
+        (&"tls-verification-bypassed".into(), &"expired".into(), &"/one".into())
+    );
+    let access = proxy.wait_for_access("the request", |event| event["path"] == "/one");
+    assert_eq!((&access["request"], &access["trust"]), (&event["event.id"], &"bypassed".into()), "{access}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verified_connection_waits_for_its_request_though_none_is_kept_behind_it() {
+    let ca = LocalCa::new(&[".gallery.test"]);
+    let good = Front::start(Case::Good).await;
+    let proxy = forward(&ca, &[&good], &["--pool-size=0"]);
+    for count in 1..=2 {
+        let tcp = connect(proxy.addr(0), &good.authority()).await.unwrap();
+        let mut tls = handshake(tcp, &ca.trusted(), GOOD).await.unwrap();
+        let (answer, _) = ask(&mut tls, &get("/", &good.authority())).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!((good.counters.connections(), good.counters.requests()), (count, count));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,7 +202,7 @@ async fn a_route_for_tls_has_the_names_by_which_it_is_reached() {
     let error = handshake(tcp, &careless(true), "other.gallery.test").await.unwrap_err();
     assert!(error.to_string().contains("UnrecognisedName"), "{error}");
 
-    let plain = crate::support::origin::exchange(proxy.addr(0), get("/", GOOD).as_bytes()).await;
+    let plain = exchange(proxy.addr(0), get("/", GOOD).as_bytes()).await;
     assert!(
         plain.status() == 403 && plain.text().contains("plain HTTP came to a listener for TLS"),
         "{}",
@@ -154,6 +210,74 @@ async fn a_route_for_tls_has_the_names_by_which_it_is_reached() {
     );
     let codes: Vec<_> = proxy.audit().iter().map(|event| event["error.code"].as_str().unwrap().to_owned()).collect();
     assert_eq!(codes, ["sni_mismatch", "plain_on_tls_listener"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_http_1_that_a_client_offers_is_agreed_and_nothing_else() {
+    let ca = LocalCa::new(&["localhost"]);
+    let origin = Origin::start(|_, _| vec![send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")]).await;
+    let proxy = route(&ca, &origin, &[]);
+    for (offered, agreed) in [
+        (&["http/1.0"][..], Some("http/1.0")),
+        (&["h2", "http/1.0"], Some("http/1.0")),
+        (&["http/1.0", "http/1.1"], Some("http/1.1")),
+        (&["h2"], None),
+        (&["http/0.9"], None),
+    ] {
+        let tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+        let shaken = handshake(tcp, &ca.offering(offered), "localhost").await;
+        match (shaken, agreed) {
+            (Ok(mut tls), Some(agreed)) => {
+                assert_eq!(tls.get_ref().1.alpn_protocol(), Some(agreed.as_bytes()), "{offered:?}");
+                let (answer, end) = ask(&mut tls, "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
+                assert!(answer.starts_with("HTTP/1.0 200 ") && end.is_ok(), "{offered:?}: {answer}");
+            }
+            (Err(error), None) => assert!(error.to_string().contains("NoApplicationProtocol"), "{offered:?}: {error}"),
+            (shaken, _) => panic!("{offered:?}: {shaken:?}"),
+        }
+    }
+}
+
+/// A ClientHello of TLS 1.1.
+const OLD_HELLO: &[u8] =
+    b"\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x02aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\x00\x00\x02\x00\x2f\x01\x00";
+
+/// How long a client is held that is silent, or gets silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_are_let_go_soon_whatever_they_said_before() {
+    let ca = LocalCa::new(&["localhost"]);
+    let expired = Front::start(Case::Expired).await;
+    let (authority, bundle) = (expired.authority(), gallery::bundle(Bundle::Root));
+    let head = Duration::from_millis(1500);
+    let proxy = Proxy::start(&[
+        format!("--route=tls://127.0.0.1:0=https://{authority}"),
+        format!("--connect-to={authority}={}", expired.address),
+        format!("--ca-bundle={bundle}"),
+        ca.flag(),
+        format!("--head-timeout={}ms", head.as_millis()),
+        "--max-connections=1".into(),
+        "--connection-wait=50s".into(),
+    ]);
+    // As a refused client of plain HTTP; see `LINGER_SILENCE`.
+    let lingers = Duration::from_secs(2);
+    for (what, least) in [("nothing", head), ("half a hello", head), ("an old hello", lingers), ("a handshake", head)] {
+        let start = Instant::now();
+        let mut tcp = TcpStream::connect(proxy.addr(0)).await.unwrap();
+        let _open = match what {
+            "nothing" => Ok(tcp),
+            "a handshake" => Err(handshake(tcp, &ca.trusted(), "localhost").await.unwrap()),
+            _ => {
+                let hello = if what == "an old hello" { OLD_HELLO } else { &OLD_HELLO[..20] };
+                tcp.write_all(hello).await.unwrap();
+                Ok(tcp)
+            }
+        };
+        // The only place is free again.
+        let next = exchange(proxy.addr(0), get("/", "localhost").as_bytes()).await;
+        assert!(next.text().contains("plain_on_tls_listener"), "{what}: {}", next.text());
+        let held = start.elapsed();
+        assert!((least..Duration::from_secs(20)).contains(&held), "{what}: {held:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,6 +336,46 @@ async fn a_route_for_tls_leads_its_clients_back_to_itself() {
     assert!(answer.contains(&format!("\r\nLocation: https://{here}/next\r\n")), "{answer}");
     assert!(answer.contains("\r\nSet-Cookie: a=b; Secure\r\n"), "{answer}");
     assert!(answer.contains(&format!(r#""href": "https://{here}/v3/""#)), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_for_tls_is_named_as_it_is_advertised() {
+    let ca = LocalCa::new(&["127.0.0.2"]);
+    let glance = Origin::start(|_, _| Vec::new()).await;
+    let other = format!("{GOOD}:{}", glance.address.port());
+    let location = format!("HTTP/1.1 302 Found\r\nLocation: https://{other}/v2\r\nContent-Length: 0\r\n\r\n");
+    let keystone = Origin::start(move |_, _| vec![send(&location)]).await;
+    let own = format!("{GOOD}:{}", keystone.address.port());
+    let proxy = Proxy::start(&[
+        "--ca-bundle".into(),
+        gallery::bundle(Bundle::Root),
+        format!("--route=tls://127.0.0.2:0=https://{own}"),
+        format!("--route=tls://127.0.0.1:0=https://{other}"),
+        "--advertise=tls://127.0.0.1:0=https://proxy.example:19292".into(),
+        format!("--connect-to={own}={}", keystone.address),
+        ca.flag(),
+    ]);
+    let here = proxy.addr(0);
+    let mut tls = handshake(TcpStream::connect(here).await.unwrap(), &ca.trusted(), "127.0.0.2").await.unwrap();
+    let (answer, _) = ask(&mut tls, &get("/", &here.to_string())).await;
+    assert!(answer.contains("\r\nLocation: https://proxy.example:19292/v2\r\n"), "{answer}");
+    for (advertised, problem) in [
+        ("tls://127.0.0.1:1=http://a", "the clients of this route speak TLS\n  hint: write `https://a`"),
+        ("127.0.0.1:1=https://a", "no route listens on 127.0.0.1:1\n  hint: write `tls://127.0.0.1:1`, as in --route"),
+    ] {
+        let bundle = gallery::bundle(Bundle::Root);
+        let said = vouchsafe(&[
+            "config",
+            "check",
+            "--ca-bundle",
+            &bundle,
+            "--route=tls://127.0.0.1:1=https://a.example",
+            &ca.flag(),
+            "--advertise",
+            advertised,
+        ]);
+        assert!(said.code == Some(2) && said.err.contains(problem), "{said:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,6 +79,7 @@ fn clients(go: &str) -> Vec<Client> {
     let mut all = vec![
         client("curl", &[&curl[..], &["--cacert", "CA", "URL"]].concat()),
         client("curl -k", &[&curl[..], &["-k", "URL"]].concat()),
+        client("curl -0", &[&curl[..], &["-0", "--cacert", "CA", "URL"]].concat()),
         client("urllib", &[&py3, "-c", URLLIB, "URL", "CA"]),
         client("urllib, unverified", &[&py3, "-c", URLLIB, "URL", ""]),
         client("requests", &[&today, "-c", REQUESTS, "URL", "CA"]),
@@ -183,7 +184,8 @@ async fn every_handshake_that_can_be_served_is_served_and_others_are_told_to_spe
         assert!(seen.contains("HTTP/1.1 200 OK"), "{words:?} {more:?}: {seen}");
     }
     let served = front.counters.requests();
-    assert_eq!(served, 9);
+        (&openssl, &["-alpn", "http/1.0"]),
+    assert_eq!(served, 10);
     let weak = "ALL:@SECLEVEL=0";
     for (more, code, message) in [
         (&["-tls1_1", "-cipher", weak][..], "tls_too_old", "(it offers TLS 1.1 with the cipher suites "),
@@ -200,7 +202,8 @@ async fn every_handshake_that_can_be_served_is_served_and_others_are_told_to_spe
         assert!(text.starts_with("this client is too old for TLS here; let it speak plain HTTP (it offers "), "{text}");
     }
     // A client that insists on HTTP/2, and one that was not given the CA.
-    send_request(&[&openssl[..], &["-alpn", "h2"]].concat());
+    let seen = send_request(&[&openssl[..], &["-alpn", "h2"]].concat());
+    assert!(seen.contains("SSL alert number 120"), "no_application_protocol: {seen}");
     proxy.wait_for_log("ALPN", |event| {
         event["class"] == "client_tls" && event["message"].as_str().unwrap().contains("ALPN")
     });

@@ -552,9 +552,17 @@ fn settings_that_can_never_apply_are_errors() {
     let bundle = gallery::bundle(certs_dev::Bundle::Root);
     for (flag, expected) in [
         ("--advertise=127.0.0.1:2=http://a", "no route listens on 127.0.0.1:2"),
-        ("--advertise=127.0.0.1:1=https://a", "a listener and an `http://` URL are expected"),
+        (
+            "--advertise=127.0.0.1:1=https://a",
+            "the clients of this route speak plain HTTP\n  hint: write `http://a`, or `tls://` before the address",
+        ),
+        (
+            "--advertise=tls://127.0.0.1:1=https://a",
+            "no route listens on tls://127.0.0.1:1\n  hint: write `127.0.0.1:1`",
+        ),
+        ("--advertise=127.0.0.1:1=http://a/b", "a listener and a URL without a path are expected"),
         ("--advertise=127.0.0.1:1=http://a,127.0.0.1:1=http://b", "an earlier one is for the same listener"),
-        ("--advertise=127.0.0.1:1", "a listener and an `http://` URL are expected"),
+        ("--advertise=127.0.0.1:1", "a listener and a URL without a path are expected"),
         ("--rewrite=catalog,none", "--rewrite: `none` excludes the others"),
         ("--mirror=127.0.0.2=a.example", "--mirror `127.0.0.2=a.example`: no port is listed"),
         ("--mirror=127.0.0.1=a.example:1", "127.0.0.1:1 is configured for two listeners"),

@@ -66,9 +66,18 @@ impl LocalCa {
 
     /// What a client trusts that verifies.
     pub fn trusted(&self) -> Arc<ClientConfig> {
+        self.offering(&[])
+    }
+
+    /// The same, which offers these protocols (ALPN).
+    pub fn offering(&self, protocols: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&fs::read(self.file("ca.pem")).unwrap()).unwrap()).unwrap();
-        config(|builder| builder.with_root_certificates(roots).with_no_client_auth())
+        config(|builder| {
+            let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+            config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+            config
+        })
     }
 }
 

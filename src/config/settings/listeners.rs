@@ -115,17 +115,30 @@ impl Build<'_> {
         for text in &self.options.advertise {
             // A route that could not be read was a problem before.
             let is_known = |listen: &str| self.routed().iter().any(|known| known == listen);
-            let set = parse_advertise(text).and_then(|(listen, authority)| {
+            let set = parse_advertise(text).and_then(|(listen, Origin { https, authority })| {
                 match listeners.iter_mut().find(|listener| listener.name == format!("route {listen}")) {
                     Some(listener) if listener.advertised.is_some() => {
                         return Err("an earlier one is for the same listener\nhint: remove one of the two".into());
                     }
+                    Some(listener) if listener.tls && !https => {
+                        return Err(format!("the clients of this route speak TLS\nhint: write `https://{authority}`"));
+                    }
+                    Some(listener) if https && !listener.tls => {
+                        return Err(format!(
+                            "the clients of this route speak plain HTTP\nhint: write `http://{authority}`, or `tls://` before the address, here and in --route"
+                        ));
+                    }
                     Some(listener) => listener.advertised = Some(authority),
                     None if complete && !is_known(listen) => {
+                        let bare = without_tls(listen);
+                        let other = if bare == listen { format!("tls://{listen}") } else { bare.to_owned() };
                         let listen = show_value(listen);
-                        return Err(format!(
-                            "no route listens on {listen}\nhint: remove it, or add --route {listen}=URL"
-                        ));
+                        return Err(match is_known(&other) {
+                            true => format!("no route listens on {listen}\nhint: write `{other}`, as in --route"),
+                            false => {
+                                format!("no route listens on {listen}\nhint: remove it, or add --route {listen}=URL")
+                            }
+                        });
                     }
                     None => {}
                 }
@@ -396,15 +409,15 @@ fn without_mode(listen: &str) -> &str {
 }
 
 /// Reads where a listener is, and how clients reach it.
-fn parse_advertise(text: &str) -> Result<(&str, Authority), String> {
+fn parse_advertise(text: &str) -> Result<(&str, Origin), String> {
     const EXPECTED: &str =
-        "a listener and an `http://` URL are expected, as in `0.0.0.0:9292=http://proxy.example:19292`";
+        "a listener and a URL without a path are expected, as in `0.0.0.0:9292=http://proxy.example:19292`";
     if text.starts_with("unix:") {
         return Err("a UNIX socket has no URL by which links could lead to it".into());
     }
     let (listen, url) = text.split_once('=').ok_or(EXPECTED)?;
     match url::split(url) {
-        Some((Origin { https: false, authority }, "" | "/")) => Ok((listen, authority)),
+        Some((origin, "" | "/")) => Ok((listen, origin)),
         _ => Err(EXPECTED.into()),
     }
 }
