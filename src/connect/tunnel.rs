@@ -46,13 +46,14 @@ pub(super) async fn open(
         carrier.write_all(&connect_head(parent, target)).await.map_err(|error| broken(carrier, &error))?;
         let mut received = Vec::new();
         let head = answer(carrier, &mut received).await?;
-        match head.status {
-            200..=299 if received.is_empty() => Ok(()),
-            200..=299 => Err(bad("it sent data before the TLS handshake began")),
-            _ => Err(refusal(carrier, &head, received).await),
-        }
+        Ok((head, received))
     };
-    timeout(limit, exchange).await.unwrap_or(Err(ParentCause::Silent { after: limit }))
+    let (head, received) = timeout(limit, exchange).await.unwrap_or(Err(ParentCause::Silent { after: limit }))?;
+    match head.status {
+        200..=299 if received.is_empty() => Ok(()),
+        200..=299 => Err(bad("it sent data before the TLS handshake began")),
+        _ => Err(refusal(carrier, &head, received).await),
+    }
 }
 
 /// The only place that writes the credentials.

@@ -1,5 +1,7 @@
 //! Upstreams behind a parent proxy: what is asked of it, what reaches the upstream, and every way in which it fails.
 
+use std::time::{Duration, Instant};
+
 use certs_dev::{Bundle, Case};
 use serde_json::Value;
 
@@ -200,6 +202,10 @@ async fn every_answer_but_a_tunnel_is_a_failure_of_its_own_class() {
         ("HTTP/1.1 101 x\r\n\r\n", "parent_bad_answer", "it answered 101 x", ""),
         ("HTTP/1.1 200 OK\r\n\r\nhello", "parent_bad_answer", "it sent data before the TLS handshake began", ""),
         ("SSH-2.0-OpenSSH\r\n", "parent_bad_answer", "gave no usable answer to CONNECT", ""),
+        ("\x15\x03\x01\0\x02\x02\x46", "parent_bad_answer", "gave no usable answer to CONNECT", ""),
+        ("\r\nHTTP/1.1 200 OK\r\n\r\n", "parent_bad_answer", "it does not begin with a status line", ""),
+        ("HTTP/1.1 099 x\r\n\r\n", "parent_bad_answer", "gave no usable answer to CONNECT", ""),
+        ("HTTP/1.1 200 OK\r\nX: \0\r\n\r\n", "parent_bad_answer", "gave no usable answer to CONNECT", ""),
         (&interims, "parent_bad_answer", "more than 10 interim responses", ""),
         (&long, "parent_bad_answer", "it has too many bytes", ""),
         ("", "parent_bad_answer", "it closed the connection", ""),
@@ -223,6 +229,53 @@ async fn every_answer_but_a_tunnel_is_a_failure_of_its_own_class() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_limit_on_the_answer_of_a_parent_is_exact() {
+    let sized = |size: usize| {
+        let rest = "HTTP/1.1 200 OK\r\nX: \r\n\r\n".len();
+        format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(size - rest))
+    };
+    let fields = |count: usize| {
+        let lines: String = (0..count).map(|n| format!("X-{n}: 1\r\n")).collect();
+        format!("HTTP/1.1 200 OK\r\n{lines}\r\n")
+    };
+    let interims = |count: usize| "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(count) + "HTTP/1.1 200 OK\r\n\r\n";
+    for (most, more, message) in [
+        (sized(64 << 10), sized((64 << 10) + 1), "it has too many bytes"),
+        (fields(500), fields(501), "it has too many field lines"),
+        (interims(10), interims(11), "more than 10 interim responses"),
+    ] {
+        let origin = Origin::start(|_, _| vec![send(OK)]).await;
+        let parent = Parent::start(Answer::Before(most)).await;
+        let proxy = Proxy::start(&with(by_name(&origin), &[&parent.flag()]));
+        assert_eq!(get(&proxy).await.status(), 200, "without `{message}`");
+        let (seen, line, _) = failure(Answer::Say(more), &[]).await;
+        assert_eq!((seen.status(), &line["class"]), (500, &"parent_bad_answer".into()), "{line}");
+        assert!(line["message"].as_str().unwrap().contains(message), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_for_the_answer_of_a_parent_is_exact_and_ends_with_its_head() {
+    let limit = Duration::from_secs(2);
+    let origin = Origin::start(|_, _| vec![send(OK)]).await;
+    let parent = Parent::start(Answer::After(limit / 2)).await;
+    let proxy = Proxy::start(&with(by_name(&origin), &[&parent.flag(), "--connect-timeout=2s"]));
+    assert_eq!(get(&proxy).await.status(), 200);
+
+    let silent = Parent::start(Answer::Silence("")).await;
+    let proxy = Proxy::start(&with(by_name(&origin), &[&silent.flag(), "--connect-timeout=2s"]));
+    let start = Instant::now();
+    assert!(get(&proxy).await.text().contains("parent_unreachable"));
+    assert!((limit..limit * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+
+    // Its refusal counts, though the rest of the page does not come in time.
+    let page = "HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\nby rule 7";
+    let (_, line, _) = failure(Answer::Silence(page), &["--connect-timeout=300ms"]).await;
+    assert_eq!(line["class"], "parent_denied");
+    assert!(line["message"].as_str().unwrap().ends_with("403 Forbidden, and says: by rule 7"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_200_says_of_a_body_does_not_matter_and_interim_responses_are_skipped() {
     for text in [
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
@@ -230,7 +283,7 @@ async fn what_a_200_says_of_a_body_does_not_matter_and_interim_responses_are_ski
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX: y\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n",
     ] {
         let origin = Origin::start(|_, _| vec![send(OK)]).await;
-        let parent = Parent::start(Answer::Before(text)).await;
+        let parent = Parent::start(Answer::Before(text.to_owned())).await;
         let proxy = Proxy::start(&with(by_name(&origin), &[&parent.flag()]));
         assert_eq!(get(&proxy).await.status(), 200, "{text}");
     }
@@ -238,10 +291,12 @@ async fn what_a_200_says_of_a_body_does_not_matter_and_interim_responses_are_ski
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_is_silent_or_dead_fails_and_nothing_goes_past_it() {
-    let (seen, line, heads) = failure(Answer::Silence, &["--connect-timeout=300ms"]).await;
-    assert_eq!((seen.status(), heads.len()), (500, 1));
-    assert_eq!(line["class"], "parent_unreachable");
-    assert!(line["message"].as_str().unwrap().contains("did not answer CONNECT within 0.3 s"), "{line}");
+    for text in ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 OK\r\nX: y\r\n"] {
+        let (seen, line, heads) = failure(Answer::Silence(text), &["--connect-timeout=300ms"]).await;
+        assert_eq!((seen.status(), heads.len()), (500, 1));
+        assert_eq!(line["class"], "parent_unreachable");
+        assert!(line["message"].as_str().unwrap().contains("did not answer CONNECT within 0.3 s"), "{line}");
+    }
 
     let origin = Origin::start(|_, _| vec![send(OK)]).await;
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

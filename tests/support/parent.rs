@@ -6,12 +6,14 @@ use std::{
     path::Path,
     process::Command,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use certs_dev::Identity;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -26,11 +28,13 @@ pub enum Answer {
     /// Opens the tunnel, to the target's port on this host, whatever its name is.
     Tunnel,
     /// Sends these bytes, and opens the tunnel.
-    Before(&'static str),
+    Before(String),
+    /// Opens the tunnel after so long, if the proxy is still there.
+    After(Duration),
     /// Sends these bytes, and closes.
     Say(String),
-    /// Nothing, for as long as the connection is there.
-    Silence,
+    /// Sends these bytes, and nothing more for as long as the connection is there.
+    Silence(&'static str),
 }
 
 /// A parent that keeps the heads of all requests.
@@ -102,12 +106,18 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: Answer, 
     heads.lock().unwrap().push(head);
     match answer {
         Answer::Tunnel => tunnel(stream, &target, "HTTP/1.1 200 OK\r\n\r\n").await,
-        Answer::Before(text) => tunnel(stream, &target, text).await,
+        Answer::Before(text) => tunnel(stream, &target, &text).await,
+        Answer::After(delay) => {
+            if timeout(delay, stream.read_u8()).await.is_err() {
+                tunnel(stream, &target, "HTTP/1.1 200 OK\r\n\r\n").await;
+            }
+        }
         Answer::Say(text) => {
             let _ = stream.write_all(text.as_bytes()).await;
             let _ = stream.shutdown().await;
         }
-        Answer::Silence => {
+        Answer::Silence(text) => {
+            let _ = stream.write_all(text.as_bytes()).await;
             let mut rest = [0; 1024];
             while matches!(stream.read(&mut rest).await, Ok(1..)) {}
         }
