@@ -10,7 +10,7 @@ use certs_dev::{Bundle, Case};
 
 use crate::support::{
     dir,
-    exec::{Exec, go_client},
+    exec::{Exec, go_client, java_client},
     gallery::{self, Front},
     local_ca::LocalCa,
     origin::{Origin, send},
@@ -60,7 +60,7 @@ except Exception as error: print(repr(error))
 ";
 
 /// Clients that reach a proxy by CONNECT.
-fn clients(go: &str) -> Vec<Client> {
+fn clients(go: &str, java: &[String]) -> Vec<Client> {
     let real = |path: &str| real().join(path).display().to_string();
     let (py3, py2, today) = ("python3".to_owned(), real("clients2012/bin/python"), real("clients/bin/python"));
     let client = |name, words: &[&str]| Client { name, words: words.iter().map(|word| (*word).to_owned()).collect() };
@@ -85,6 +85,7 @@ fn clients(go: &str) -> Vec<Client> {
         client("requests", &[&today, "-c", REQUESTS, "URL", "CA"]),
         client("requests, unverified", &[&today, "-c", REQUESTS, "URL", ""]),
         client("Go", &[go, "URL"]),
+        client("Java", &java.iter().map(String::as_str).chain(["URL", "HOST", "PORT"]).collect::<Vec<_>>()),
     ];
     if Path::new(&py2).exists() {
         all.extend([
@@ -131,6 +132,7 @@ async fn every_client_is_served_by_connect_and_told_why_it_is_refused() {
     let scratch = dir();
     let go = go_client(scratch.path());
     let ca = LocalCa::new(&[".gallery.test"]);
+    let java = java_client(scratch.path(), &ca.root());
     let (good, expired) = (Front::start(Case::Good).await, Front::start(Case::Expired).await);
     let mut flags =
         vec![format!("--ca-bundle={}", gallery::bundle(Bundle::Root)), "--forward=127.0.0.1:0".into(), ca.flag()];
@@ -139,7 +141,7 @@ async fn every_client_is_served_by_connect_and_told_why_it_is_refused() {
         flags.push(format!("--connect-to={}={}", front.authority(), front.address));
     }
     let proxy = Proxy::start(&flags);
-    for (count, client) in clients(&go).iter().enumerate() {
+    for (count, client) in clients(&go, &java).iter().enumerate() {
         let seen = client.ask(&format!("https://{}/", good.authority()), &ca, proxy.addr(0));
         assert!(seen.starts_with("200"), "{}: {seen}", client.name);
         assert_eq!(good.counters.requests(), count as u64 + 1, "{}", client.name);
@@ -148,6 +150,11 @@ async fn every_client_is_served_by_connect_and_told_why_it_is_refused() {
         assert!(seen.contains("expired: expired.gallery.test") || seen.contains("403"), "{}: {seen}", client.name);
         assert_eq!(expired.counters.application_bytes(), 0);
     }
+    // One that was not given the CA: its own store has it not.
+    let words = java.iter().filter(|word| !word.starts_with("-D")).map(String::as_str).chain(["URL", "HOST", "PORT"]);
+    let java = Client { name: "Java", words: words.map(str::to_owned).collect() };
+    let seen = java.ask(&format!("https://{}/", good.authority()), &ca, proxy.addr(0));
+    assert!(seen.contains("PKIX path building failed"), "{seen}");
 }
 
 /// OpenSSL and GnuTLS, without HTTP of their own.
@@ -177,6 +184,7 @@ async fn every_handshake_that_can_be_served_is_served_and_others_are_told_to_spe
         (&openssl, &["-tls1_2", "-cipher", is_rsa, "-sigalgs", "RSA+SHA256:RSA-PSS+SHA256"]),
         (&openssl, &["-tls1_2", "-cipher", is_rsa]),
         (&openssl, &["-alpn", "h2,http/1.1"]),
+        (&openssl, &["-alpn", "http/1.0"]),
         (&gnutls, &[]),
         (&gnutls, &["--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.2"]),
     ] {
@@ -184,7 +192,6 @@ async fn every_handshake_that_can_be_served_is_served_and_others_are_told_to_spe
         assert!(seen.contains("HTTP/1.1 200 OK"), "{words:?} {more:?}: {seen}");
     }
     let served = front.counters.requests();
-        (&openssl, &["-alpn", "http/1.0"]),
     assert_eq!(served, 10);
     let weak = "ALL:@SECLEVEL=0";
     for (more, code, message) in [

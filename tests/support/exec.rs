@@ -202,3 +202,31 @@ pub fn go_client(at: &std::path::Path) -> String {
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     at.join("client").display().to_string()
 }
+
+/// The words that run a client of Java's HttpsURLConnection, made below this directory: URL, and host and port of a
+/// proxy follow. It trusts the certificate in `root` and no other.
+pub fn java_client(at: &std::path::Path, root: &str) -> Vec<String> {
+    const SOURCE: &str = r#"
+        import java.net.*;
+        public class Client {
+            public static void main(String[] args) throws Exception {
+                Proxy proxy = new Proxy(Proxy.Type.HTTP, new InetSocketAddress(args[1], Integer.parseInt(args[2])));
+                try { System.out.println(((HttpURLConnection) new URL(args[0]).openConnection(proxy)).getResponseCode()); }
+                catch (java.io.IOException error) { System.out.println(error); }
+            }
+        }
+    "#;
+    std::fs::write(at.join("Client.java"), SOURCE).unwrap();
+    let store = at.join("trust.p12").display().to_string();
+    let import = ["-importcert", "-noprompt", "-alias", "root", "-storetype", "PKCS12", "-storepass", "changeit"];
+    for words in
+        [&["javac", "Client.java"][..], &[&["keytool"], &import[..], &["-keystore", &store, "-file", root]].concat()]
+    {
+        let made = Command::new(words[0]).args(&words[1..]).current_dir(at).output();
+        let made = made.expect("a JDK, which tests/setup installs");
+        assert!(made.status.success(), "{words:?}: {made:?}");
+    }
+    let trust = [format!("-Djavax.net.ssl.trustStore={store}"), "-Djavax.net.ssl.trustStorePassword=changeit".into()];
+    let words = ["java".into(), "-cp".into(), at.display().to_string()].into_iter().chain(trust);
+    words.chain(["Client".to_owned()]).collect()
+}
