@@ -189,11 +189,11 @@ fn a_local_ca_that_is_not_there_or_cannot_be_read_is_named_with_a_remedy() {
         " `{path}`: Permission denied (os error 13)\n  hint: let the user that this runs as search the directory `{}`",
         closed.display()
     );
-    fs::set_permissions(closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(closed, fs::Permissions::from_mode(0o000)).unwrap();
     expect(true, &path, &words);
     fs::set_permissions(closed, fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o500)).unwrap();
-    fs::set_permissions(&key, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
     let said = check(true, &path);
     let (_, hint) =
         said.err.split_once("Permission denied (os error 13)\n  hint: this process runs as user ").expect("one");
