@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt::{self, Write as _},
 };
 
@@ -173,8 +173,7 @@ const MOST_WARNINGS: usize = 20;
 /// Looks over the contents of files, each with its name.
 pub fn lint(files: &[Named], at: OffsetDateTime) -> Lint {
     let mut lint = Lint { at, files: files.iter().map(|(name, bytes)| File::read(name, bytes)).collect() };
-    let all: Vec<(String, Certificate)> =
-        lint.entries().map(|(file, entry)| (file.place(entry), entry.certificate.clone())).collect();
+    let all = Known::of(lint.entries().map(|(file, entry)| (file.place(entry), entry.certificate.clone())).collect());
     let mut place = 0;
     for file in &mut lint.files {
         for entry in &mut file.entries {
@@ -182,7 +181,7 @@ pub fn lint(files: &[Named], at: OffsetDateTime) -> Lint {
             place += 1;
         }
     }
-    let level = if all.is_empty() { Level::Error } else { Level::Warning };
+    let level = if all.certificates.is_empty() { Level::Error } else { Level::Warning };
     for file in lint.files.iter_mut().filter(|file| file.entries.is_empty()) {
         let fix = "give the CERTIFICATE blocks (PEM) of the authorities to trust";
         file.flaws.push(Flaw::new(level, "no_certificate", "there is no certificate in it", fix));
@@ -251,12 +250,48 @@ fn foreign(file: &str, label: &str, count: usize) -> Flaw {
     Flaw::new(Level::Warning, "other_block", format!("there {what} of another kind in it: {label}"), fix)
 }
 
+/// All certificates, each with where it is. A bundle may have thousands, so none is compared with all others.
+struct Known {
+    certificates: Vec<(String, Certificate)>,
+    /// Where the same bytes are first.
+    first: HashMap<CertificateDer<'static>, usize>,
+    /// Those of the same subject, in their order.
+    by_subject: HashMap<Vec<u8>, Vec<usize>>,
+}
+
+impl Known {
+    fn of(certificates: Vec<(String, Certificate)>) -> Self {
+        let (mut first, mut by_subject) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
+        for (place, (_, certificate)) in certificates.iter().enumerate() {
+            first.entry(certificate.der.clone()).or_insert(place);
+            if let Ok(facts) = &certificate.facts {
+                by_subject.entry(facts.subject_der.clone()).or_default().push(place);
+            }
+        }
+        Self { certificates, first, by_subject }
+    }
+
+    /// Where one with the same bytes is, before this place.
+    fn twin(&self, place: usize) -> Option<&str> {
+        let (_, certificate) = self.certificates.get(place)?;
+        let first = self.first.get(&certificate.der).filter(|first| **first < place)?;
+        self.certificates.get(*first).map(|(there, _)| there.as_str())
+    }
+
+    /// Those with the subject of `facts`: their number, where they are, and what they say.
+    fn namesakes(&self, facts: &Facts) -> impl Iterator<Item = (usize, &str, &Facts)> {
+        self.by_subject.get(&facts.subject_der).into_iter().flatten().filter_map(|place| {
+            let (there, certificate) = self.certificates.get(*place)?;
+            Some((*place, there.as_str(), certificate.facts.as_ref().ok()?))
+        })
+    }
+}
+
 /// What is wrong with one certificate, among all.
-fn flaws(what: What, all: &[(String, Certificate)], place: usize, at: OffsetDateTime) -> Vec<Flaw> {
-    let (_, certificate) = &all[place];
+fn flaws(what: What, all: &Known, place: usize, at: OffsetDateTime) -> Vec<Flaw> {
+    let (_, certificate) = &all.certificates[place];
     let mut found = Vec::new();
-    let twin = all[..place].iter().find(|(_, other)| other.der == certificate.der);
-    if let Some((there, _)) = twin {
+    if let Some(there) = all.twin(place) {
         let sentence = format!("the same certificate is at {there}");
         return vec![Flaw::new(Level::Warning, "duplicate", sentence, "take one of them out")];
     }
@@ -295,7 +330,7 @@ fn flaws(what: What, all: &[(String, Certificate)], place: usize, at: OffsetDate
             let unfit = checks::unfit_root(facts, anchor).into_iter().chain(checks::may_not_sign(facts, anchor));
             let fix = "get the CA's current certificate; as it is, nothing that it issued is trusted";
             found.extend(unfit.map(|finding| Flaw::error(finding, fix)));
-            found.extend(issuer(certificate, facts, what, &all[..place]));
+            found.extend(issuer(certificate, facts, what, all, place));
         }
     }
     found
@@ -305,18 +340,14 @@ fn dates(
     certificate: &Certificate,
     facts: &Facts,
     subject: CertificateRef,
-    all: &[(String, Certificate)],
+    all: &Known,
     at: OffsetDateTime,
 ) -> Option<Flaw> {
     if let Some(finding) = checks::validity(certificate, subject, at) {
-        let in_force = |other: &Facts| {
-            other.subject_der == facts.subject_der
-                && other.spki == facts.spki
-                && (other.not_before..=other.not_after).contains(&at)
-        };
-        let renewed = all.iter().find(|(_, other)| other.facts.as_ref().is_ok_and(in_force));
+        let in_force = |other: &Facts| other.spki == facts.spki && (other.not_before..=other.not_after).contains(&at);
+        let renewed = all.namesakes(facts).find(|(_, _, other)| in_force(other));
         return Some(match (renewed, finding.code) {
-            (Some((there, _)), code) => Flaw::new(
+            (Some((_, there, _)), code) => Flaw::new(
                 Level::Warning,
                 code.as_str(),
                 format!("{}; another of the same name and key is valid ({there})", finding.sentence),
@@ -347,14 +378,11 @@ fn server(facts: &Facts) -> Flaw {
 }
 
 /// What is odd about a CA.
-fn issuer(certificate: &Certificate, facts: &Facts, what: What, before: &[(String, Certificate)]) -> Vec<Flaw> {
+fn issuer(certificate: &Certificate, facts: &Facts, what: What, all: &Known, place: usize) -> Vec<Flaw> {
     let mut found = Vec::new();
     let warn = |code: &'static str, sentence: String, fix| Flaw::new(Level::Warning, code, sentence, fix);
-    let remade = before.iter().find(|(_, other)| {
-        let other = other.facts.as_ref();
-        other.is_ok_and(|other| other.subject_der == facts.subject_der && other.spki != facts.spki)
-    });
-    if let Some((there, _)) = remade {
+    let remade = all.namesakes(facts).find(|(other, _, theirs)| *other < place && theirs.spki != facts.spki);
+    if let Some((_, there, _)) = remade {
         let sentence = format!(
             "another of the name `{}`, with another key, is at {there}: probably a CA that was re-created",
             facts.subject
