@@ -8,7 +8,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::text::show_value;
+use crate::text::{holds_contents, show_value};
 
 use super::{
     args::{ListenerOptions, Options, UpstreamOptions},
@@ -65,7 +65,8 @@ fn contents_of_files(text: &str, table: &DeTable<'_>) -> Vec<String> {
     }
     let mut found = Vec::new();
     table.values().for_each(|value| values(value, &mut found));
-    let problems = found.into_iter().filter_map(|(span, value)| {
+    // Lines are counted for those alone: there may be thousands of values.
+    let problems = found.into_iter().filter(|(_, value)| holds_contents(value)).filter_map(|(span, value)| {
         let line = line_of(text, span);
         let key = key_at(text, line);
         contents::problem(format!("{line}: {key}").trim_end_matches(": "), value)
