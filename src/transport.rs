@@ -306,6 +306,7 @@ mod tests {
     use super::*;
 
     /// The ends of a TLS connection, with a certificate of their own.
+    #[expect(clippy::disallowed_methods, reason = "the client of this test")]
     async fn connected() -> (Transport, tokio_rustls::client::TlsStream<TcpStream>) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
