@@ -35,7 +35,7 @@ fn in_all_views(url: &str, name: &str, mut look: impl FnMut(&mut Browser, &Page)
         let what = format!("{name} {view:?}");
         keep_picture(&mut browser, &page, &format!("{name}-{}", view.name()));
         assert!(page.problems.is_empty(), "{what}: {:#?}", page.problems);
-        let elsewhere: Vec<_> = page.requests.iter().skip(1).filter(|url| !url.starts_with("data:")).collect();
+        let elsewhere: Vec<_> = page.requests.iter().filter(|of| *of != url && !of.starts_with("data:")).collect();
         assert!(elsewhere.is_empty(), "{what}: {elsewhere:?}");
         let wide = format!(
             "Array.from(document.body.querySelectorAll('*')).filter(one => !one.closest('.scroll') && \

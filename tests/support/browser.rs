@@ -116,11 +116,13 @@ impl Browser {
             let answer = self.call(&session, method, parameters, &mut events);
             assert!(answer["errorText"].is_null(), "{url}: {answer}");
         }
-        while !events.iter().any(|event| event["method"] == "Page.loadEventFired") {
+        // Pages that were opened before go on with what they do.
+        let is_of = |event: &Value, method: &str| event["sessionId"] == *session && event["method"] == method;
+        while !events.iter().any(|event| is_of(event, "Page.loadEventFired")) {
             events.push(self.next());
         }
         let of = |method: &'static str| {
-            events.iter().filter(move |event| event["method"] == method).map(|event| &event["params"])
+            events.iter().filter(move |event| is_of(event, method)).map(|event| &event["params"])
         };
         let requests =
             of("Network.requestWillBeSent").map(|event| event["request"]["url"].as_str().expect("a URL").into());

@@ -55,10 +55,11 @@ fn more(to: &mut String, count: usize, shown: usize, are: &str) -> fmt::Result {
 
 /// What was refused within the last hour, by upstream and code.
 pub(super) fn refusals(to: &mut String, status: &Status) -> fmt::Result {
-    const COLUMNS: [Column; 3] = [("Refused in the last hour", "wide"), ("Code", ""), ("Requests", "number")];
+    const COLUMNS: [Column; 3] = [("Upstream", "wide"), ("Code", ""), ("Requests", "number")];
     if status.last_hour.by_upstream.is_empty() {
         return nothing(to, "Nothing was refused in the last hour.");
     }
+    to.write_str("<h3>What was refused</h3>")?;
     begin(to, &COLUMNS)?;
     for refusals in &status.last_hour.by_upstream {
         let code = format_args!("<code>{}</code>", refusals.code);
@@ -126,7 +127,7 @@ pub(super) fn coming(to: &mut String, status: &Status) -> fmt::Result {
 
 /// Where clients connect to.
 pub(super) fn listeners(to: &mut String, status: &Status) -> fmt::Result {
-    const COLUMNS: [Column; 4] = [("Listener", ""), ("Address", ""), ("To", ""), ("Open connections", "number")];
+    const COLUMNS: [Column; 4] = [("Listener", ""), ("Address", ""), ("To", ""), ("Connections", "number")];
     begin(to, &COLUMNS)?;
     for listener in &status.listeners {
         let address = format_args!("<code>{}</code>", Html(&listener.address));
