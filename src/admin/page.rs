@@ -166,9 +166,9 @@ fn sum(to: &mut String, figure: impl Display, of: &str) -> fmt::Result {
     write!(to, "<div><b>{figure}</b><span class=\"soft small\">{of}</span></div>")
 }
 
-/// Whole days from now; negative if it is over.
+/// Whole days from now; negative if it has been over for a day or more.
 fn days(until: OffsetDateTime, now: OffsetDateTime) -> i64 {
-    (until - now).whole_seconds().div_euclid(86_400)
+    (until - now).whole_days()
 }
 
 /// The class for something that has so many days left.
@@ -206,7 +206,9 @@ mod tests {
     #[test]
     fn days_are_whole_and_the_colour_follows_them() {
         let now = datetime!(2026-11-21 12:00 UTC);
-        for (hours, left, class) in [(-1, -1, "bad"), (23, 0, "bad"), (7 * 24, 7, "warn"), (31 * 24, 31, "good")] {
+        for (hours, left, class) in
+            [(-25, -1, "bad"), (-1, 0, "bad"), (23, 0, "bad"), (7 * 24, 7, "warn"), (31 * 24, 31, "good")]
+        {
             let days = days(now + Duration::hours(hours), now);
             assert_eq!((days, urgency(days)), (left, class), "{hours}");
         }

@@ -25,11 +25,12 @@ struct Screen {
 impl Terminal {
     /// Starts it.
     pub fn start(command: &str) -> Self {
-        let mut script = Command::new("script");
-        script.args(["--quiet", "--flush", "--return", "--command", command, "/dev/null"]);
+        // Whoever runs the tests may ignore signals, as `nohup` does, and programs inherit that.
+        let mut script = Command::new("env");
+        script.args(["--default-signal", "script", "--quiet", "--flush", "--return", "--command", command, "/dev/null"]);
         without_ambient(&mut script);
         script.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = script.spawn().expect("script");
+        let mut child = script.spawn().expect("env and script");
         let keyboard = child.stdin.take().expect("piped");
         let mut output = child.stdout.take().expect("piped");
         let screen = Arc::new(Screen::default());
