@@ -27,7 +27,8 @@ impl Terminal {
     pub fn start(command: &str) -> Self {
         // Whoever runs the tests may ignore signals, as `nohup` does, and programs inherit that.
         let mut script = Command::new("env");
-        script.args(["--default-signal", "script", "--quiet", "--flush", "--return", "--command", command, "/dev/null"]);
+        script.args(["--default-signal", "script"]);
+        script.args(["--quiet", "--flush", "--return", "--command", command, "/dev/null"]);
         without_ambient(&mut script);
         script.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = script.spawn().expect("env and script");
