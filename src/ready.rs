@@ -81,6 +81,12 @@ pub fn ready(args: ReadyArgs) -> Result<Result<(), String>, ConfigError> {
     let socket =
         options.admin.as_deref().and_then(|admin| Some(admin.strip_prefix("unix:")?.split(',').next()?.into()));
     let probe: Probe = match (options.ready_file, socket) {
+        (None, None) if let Some(admin) = &options.admin => {
+            return Err(ConfigError::one(format!(
+                "--admin `{}`: only an admin listener on a UNIX socket can be asked\nhint: set --ready-file, or request /readyz of that address",
+                show_value(admin)
+            )));
+        }
         (None, None) => {
             return Err(ConfigError::one(
                 "neither a ready file nor an admin listener on a UNIX socket is configured\nhint: set --ready-file, or --admin unix:PATH, as for `vouchsafe run`",
@@ -113,7 +119,7 @@ impl Probe {
         self.file.as_deref().map_or(Ok(()), ask_file)?;
         self.socket.as_deref().map_or(Ok(()), |path| {
             ask_admin(path).unwrap_or_else(|error| {
-                Err(format!("the admin listener `{}` cannot be asked: {error}", show_value(path)))
+                Err(format!("cannot connect to the admin listener `{}`: {error}", show_value(path)))
             })
         })
     }

@@ -136,7 +136,10 @@ impl Transport {
         match (&end, stream) {
             // The client has spoken last, and many hold their request back until that is acknowledged (RFC 9293 section
             // 3.7.4), for which the system would wait 40 ms.
-            (Ok(()), Stream::Tcp(tcp)) => tcp.set_quickack(true)?,
+            (Ok(()), Stream::Tcp(tcp)) => {
+                // A hint: the sockets of MPTCP, for example, do not take it.
+                let _ = tcp.set_quickack(true);
+            }
             (Ok(()), Stream::Unix(_)) => {}
             // The alert, as far as that takes no waiting.
             (Err(_), stream) => {

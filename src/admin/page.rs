@@ -141,7 +141,7 @@ fn summary(status: &Status) -> (&'static str, String) {
     } else if status.upstreams.iter().all(|upstream| upstream.verdict == "untried") {
         ("info", "No upstream has been connected to yet".into())
     } else {
-        ("good", "All upstreams that were connected to are verified".into())
+        ("good", "All upstreams contacted so far are verified".into())
     }
 }
 

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     logging::writer::{self, Log},
     metrics::AuditCounters,
-    tls::presented::PresentedChain,
+    tls::presented::{Certificate, PresentedChain},
 };
 
 /// Where audit events go, alongside stderr.
@@ -136,9 +136,8 @@ impl AuditSink {
         self.counters.events.add(1);
         // In memory an event takes about this much; what is in it is bounded.
         let listed = event.get("vouchsafe.chain").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
-        let size = 4096
-            + 2048 * listed
-            + chain.iter().flat_map(|chain| chain.iter()).map(|certificate| certificate.der.len()).sum::<usize>();
+        let held = chain.iter().flat_map(|chain| chain.iter()).map(Certificate::size);
+        let size = 4096 + 2048 * listed + held.sum::<usize>();
         match self.log.leave(event, chain, size) {
             None => writer::poke(),
             Some(lost) if lost == 1 || lost.is_multiple_of(1000) => error!(

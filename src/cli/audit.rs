@@ -61,7 +61,7 @@ fn judge(survey: Survey, filter: &Filter, strict: bool) -> Result<(), CliError> 
     if let Some(id) = filter.event.as_ref().filter(|_| found.is_empty()) {
         let id = escape(id);
         return Err(CliError::Audit(format!(
-            "no event has the id `{id}`\n  hint: it may be in an older log, or among repeats beyond the 64 whose ids are kept"
+            "no event has the id `{id}`\n  hint: repeats are written at the end of their window, up to a minute later (--fold-repeats): try again then; else it is in an older log, or beyond the 64 ids that are kept of repeats"
         )));
     }
     let mut objections = Vec::new();

@@ -19,6 +19,9 @@ pub struct PoolLimits {
     pub most: usize,
 }
 
+/// As many idle connections are kept at least while they wait for their first request.
+const MOST_UNSERVED: usize = 8;
+
 /// An upstream and its idle connections.
 #[derive(Debug)]
 pub struct Slot {
@@ -77,7 +80,8 @@ impl Slot {
         let Some((slot, connection)) = self.rebind(connection) else { return };
         let mut idle = slot.idle.borrow_mut();
         // One that has served nobody was opened for a request that is about to come.
-        if idle.len() < slot.limits.most || !connection.has_served() {
+        let most = if connection.has_served() { slot.limits.most } else { slot.limits.most.max(MOST_UNSERVED) };
+        if idle.len() < most {
             idle.push(Idle { connection, since: Instant::now() });
         } else {
             connection.close();

@@ -114,7 +114,8 @@ async fn refusal(carrier: &mut Carrier, head: &ResponseHead, received: Vec<u8>) 
     match head.status {
         401 | 407 => ParentCause::Auth { schemes: schemes(head), answer },
         403 | 405 => ParentCause::Denied(answer),
-        502..=504 => ParentCause::Upstream(answer),
+        // tinyproxy answers 500.
+        500 | 502..=504 => ParentCause::Upstream(answer),
         _ => ParentCause::BadAnswer { answer: Some(answer), why: "opened no tunnel".into() },
     }
 }

@@ -19,6 +19,10 @@ use certs_dev::{Bundle, Case, Counters, Expected, Gallery, Server};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    signal::{
+        ctrl_c,
+        unix::{SignalKind, signal},
+    },
     time::{Instant, timeout},
 };
 
@@ -26,7 +30,7 @@ use crate::{
     app::{App, AppError, Running},
     clock::Clock,
     config::{
-        args::{Options, RunArgs},
+        args::{Options, RunArgs, Span},
         environment::Environment,
         error::ConfigError,
         settings::Settings,
@@ -166,7 +170,7 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
     wrong += isolated::show(&exhibits, directory.path(), &bundle, to).await?;
     try_next(keep.then_some((listeners.as_slice(), audit.as_path(), bundle.as_path())), to)?;
     if keep {
-        tokio::signal::ctrl_c().await?;
+        asked_to_end().await?;
     }
     running.stop(Stop::Drain);
     running.join().await.map_err(DemoError::App)?;
@@ -174,6 +178,16 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
         return Err(DemoError::WrongVerdict(wrong));
     }
     Ok(())
+}
+
+/// Waits for Ctrl-C, for another signal that asks for the end, or for the terminal to close.
+async fn asked_to_end() -> io::Result<()> {
+    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    tokio::select! {
+        end = ctrl_c() => end,
+        _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+    }
 }
 
 /// The width of the longest code that is shown.
@@ -220,9 +234,9 @@ fn try_next(running: Option<(&[SocketAddr], &Path, &Path)>, to: &mut impl Write)
     }
     for (command, what) in [
         ("vouchsafe explain expired", "what a code means, and what to do"),
-        ("vouchsafe demo --keep", "the same, and it goes on until Ctrl-C, to try it with curl"),
-        ("vouchsafe check --system-roots=true HOST:PORT", "a server of yours; nothing is sent to it"),
-        ("vouchsafe exec --help", "a tool of yours behind the proxy, unchanged"),
+        ("vouchsafe demo --keep", "the same, kept running until Ctrl-C, to try with curl"),
+        ("vouchsafe check --system-roots=true HOST:PORT", "your own server; nothing is sent to it"),
+        ("vouchsafe exec --help", "your own tool behind the proxy, unchanged"),
     ] {
         writeln!(to, "  {command:<46} {what}")?;
     }
@@ -236,6 +250,8 @@ fn settings(exhibits: &[Exhibit], bundle: &Path, audit: &Path) -> Result<Setting
         connect_to: exhibits.iter().map(|exhibit| format!("{}={}", exhibit.upstream, exhibit.address)).collect(),
         ca_bundle: vec![bundle.to_owned()],
         audit_log: Some(audit.to_owned()),
+        // So that `audit --event` finds what somebody has just tried.
+        fold_repeats: Some(Span(Duration::from_secs(1))),
         log_level: Some(LogLevel::Error),
         threads: Some(1),
         ..Options::default()

@@ -30,7 +30,7 @@ impl FromStr for Permit {
         let permit = Self::read(text)?;
         match &permit {
             Self::Network(network) if let Some(network) = unmapped(*network) => {
-                Err(format!("an IPv4-mapped network matches nothing\nhint: permit `{network}`"))
+                Err(format!("an IPv4-mapped network matches nothing\nhint: write `{network}`"))
             }
             Self::Suffix(suffix) if suffix.len() >= LONGEST_NAME => Err("no name has so long a suffix".into()),
             _ if is_placeholder(&permit) => Err(format!("`{permit}` stands for nothing in a CA's constraints")),
@@ -227,9 +227,9 @@ mod tests {
     #[test]
     fn a_permit_that_can_never_match_is_refused_with_what_is_meant() {
         for (text, expected) in [
-            ("::ffff:192.0.2.0/120", "an IPv4-mapped network matches nothing\nhint: permit `192.0.2.0/24`"),
-            ("::ffff:10.1.2.3/104", "an IPv4-mapped network matches nothing\nhint: permit `10.0.0.0/8`"),
-            ("::ffff:0:0/96", "an IPv4-mapped network matches nothing\nhint: permit `0.0.0.0/0`"),
+            ("::ffff:192.0.2.0/120", "an IPv4-mapped network matches nothing\nhint: write `192.0.2.0/24`"),
+            ("::ffff:10.1.2.3/104", "an IPv4-mapped network matches nothing\nhint: write `10.0.0.0/8`"),
+            ("::ffff:0:0/96", "an IPv4-mapped network matches nothing\nhint: write `0.0.0.0/0`"),
             ("invalid", "`invalid` stands for nothing in a CA's constraints"),
             ("255.255.255.255", "`255.255.255.255` stands for nothing in a CA's constraints"),
             ("::/128", "`::` stands for nothing in a CA's constraints"),

@@ -77,15 +77,16 @@ impl Health {
         let deadline = Instant::now() + within;
         let ask = |worker: &mpsc::Sender<Ping>| {
             let (ping, answer) = oneshot::channel();
-            worker.try_send(ping).map(|()| answer)
+            (worker.clone(), worker.try_send(ping).map(|()| answer))
         };
         let asked: Vec<_> = self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter().map(ask).collect();
         let mut silent = Vec::new();
-        for (number, asked) in asked.into_iter().enumerate() {
+        for (number, (worker, asked)) in asked.into_iter().enumerate() {
             let answered = match asked {
                 Ok(answer) => timeout_at(deadline, answer).await.is_ok(),
                 Err(TrySendError::Closed(_)) => true,
-                Err(TrySendError::Full(_)) => false,
+                // Many ask at the same time. A worker that takes one of their pings answers.
+                Err(TrySendError::Full(_)) => timeout_at(deadline, worker.reserve()).await.is_ok(),
             };
             if !answered {
                 silent.push(number);
@@ -118,5 +119,22 @@ mod tests {
         assert_eq!(stuck.len(), MOST_WAITING, "what waits is bounded");
         drop(stuck);
         assert!(health.silent_workers(SOON).await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_is_not_silent_since_many_ask_it() {
+        let health = Health::default();
+        let mut worker = health.add_worker();
+        let pings = health.workers.lock().unwrap()[0].clone();
+        while pings.try_send(oneshot::channel().0).is_ok() {}
+        let answers = async {
+            while let Some(ping) = worker.recv().await {
+                let _ = ping.send(());
+            }
+        };
+        tokio::select! {
+            silent = health.silent_workers(SOON) => assert_eq!(silent, [0; 0]),
+            () = answers => panic!("it has ended"),
+        }
     }
 }

@@ -68,9 +68,7 @@ fn private_key(file: &str, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Strin
     let is_encrypted = |block: &pem::Block| block.encrypted || block.label == "ENCRYPTED PRIVATE KEY";
     let why = match blocks.iter().find(|block| block.is_private_key()) {
         None => "no PRIVATE KEY block in it".to_owned(),
-        Some(block) if is_encrypted(block) => {
-            "the key in it is encrypted, and nobody is here to be asked for the password".to_owned()
-        }
+        Some(block) if is_encrypted(block) => "the key in it is encrypted; encrypted keys are not supported".to_owned(),
         Some(block) => format!("the key in it is of a kind that is not supported: {}", block.label),
     };
     let usable = blocks.into_iter().filter(|block| !is_encrypted(block)).find_map(|block| {

@@ -153,6 +153,12 @@ impl Certificate {
         Self { der: der.clone().into_owned(), sha256: Fingerprint::of(der).hex(), facts: Facts::read(der) }
     }
 
+    /// Bytes that it takes in memory, roughly: a name takes more than it has letters.
+    pub fn size(&self) -> usize {
+        let names = |facts: &Facts| facts.dns_names.len() + facts.ip_addresses.len() + facts.other_names.len();
+        2048 + self.der.len() + 96 * self.facts.as_ref().map_or(0, names)
+    }
+
     /// What names it for people: its subject, or that it cannot be read.
     pub fn name(&self) -> String {
         match &self.facts {

@@ -1,7 +1,11 @@
 //! Start, ready, drain, stop; and what is said when it cannot start.
 
-use std::process::{Command, Output};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Output, Stdio},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -240,4 +244,21 @@ fn the_demonstration_shows_the_right_verdicts() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     assert!(text.contains("4 passed, 10 refused; the refused servers received 0 bytes"), "{text}");
+}
+
+#[test]
+fn the_demonstration_that_goes_on_leaves_nothing_however_it_is_ended() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let directory = support::dir();
+        let mut command = Command::new("env");
+        command.args(["--default-signal", env!("CARGO_BIN_EXE_vouchsafe"), "demo", "--keep"]);
+        support::proxy::without_ambient(&mut command);
+        let mut demo = command.env("TMPDIR", directory.path()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line == "Everything runs until Ctrl-C."));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        kill_process(Pid::from_child(&demo), signal).unwrap();
+        assert!(demo.wait().unwrap().success(), "{signal:?}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "{signal:?}");
+    }
 }

@@ -98,7 +98,7 @@ fn what_a_ca_permits_is_said_or_follows_from_the_settings() {
         (&["--permit", "https://a.example"], "--permit `https://a.example`: "),
         (
             &["--permit", "::ffff:192.0.2.0/120"],
-            "--permit `::ffff:192.0.2.0/120`: an IPv4-mapped network matches nothing\n  hint: permit `192.0.2.0/24`",
+            "--permit `::ffff:192.0.2.0/120`: an IPv4-mapped network matches nothing\n  hint: write `192.0.2.0/24`",
         ),
     ] {
         let said = init(flags);

@@ -149,6 +149,10 @@ fn a_value_that_cannot_be_used_is_named_with_the_reason_and_what_to_write() {
             "--allow=.example",
             "--allow `.example`: a suffix begins with `*`\n  hint: write `*.example`; for the domain itself, allow `example` too",
         ),
+        (
+            "--allow=::ffff:192.0.2.0/120",
+            "--allow `::ffff:192.0.2.0/120`: an IPv4-mapped network matches nothing\n  hint: write `192.0.2.0/24`",
+        ),
         ("--allow=10.0.0.0/33", "--allow `10.0.0.0/33`: `33` is not a prefix length: 0 to 32 bits are possible"),
         ("--allow=fd00::/129", "--allow `fd00::/129`: `129` is not a prefix length: 0 to 128 bits are possible"),
         (

@@ -198,6 +198,7 @@ async fn every_answer_but_a_tunnel_is_a_failure_of_its_own_class() {
         ),
         ("HTTP/1.0 405 No\r\n\r\n", "parent_denied", "405 No", "`AllowCONNECT`"),
         ("HTTP/1.1 503 Down\r\n\r\n", "parent_upstream", "could not reach the upstream: it answered 503 Down", ""),
+        ("HTTP/1.1 500 Unable\r\n\r\n", "parent_upstream", "could not reach the upstream: it answered 500 Unable", ""),
         ("HTTP/1.1 404 No\r\n\r\n", "parent_bad_answer", "opened no tunnel: it answered 404 No", "forward proxy"),
         ("HTTP/1.1 101 x\r\n\r\n", "parent_bad_answer", "it answered 101 x", ""),
         ("HTTP/1.1 200 OK\r\n\r\nhello", "parent_bad_answer", "it sent data before the TLS handshake began", ""),

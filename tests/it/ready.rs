@@ -127,7 +127,7 @@ async fn an_admin_listener_on_a_unix_socket_is_asked() {
     let admin = format!("unix:{}", socket.display());
     let asked = || vouchsafe(&["ready", "--admin", &admin]);
     let said = asked();
-    assert!(said.code == Some(1) && said.err.contains("cannot be asked: "), "{said:?}");
+    assert!(said.code == Some(1) && said.err.contains("cannot connect to the admin listener"), "{said:?}");
     let origin = Origin::start(|_, _| vec![Step::Stall]).await;
     let proxy = crate::forwarding::start(&origin, &["--admin", &format!("{admin},mode=0600")]);
     let said = asked();

@@ -2,7 +2,7 @@
 
 use super::super::args::UpstreamOptions;
 use crate::{
-    message::authority::{Authority, Host, parse_port},
+    message::authority::{Authority, Host, parse_port, unmapped},
     route::policy::Allow,
     text::show_value,
     tls::identity::ReferenceId,
@@ -52,6 +52,9 @@ fn bare_authority(text: &str) -> Option<Authority> {
 
 /// Reads a pattern of allowed destinations. Habits from other programs get a hint.
 pub(super) fn parse_allow(text: &str) -> Result<Allow, String> {
+    if let Some(network) = text.parse().ok().and_then(unmapped) {
+        return Err(format!("an IPv4-mapped network matches nothing\nhint: write `{network}`"));
+    }
     text.parse::<Allow>().map_err(|error| {
         if let Some(suffix) = text.strip_prefix('.').filter(|suffix| bare_host(suffix).is_some()) {
             return format!(
