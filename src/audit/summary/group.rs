@@ -21,7 +21,7 @@ const MOST_LINKS: usize = 8;
 /// Events that have something in common. All texts are those of its last event.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// What they have in common; of [`By::Kind`] the upstream.
+    /// What they have in common; of [`By::Kind`](super::By::Kind) the upstream.
     pub name: Box<str>,
     /// The class, by kind.
     pub code: Box<str>,
