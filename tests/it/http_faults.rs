@@ -363,7 +363,7 @@ async fn clients_that_say_nothing_or_half_a_head_hold_little() {
     let origin = answers_some(heads).await;
     let proxy = interim::start(&origin, &[]);
     exchange(proxy.addr(0), served("Connection: close\r\n").as_bytes()).await;
-    for (what, count, head, most) in [("silent", 400, 0, 8.0), ("60 KiB of a head", 60, 60 << 10, 100.0)] {
+    for (what, count, head, most) in [("silent", 800, 0, 8.0), ("60 KiB of a head", 60, 60 << 10, 100.0)] {
         let before = own_kib(&proxy);
         let mut clients = Vec::new();
         for _ in 0..count {

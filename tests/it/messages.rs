@@ -445,9 +445,11 @@ fn check_warns_of_a_setting_that_no_url_matches() {
     let connect = "--connect-to=good.gallery.test=127.0.0.1";
     let arguments = |more: &str| format!("check --ca-bundle BUNDLE {connect}{more} good.gallery.test:1");
     let (said, code) = complaint(&arguments(" --connect-to=god.gallery.test=127.0.0.1"), &[], "");
-    let expected = "warning: --connect-to `god.gallery.test=127.0.0.1`: `god.gallery.test` matches no route and no allowed \
-                    destination\n  hint: did you mean `good.gallery.test`?\n";
+    let expected = "warning: --connect-to `god.gallery.test=127.0.0.1`: `god.gallery.test` matches none of the servers \
+                    given, no route and no allowed destination\n  hint: did you mean `good.gallery.test`?\n";
     assert_eq!((said.as_str(), code), (expected, 1));
+    let (said, code) = complaint(&arguments(" --connect-to=other.example:9292=127.0.0.1"), &[], "");
+    assert!(said.ends_with("\n  hint: add `other.example:9292` to the command line\n") && code == 1, "{said}");
     assert_eq!(complaint(&arguments(""), &[], ""), (String::new(), 1));
 }
 

@@ -29,8 +29,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct Unused {
     of: Authority,
-    /// What is wrong, without a hint.
-    problem: String,
+    /// The setting.
+    what: String,
     /// A hint for `run`.
     hint: String,
     /// Whether the server would be verified less strictly than configured. Else it is only reached by another address.
@@ -40,14 +40,20 @@ pub(super) struct Unused {
 }
 
 impl Unused {
-    /// What is wrong, if the setting matches none of `targets` either.
-    pub(super) fn problem_beside(&self, targets: &[Authority]) -> Option<String> {
+    /// What is wrong, if the setting matches none of `targets`, the servers of a command, either.
+    pub(super) fn problem_among(&self, targets: &[Authority]) -> Option<String> {
         let is_used = targets.iter().any(|target| matches(&self.of, target));
         let hint = match nearest_authority(&self.of, targets) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
-            None => self.hint.clone(),
+            None => format!("add `{}` to the command line", self.of),
         };
-        (self.is_meant && !is_used).then(|| format!("{}\nhint: {hint}", self.problem))
+        let problem = || {
+            format!(
+                "{} matches none of the servers given, no route and no allowed destination\nhint: {hint}",
+                self.what
+            )
+        };
+        (self.is_meant && !is_used).then(problem)
     }
 }
 
@@ -56,7 +62,8 @@ impl Build<'_> {
     pub(super) fn unused(&mut self, listeners: &[ListenerSettings]) {
         for unused in self.unused_upstream_settings() {
             let messages = if unused.is_about_trust { &mut self.problems } else { &mut self.warnings };
-            messages.push(format!("{}\nhint: {}", unused.problem, unused.hint));
+            let problem = format!("{} matches no route and no allowed destination", unused.what);
+            messages.push(format!("{problem}\nhint: {}", unused.hint));
         }
         self.shadowed_settings();
         self.unused_forward_settings();
@@ -85,9 +92,8 @@ impl Build<'_> {
         let has_listeners = self.has_listeners();
         let mut note = |of: Authority, what: String, is_about_trust: bool, is_meant: bool| {
             if !leads_to(&of) {
-                let problem = format!("{what} matches no route and no allowed destination");
                 let hint = hint_for(&of, &servers);
-                unused.push(Unused { of, problem, hint, is_about_trust, is_meant });
+                unused.push(Unused { of, what, hint, is_about_trust, is_meant });
             }
         };
         for text in &self.options.connect_to {

@@ -69,7 +69,7 @@ impl UpstreamConfig {
 
     /// What is wrong with settings that match none of `targets`, no route and no allowed destination.
     pub fn unused(&self, targets: &[Authority]) -> Vec<String> {
-        self.unused.iter().filter_map(|unused| unused.problem_beside(targets)).collect()
+        self.unused.iter().filter_map(|unused| unused.problem_among(targets)).collect()
     }
 }
 
