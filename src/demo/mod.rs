@@ -19,10 +19,7 @@ use certs_dev::{Bundle, Case, Counters, Expected, Gallery, Server};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    signal::{
-        ctrl_c,
-        unix::{SignalKind, signal},
-    },
+    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, timeout},
 };
 
@@ -168,9 +165,13 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
         in_full(answer, event, to)?;
     }
     wrong += isolated::show(&exhibits, directory.path(), &bundle, to).await?;
-    try_next(keep.then_some((listeners.as_slice(), audit.as_path(), bundle.as_path())), to)?;
     if keep {
-        asked_to_end().await?;
+        // Before anybody reads that a signal ends it.
+        let signals = EndSignals::receive()?;
+        try_next(Some((listeners.as_slice(), audit.as_path(), bundle.as_path())), to)?;
+        signals.wait().await;
+    } else {
+        try_next(None, to)?;
     }
     running.stop(Stop::Drain);
     running.join().await.map_err(DemoError::App)?;
@@ -180,13 +181,25 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// Waits for Ctrl-C, for another signal that asks for the end, or for the terminal to close.
-async fn asked_to_end() -> io::Result<()> {
-    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    tokio::select! {
-        end = ctrl_c() => end,
-        _ = terminate.recv() => Ok(()),
-        _ = hangup.recv() => Ok(()),
+/// The signals that ask for the end: Ctrl-C, `kill`, and a terminal that closes.
+struct EndSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl EndSignals {
+    fn receive() -> io::Result<Self> {
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup: signal(SignalKind::hangup())? })
+    }
+
+    async fn wait(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
     }
 }
 
