@@ -173,15 +173,13 @@ const MOST_WARNINGS: usize = 20;
 /// Looks over the contents of files, each with its name.
 pub fn lint(files: &[Named], at: OffsetDateTime) -> Lint {
     let mut lint = Lint { at, files: files.iter().map(|(name, bytes)| File::read(name, bytes)).collect() };
-    let all = Known::of(lint.entries().map(|(file, entry)| (file.place(entry), entry.certificate.clone())).collect());
-    let mut place = 0;
-    for file in &mut lint.files {
-        for entry in &mut file.entries {
-            entry.flaws = flaws(entry.what, &all, place, at);
-            place += 1;
-        }
+    let all = Known::of(lint.entries().map(|(file, entry)| (file.place(entry), &entry.certificate)).collect());
+    let found: Vec<_> =
+        lint.entries().enumerate().map(|(place, (_, entry))| flaws(entry.what, &all, place, at)).collect();
+    let level = if found.is_empty() { Level::Error } else { Level::Warning };
+    for (entry, flaws) in lint.files.iter_mut().flat_map(|file| &mut file.entries).zip(found) {
+        entry.flaws = flaws;
     }
-    let level = if all.certificates.is_empty() { Level::Error } else { Level::Warning };
     for file in lint.files.iter_mut().filter(|file| file.entries.is_empty()) {
         let fix = "give the CERTIFICATE blocks (PEM) of the authorities to trust";
         file.flaws.push(Flaw::new(level, "no_certificate", "there is no certificate in it", fix));
@@ -251,21 +249,21 @@ fn foreign(file: &str, label: &str, count: usize) -> Flaw {
 }
 
 /// All certificates, each with where it is. A bundle may have thousands, so none is compared with all others.
-struct Known {
-    certificates: Vec<(String, Certificate)>,
+struct Known<'a> {
+    certificates: Vec<(String, &'a Certificate)>,
     /// Where the same bytes are first.
-    first: HashMap<CertificateDer<'static>, usize>,
+    first: HashMap<&'a [u8], usize>,
     /// Those of the same subject, in their order.
-    by_subject: HashMap<Vec<u8>, Vec<usize>>,
+    by_subject: HashMap<&'a [u8], Vec<usize>>,
 }
 
-impl Known {
-    fn of(certificates: Vec<(String, Certificate)>) -> Self {
+impl<'a> Known<'a> {
+    fn of(certificates: Vec<(String, &'a Certificate)>) -> Self {
         let (mut first, mut by_subject) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
         for (place, (_, certificate)) in certificates.iter().enumerate() {
-            first.entry(certificate.der.clone()).or_insert(place);
+            first.entry(&*certificate.der).or_insert(place);
             if let Ok(facts) = &certificate.facts {
-                by_subject.entry(facts.subject_der.clone()).or_default().push(place);
+                by_subject.entry(&*facts.subject_der).or_default().push(place);
             }
         }
         Self { certificates, first, by_subject }
@@ -274,13 +272,13 @@ impl Known {
     /// Where one with the same bytes is, before this place.
     fn twin(&self, place: usize) -> Option<&str> {
         let (_, certificate) = self.certificates.get(place)?;
-        let first = self.first.get(&certificate.der).filter(|first| **first < place)?;
+        let first = self.first.get(&*certificate.der).filter(|first| **first < place)?;
         self.certificates.get(*first).map(|(there, _)| there.as_str())
     }
 
     /// Those with the subject of `facts`: their number, where they are, and what they say.
     fn namesakes(&self, facts: &Facts) -> impl Iterator<Item = (usize, &str, &Facts)> {
-        self.by_subject.get(&facts.subject_der).into_iter().flatten().filter_map(|place| {
+        self.by_subject.get(&*facts.subject_der).into_iter().flatten().filter_map(|place| {
             let (there, certificate) = self.certificates.get(*place)?;
             Some((*place, there.as_str(), certificate.facts.as_ref().ok()?))
         })
@@ -288,8 +286,8 @@ impl Known {
 }
 
 /// What is wrong with one certificate, among all.
-fn flaws(what: What, all: &Known, place: usize, at: OffsetDateTime) -> Vec<Flaw> {
-    let (_, certificate) = &all.certificates[place];
+fn flaws(what: What, all: &Known<'_>, place: usize, at: OffsetDateTime) -> Vec<Flaw> {
+    let certificate = all.certificates[place].1;
     let mut found = Vec::new();
     if let Some(there) = all.twin(place) {
         let sentence = format!("the same certificate is at {there}");
@@ -340,7 +338,7 @@ fn dates(
     certificate: &Certificate,
     facts: &Facts,
     subject: CertificateRef,
-    all: &Known,
+    all: &Known<'_>,
     at: OffsetDateTime,
 ) -> Option<Flaw> {
     if let Some(finding) = checks::validity(certificate, subject, at) {
@@ -378,7 +376,7 @@ fn server(facts: &Facts) -> Flaw {
 }
 
 /// What is odd about a CA.
-fn issuer(certificate: &Certificate, facts: &Facts, what: What, all: &Known, place: usize) -> Vec<Flaw> {
+fn issuer(certificate: &Certificate, facts: &Facts, what: What, all: &Known<'_>, place: usize) -> Vec<Flaw> {
     let mut found = Vec::new();
     let warn = |code: &'static str, sentence: String, fix| Flaw::new(Level::Warning, code, sentence, fix);
     let remade = all.namesakes(facts).find(|(other, _, theirs)| *other < place && theirs.spki != facts.spki);
