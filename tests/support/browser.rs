@@ -65,6 +65,8 @@ impl Browser {
                       3<&0 4>&1 </dev/null >/dev/null 2>\"$0/stderr\"";
         let mut command = Command::new("sh");
         command.args(["-c", script]).arg(profile.path()).env("HOME", profile.path());
+        // Killed, it leaves what it had there.
+        command.env("TMPDIR", profile.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh");
         let commands = child.stdin.take().expect("piped");
         let mut answers = BufReader::new(child.stdout.take().expect("piped"));
