@@ -133,18 +133,13 @@ impl Transport {
         let Self { stream, tls: session, .. } = self;
         let session = session.insert(Box::new(tls::Session::new(tls)));
         let end = poll_fn(|cx| session.poll_handshake(stream, cx)).await;
-        match (&end, stream) {
-            // The client has spoken last, and many hold their request back until that is acknowledged (RFC 9293 section
-            // 3.7.4), for which the system would wait 40 ms.
-            (Ok(()), Stream::Tcp(tcp)) => {
-                // A hint: the sockets of MPTCP, for example, do not take it.
-                let _ = tcp.set_quickack(true);
-            }
-            (Ok(()), Stream::Unix(_)) => {}
+        if end.is_err() {
             // The alert, as far as that takes no waiting.
-            (Err(_), stream) => {
-                let _ = session.poll_flush(stream, &mut Context::from_waker(Waker::noop()));
-            }
+            let _ = session.poll_flush(stream, &mut Context::from_waker(Waker::noop()));
+        } else if let Stream::Tcp(tcp) = stream {
+            // The client has sent the last message, and many hold their request back until that is acknowledged (RFC 9293
+            // section 3.7.4), for which the system would wait 40 ms. A hint: sockets of MPTCP, for example, do not take it.
+            let _ = tcp.set_quickack(true);
         }
         end
     }

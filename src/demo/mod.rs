@@ -19,7 +19,7 @@ use certs_dev::{Bundle, Case, Counters, Expected, Gallery, Server};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     time::{Instant, timeout},
 };
 
@@ -165,13 +165,11 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
         in_full(answer, event, to)?;
     }
     wrong += isolated::show(&exhibits, directory.path(), &bundle, to).await?;
-    if keep {
-        // Before anybody reads that a signal ends it.
-        let signals = EndSignals::receive()?;
-        try_next(Some((listeners.as_slice(), audit.as_path(), bundle.as_path())), to)?;
-        signals.wait().await;
-    } else {
-        try_next(None, to)?;
+    // Before anybody reads that a signal ends it.
+    let end = keep.then(end_signal).transpose()?;
+    try_next(keep.then_some((listeners.as_slice(), audit.as_path(), bundle.as_path())), to)?;
+    if let Some(end) = end {
+        end.await;
     }
     running.stop(Stop::Drain);
     running.join().await.map_err(DemoError::App)?;
@@ -181,26 +179,17 @@ pub async fn run(keep: bool, to: &mut impl Write) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// The signals that ask for the end: Ctrl-C, `kill`, and a terminal that closes.
-struct EndSignals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl EndSignals {
-    fn receive() -> io::Result<Self> {
-        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate, hangup: signal(SignalKind::hangup())? })
-    }
-
-    async fn wait(mut self) {
+/// A signal that asks for the end: Ctrl-C, `kill`, or a terminal that closes. It is received from now on.
+fn end_signal() -> io::Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
-    }
+    })
 }
 
 /// The width of the longest code that is shown.

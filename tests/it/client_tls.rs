@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use std::net::SocketAddr;
+
 use certs_dev::{Bundle, Case};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
 };
 
 use crate::support::{
@@ -467,5 +470,62 @@ async fn what_was_verified_by_one_way_is_not_used_for_another() {
         let (answer, _) = ask(&mut tls, &get("/", &authority)).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         assert_eq!(front.counters.connections(), expected, "by the route: {is_route}");
+    }
+}
+
+/// Passes as many connections on as come at a time, the first of them only once all are there. Gives each one's end.
+async fn together(count: u64, to: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ended, ends) = mpsc::unbounded_channel();
+    let pass = move |mut from: TcpStream| {
+        let ended = ended.clone();
+        tokio::spawn(async move {
+            let mut to = TcpStream::connect(to).await.unwrap();
+            let _ = copy_bidirectional(&mut from, &mut to).await;
+            let _ = ended.send(());
+        });
+    };
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while (held.len() as u64) < count {
+            held.push(listener.accept().await.unwrap().0);
+        }
+        held.into_iter().for_each(&pass);
+        while let Ok((from, _)) = listener.accept().await {
+            pass(from);
+        }
+    });
+    (address, ends)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_wait_for_a_request_are_bounded() {
+    const CLIENTS: u64 = 12;
+    const WAITING: u64 = 8;
+    let ca = LocalCa::new(&[".gallery.test"]);
+    let good = Front::start(Case::Good).await;
+    let (address, mut ends) = together(CLIENTS, good.address).await;
+    let flags = [format!("--allow={}", good.authority()), format!("--connect-to={}={address}", good.authority())];
+    let more = [flags[0].as_str(), &flags[1], "--pool-size=0"];
+    let proxy = forward(&ca, &[], &more);
+    let connects = (0..CLIENTS).map(|_| {
+        let (to, authority) = (proxy.addr(0), good.authority());
+        tokio::spawn(async move { connect(to, &authority).await.unwrap() })
+    });
+    let mut clients = Vec::new();
+    for connect in connects.collect::<Vec<_>>() {
+        clients.push(connect.await.unwrap());
+    }
+    for _ in WAITING..CLIENTS {
+        ends.recv().await.unwrap();
+    }
+    assert_eq!(good.counters.connections(), CLIENTS);
+    // Those that wait serve as many requests; more take new ones.
+    for (served, tcp) in (1..).zip(clients) {
+        let mut tls = handshake(tcp, &ca.trusted(), GOOD).await.unwrap();
+        let (answer, _) = ask(&mut tls, &get("/", &good.authority())).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(good.counters.connections(), CLIENTS + u64::saturating_sub(served, WAITING), "{served}");
     }
 }

@@ -27,7 +27,7 @@ pub fn vouchsafe<S: AsRef<str>>(args: &[S]) -> Said {
     run(&[env!("CARGO_BIN_EXE_vouchsafe").to_owned()], args)
 }
 
-/// The same as a user without capabilities, to whom permissions apply.
+/// The same as a user without capabilities, for which file permissions hold.
 pub fn vouchsafe_as_user<S: AsRef<str>>(args: &[S]) -> Said {
     run(&as_user(), args)
 }
